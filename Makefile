@@ -1,0 +1,58 @@
+# Needs Python 3.11, 3.12 or 3.13 and make; the first target that wants it builds .venv from requirements.lock.
+PYTHON ?= python3
+BIN := .venv/bin
+
+# Set on the command line only: assigned here so that variables of these names in the environment do not count.
+FINDING =
+STUDY =
+RUN =
+
+# A kernelspec set from outside must not replace the one in .venv.
+unexport JUPYTER_PATH
+
+.PHONY: help run test lab notebooks lock clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@echo "make TARGET, where TARGET is one of:"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "make run takes FINDING=Effusion STUDY=folder RUN=folder. PYTHON=python3.12 chooses the interpreter for .venv."
+
+run: .venv/ready ## execute notebooks 01 to 04 into runs/ and print the test AUC
+	$(BIN)/python notebooks/execute.py $(if $(FINDING),--finding "$(FINDING)") $(if $(STUDY),--study "$(STUDY)") $(if $(RUN),--run "$(RUN)")
+
+test: .venv/ready ## lint, format check, every test, notebooks included
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+lab: .venv/ready ## JupyterLab in notebooks/
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+notebooks: .venv/ready ## execute the committed notebooks in place on the bundled study
+	env -u CXR_DATA -u CXR_RUN $(BIN)/python notebooks/execute.py --in-place
+
+lock: ## resolve requirements.lock anew from pyproject.toml
+	$(PYTHON) -m venv .lock-venv
+	.lock-venv/bin/python -m pip install --quiet uv
+	.lock-venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest \
+		--all-extras --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml > /dev/null
+
+clean: ## remove .venv, runs/ and caches
+	rm -rf .venv .lock-venv runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Two stamps: a changed lock means a fresh .venv, a changed pyproject.toml only the package itself anew.
+.venv/locked: requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14) and \
+		"cxrlib needs Python 3.11, 3.12 or 3.13 (TensorFlow 2.21 is built for these); $(PYTHON) is %d.%d." % v[:2] \
+		+ "\nName another one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv --clear .venv || { \
+		echo "No .venv: on Debian and Ubuntu the venv module is a package of its own, apt install python3-venv."; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+.venv/ready: .venv/locked pyproject.toml
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

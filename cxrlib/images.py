@@ -1,0 +1,116 @@
+"""JPEG, PNG, TIFF and BMP files, 8 or 16 bit, grey or colour, to one float array in 0..1."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Part of every digest that depends on pixels: change it when what `read_image` returns changes.
+PREPROCESSING = "grey in 0..1, longer side to image_size, antialiased bilinear, black padding; 1"
+
+
+class ImageError(ValueError):
+    """A file that cannot be read as an image; `reason` says why without naming the file."""
+
+    def __init__(self, path: str | Path, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Return (width, height) in pixels from the file's header.
+
+    Raises
+    ------
+    FileNotFoundError, ImageError
+    """
+    with _open(path) as image:
+        return image.size
+
+
+def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
+    """Read a radiograph as grey values.
+
+    Colour becomes luma (ITU-R BT.601), transparency lies over black, and the orientation an EXIF
+    tag asks for is applied. 16-bit values are divided by 65535, or by 4095 where none is larger,
+    since 12-bit detectors are often stored in 16-bit files as they are.
+
+    Parameters
+    ----------
+    path : an image file
+    size : side of the square to return, in pixels; None keeps the image as it is. The longer side
+        is scaled to `size` by an antialiased bilinear reduction, and black is added on both sides
+        of the shorter one: a crop could cut off a costophrenic angle, and stretching would change
+        the cardiothoracic ratio.
+
+    Returns
+    -------
+    float32 array, (height, width) or (size, size), in 0..1
+
+    Raises
+    ------
+    FileNotFoundError, ImageError
+        The file is missing, no image, cut short or of a kind that is not supported.
+    """
+    with _open(path) as image:
+        try:
+            if size:
+                # JPEG alone: decodes at 1/2, 1/4 or 1/8 where that is still at least `size`.
+                image.draft("L", _fit(image.size, size))
+            grey = _grey(ImageOps.exif_transpose(image))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ImageError(path, str(error)) from error
+    if size:
+        grey = grey.resize(_fit(grey.size, size), Image.Resampling.BILINEAR)
+    values = np.asarray(grey, np.float32)
+    if grey.mode == "L":
+        values = values / np.float32(255)
+    if size:
+        missing = np.subtract((size, size), values.shape)
+        values = np.pad(values, [(n // 2, n - n // 2) for n in missing])
+    return values
+
+
+def read_batch(paths: Iterable[str | Path], size: int, pool: ThreadPoolExecutor) -> np.ndarray:
+    """Read images in parallel into one float32 array, (n, size, size, 1), in 0..1."""
+    return np.stack(list(pool.map(lambda path: read_image(path, size), paths)))[..., None]
+
+
+def _open(path: str | Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        raise ImageError(path, "no image file that Pillow knows") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(path, str(error)) from None
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(path, str(error)) from error
+
+
+def _fit(shape: tuple[int, int], size: int) -> tuple[int, int]:
+    """Return (width, height) with the longer side `size` and the aspect ratio kept."""
+    scale = size / max(shape)
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Return `image` in mode L (8 bit), or in mode F in 0..1 where it has more bits."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image, np.float32)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("integers outside 0..65535: rescale them to 16 bits")
+        return Image.fromarray(values / np.float32(4095 if values.max() <= 4095 else 65535))
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise ValueError("floating-point values outside 0..1: rescale them")
+        return image
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        black = Image.new("RGBA", over.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, over).convert("L")
+    return image.convert("RGB").convert("L") if image.mode == "P" else image.convert("L")

@@ -1,0 +1,276 @@
+"""A run is a folder: what training leaves behind and every later step reads."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrlib import versions
+from cxrlib.backbone import Backbone, file_digest, join, keras, load_backbone
+from cxrlib.images import PREPROCESSING
+from cxrlib.metrics import choose_threshold, evaluate
+from cxrlib.study import NO_FINDING, SPLIT_SALT, TEST_SHARE, Study
+from cxrlib.train import Fitted
+
+COLUMNS = ["path", "patient", "view", "split", "target", "probability", "decision"]
+
+
+class RunError(ValueError):
+    """A run that cannot be read, written or trusted, with the way out."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained classifier with all that is known of it.
+
+    Attributes
+    ----------
+    folder : Path
+    facts : dict, the content of `run.json`
+    model : keras.Model, from films (n, image_size, image_size, 1) in 0..1 to the logit (n, 1)
+    """
+
+    folder: Path
+    facts: dict
+    model: keras.Model
+
+    @property
+    def threshold(self) -> float:
+        return self.facts["threshold"]["value"]
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """`predictions.csv`: path in the study, patient, view, split, target, probability (0..1)
+        and decision; training films as scored by models that did not see their patient."""
+        text = {"path": str, "patient": str, "view": str}
+        return pd.read_csv(self.folder / "predictions.csv", dtype=text, keep_default_na=False)
+
+
+def save_run(
+    folder: str | Path,
+    study: Study,
+    films: pd.DataFrame,
+    finding: str,
+    backbone: Backbone,
+    fitted: Fitted,
+    operating_point: str | float = "youden",
+    seed: int = 0,
+) -> Run:
+    """Write a run whole, replacing an earlier one in the same folder.
+
+    Parameters
+    ----------
+    folder : to write; it may not exist, be empty, or hold an earlier run
+    study, films, finding : the study, and all its films as `choose_films` gave them
+    backbone, fitted : the model
+    operating_point : rule of `choose_threshold`, applied to held-out training films
+    seed : of folds and intervals
+
+    Raises
+    ------
+    RunError
+        The folder holds something that is no run.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "run.json").exists():
+        raise RunError(f"{folder} holds files, but no run.json: give an empty or a new folder")
+    train = films[films["split"] == "train"]
+    held_out = train.assign(probability=fitted.probability).dropna(subset="probability")
+    threshold = choose_threshold(held_out["target"], held_out["probability"], operating_point)
+    held_out["decision"] = _decide(held_out["probability"], threshold)
+    metrics = {"train": evaluate(held_out, threshold, seed)}
+
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    part.mkdir(parents=True)
+    model_file = "head.keras" if fitted.stage == "head" else "model.keras"
+    fitted.model.save(part / model_file)
+    fitted.history.to_csv(part / "history.csv", index=False)
+    _write_predictions(part, held_out)
+    facts = {
+        "format": 1,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "study": study.folder.resolve().name,
+        "finding": finding,
+        "negative": NO_FINDING,
+        "stage": fitted.stage,
+        "image_size": backbone.image_size,
+        "preprocessing": PREPROCESSING,
+        "backbone": {
+            "name": backbone.name,
+            "weights": _weights_name(backbone.weights),
+            "layer": backbone.layer,
+            "digest": backbone.digest,
+        },
+        "grid": fitted.model.input_shape[1] if fitted.stage == "head" else None,
+        "fit": fitted.facts,
+        "seed": seed,
+        "threshold": {
+            "value": threshold,
+            "rule": operating_point,
+            "chosen_on": f"training patients, {fitted.facts['held_out']}",
+        },
+        "prevalence": metrics["train"]["prevalence"],
+        "split": {
+            "rule": f"SHA-256 of '{SPLIT_SALT}:' and the patient's id, as a fraction of its range, "
+            f"below {TEST_SHARE} is test",
+            "patients": {
+                side: sorted(films.loc[films["split"] == side, "patient"].unique())
+                for side in ("train", "test")
+            },
+        },
+        "data": {
+            "digest": digest_films(films),
+            "films": len(films),
+            "rows_left_out": int((study.problems["outcome"] == "row left out").sum()),
+        },
+        "files": {name: file_digest(part / name) for name in (model_file, "predictions.csv")},
+        "versions": versions(),
+        "metrics": metrics,
+    }
+    _write_facts(part, facts)
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(part, folder)
+    model = join(backbone, fitted.model) if fitted.stage == "head" else fitted.model
+    return Run(folder, facts, model)
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a run and check that its parts belong together.
+
+    Raises
+    ------
+    RunError
+        No run there, a file changed since it was written, or a backbone, weights or reading of
+        images other than those it was trained with.
+    """
+    folder = Path(folder)
+    try:
+        facts = json.loads((folder / "run.json").read_text())
+    except FileNotFoundError:
+        raise RunError(f"{folder} holds no run.json: train first, or give a run's folder") from None
+    except ValueError as error:
+        raise RunError(f"{folder / 'run.json'} is no JSON: {error}. Train again.") from error
+    if facts.get("format") != 1:
+        raise RunError(f"{folder / 'run.json'}: format {facts.get('format')} is not known here")
+    for name, digest in facts["files"].items():
+        if not (folder / name).exists() or file_digest(folder / name) != digest:
+            raise RunError(f"{folder / name} is not the file that was saved. Train again.")
+    if facts["preprocessing"] != PREPROCESSING:
+        raise RunError(f"{folder} was trained on films read otherwise than today. Train again.")
+    if facts["stage"] == "finetuned":
+        return Run(folder, facts, keras.models.load_model(folder / "model.keras", safe_mode=True))
+    wanted = facts["backbone"]
+    backbone = load_backbone(
+        wanted["name"], wanted["weights"], facts["image_size"], wanted["layer"], facts["seed"]
+    )
+    if backbone.digest != wanted["digest"]:
+        raise RunError(
+            f"{folder} was trained on other weights than '{wanted['weights']}' gives now "
+            f"(digest {wanted['digest'][:12]}, now {backbone.digest[:12]}). Train again."
+        )
+    head = keras.models.load_model(folder / "head.keras", safe_mode=True)
+    return Run(folder, facts, join(backbone, head))
+
+
+def record_test(run: Run, predictions: pd.DataFrame, metrics: dict) -> Run:
+    """Add the test patients' scores and metrics to a run's files; return the run as it is now."""
+    kept = run.predictions.query("split == 'train'")
+    predictions["decision"] = _decide(predictions["probability"], run.threshold)
+    _write_predictions(run.folder, pd.concat([kept, predictions[COLUMNS]]))
+    files = run.facts["files"] | {"predictions.csv": file_digest(run.folder / "predictions.csv")}
+    facts = run.facts | {"files": files, "metrics": run.facts["metrics"] | {"test": metrics}}
+    _write_facts(run.folder, facts)
+    return Run(run.folder, facts, run.model)
+
+
+def digest_films(films: pd.DataFrame) -> str:
+    """Return the SHA-256 of names, targets and contents of films, whatever their order."""
+    lines = sorted(
+        f"{film.filename},{film.target},{file_digest(film.path)}" for film in films.itertuples()
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def model_card(facts: dict) -> str:
+    """Return a model card (Mitchell et al., FAT* 2019) in Markdown, made of `run.json` alone."""
+    lines = [
+        f"# {facts['finding']} against '{facts['negative']}' on frontal chest radiographs",
+        "",
+        "For teaching and research. Not a medical device.",
+        "",
+        "## Model",
+        f"{facts['backbone']['name']} up to `{facts['backbone']['layer']}`, weights "
+        f"`{facts['backbone']['weights']}`, films of {facts['image_size']} pixels a side, a "
+        f"{facts['fit']['kind']} head ({facts['stage']}). Made {facts['made']}.",
+        "",
+        "## Data",
+        f"Study `{facts['study']}`: {facts['data']['films']} films; patients: "
+        f"{len(facts['split']['patients']['train'])} for training, "
+        f"{len(facts['split']['patients']['test'])} for test. {facts['split']['rule']}.",
+        "",
+        "## Operating point",
+        f"Positive from {facts['threshold']['value']:.3f} ({facts['threshold']['rule']}), chosen "
+        f"on {facts['threshold']['chosen_on']}.",
+        "",
+        "## Metrics, with 95 % intervals over patients",
+        "",
+        "| | " + " | ".join(facts["metrics"]) + " |",
+        "|---|" + "---|" * len(facts["metrics"]),
+    ]
+    names = ("films", "patients", "positives")
+    for name in names:
+        lines.append(f"| {name} | " + _row(facts, lambda m, name=name: str(m[name])))
+    measured = [k for k, v in facts["metrics"]["train"].items() if isinstance(v, dict)]
+    for name in (k for k in measured if k != "confusion"):
+        lines.append(f"| {name} | " + _row(facts, lambda m, name=name: format_interval(m[name])))
+    lines += [
+        "",
+        f"'train' is held out: {facts['fit']['held_out']}. Test patients were scored once.",
+        "",
+        "## Limits",
+        f"Probabilities hold for a prevalence of {facts['prevalence']:.2f}, as among the training "
+        "films. Labels may be wrong, and films from other sites, devices or views may score "
+        "otherwise. A metric within one view shows how much of the whole the view explains.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def format_interval(metric: dict) -> str:
+    """Return 'value (low to high)' of a metric of `evaluate`."""
+    if metric["value"] is None:
+        return "undefined"
+    return f"{metric['value']:.2f} ({metric['low']:.2f} to {metric['high']:.2f})"
+
+
+def _row(facts, cell) -> str:
+    return " | ".join(cell(metrics) for metrics in facts["metrics"].values()) + " |"
+
+
+def _decide(probability, threshold: float) -> np.ndarray:
+    return np.where(np.asarray(probability) >= threshold, "positive", "negative")
+
+
+def _weights_name(weights: str | None) -> str | None:
+    return weights if weights in (None, "bundled", "imagenet") else str(Path(weights).resolve())
+
+
+def _write_predictions(folder: Path, predictions: pd.DataFrame) -> None:
+    table = predictions.assign(path=["images/" + Path(p).name for p in predictions["path"]])
+    table[COLUMNS].to_csv(folder / "predictions.part", index=False)
+    os.replace(folder / "predictions.part", folder / "predictions.csv")
+
+
+def _write_facts(folder: Path, facts: dict) -> None:
+    for name, text in (
+        ("MODEL_CARD.md", model_card(facts)),
+        ("run.json", json.dumps(facts, indent=1)),
+    ):
+        (folder / "text.part").write_text(text)
+        os.replace(folder / "text.part", folder / name)

@@ -1,0 +1,141 @@
+"""Apply a run to films: a file, a folder, or the test patients of a study."""
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from tqdm.auto import tqdm
+
+from cxrlib.backbone import BATCH
+from cxrlib.images import ImageError, read_image
+from cxrlib.metrics import evaluate
+from cxrlib.run import Run, RunError, digest_films, record_test
+from cxrlib.study import Study, choose_films
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
+COLUMNS = ["path", "status", "probability", "decision", "reason"]
+
+
+def list_films(paths: Iterable[str | Path]) -> list[Path]:
+    """Return the files named, and the image files in the folders named and below them, sorted.
+
+    Raises
+    ------
+    FileNotFoundError
+        A folder without an image file, or no path at all. A file that is missing is no error here:
+        it gets its row among the scores.
+    """
+    films = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if not found:
+                raise FileNotFoundError(
+                    f"{path} holds no image file ({', '.join(sorted(SUFFIXES))})"
+                )
+            films += found
+        else:
+            films.append(path)
+    if not films:
+        raise FileNotFoundError("no film to score: give image files or folders")
+    return films
+
+
+def score_films(
+    run: Run, paths: Iterable[str | Path], out: str | Path | None = None
+) -> pd.DataFrame:
+    """Score films; one that cannot be read gets a row that says why, and the rest go on.
+
+    Parameters
+    ----------
+    run : Run
+    paths : image files and folders
+    out : CSV to write, whole or not at all
+
+    Returns
+    -------
+    DataFrame, one row a film
+        path, status ('ok' or 'unreadable'), probability of the finding (0..1, at the prevalence of
+        the training films; NaN unless ok), decision ('positive', 'negative' or ''), reason.
+    """
+    films = list_films(paths)
+    rows = []
+    with tqdm(total=len(films), desc="scores", unit="film") as progress:
+        for batch in _read_batches(films, run.facts["image_size"]):
+            rows += _score_batch(run, batch)
+            progress.update(len(batch))
+    scores = pd.DataFrame(rows, columns=COLUMNS)
+    if out:
+        part = Path(f"{out}.{os.getpid()}.part")
+        scores.to_csv(part, index=False)
+        os.replace(part, out)
+    return scores
+
+
+def score_test(run: Run, study: Study) -> Run:
+    """Score the test patients of the run's question once, and record the result in the run.
+
+    Called again on the same films it returns what is recorded.
+
+    Raises
+    ------
+    RunError
+        The study is not the one the run was trained on, has a test patient in training, or a test
+        film that cannot be read.
+    """
+    films = choose_films(study, run.facts["finding"])
+    if digest_films(films) != run.facts["data"]["digest"]:
+        raise RunError(
+            f"{study.folder} does not hold the films that {run.folder} was made from. Give the "
+            "study it was trained on, or train a new run on this one."
+        )
+    if "test" in run.facts["metrics"]:
+        return run
+    test = films[films["split"] == "test"].reset_index(drop=True)
+    crossed = set(test["patient"]) & set(run.facts["split"]["patients"]["train"])
+    if crossed:
+        raise RunError(f"patient {min(crossed)} stands in training and in test. Train again.")
+    scores = score_films(run, test["path"])
+    unread = scores[scores["status"] != "ok"]
+    if len(unread):
+        raise RunError(f"test film {unread['path'].iloc[0]}: {unread['reason'].iloc[0]}")
+    test["probability"] = scores["probability"]
+    return record_test(run, test, evaluate(test, run.threshold, run.facts["seed"]))
+
+
+def _read_batches(films: list[Path], size: int) -> Iterator[list[tuple[Path, np.ndarray | str]]]:
+    """Yield batches of (path, pixels), or (path, reason) where the film cannot be read."""
+
+    def read(path):
+        try:
+            return path, read_image(path, size)
+        except FileNotFoundError:
+            return path, "the file does not exist"
+        except ImageError as error:
+            return path, error.reason
+
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(films), BATCH):
+            yield list(pool.map(read, films[start : start + BATCH]))
+
+
+def _score_batch(run: Run, batch: list[tuple[Path, np.ndarray | str]]) -> list[tuple]:
+    readable = [pixels for _, pixels in batch if not isinstance(pixels, str)]
+    size = run.facts["image_size"]
+    films = np.zeros((BATCH, size, size, 1), np.float32)
+    if readable:
+        films[: len(readable), ..., 0] = readable
+        probabilities = iter(expit(run.model.predict_on_batch(films)[: len(readable), 0]))
+    rows = []
+    for path, pixels in batch:
+        if isinstance(pixels, str):
+            rows.append((str(path), "unreadable", np.nan, "", pixels))
+        else:
+            probability = float(next(probabilities))
+            decision = "positive" if probability >= run.threshold else "negative"
+            rows.append((str(path), "ok", probability, decision, ""))
+    return rows
