@@ -29,6 +29,7 @@ finally:
 
 BUNDLED = Path(__file__).parent / "weights" / "inception_v3.weights.h5"
 BATCH = 16
+DOWNLOAD_WAIT = 10  # seconds without a byte, after which a download has failed
 
 
 class BackboneError(ValueError):
@@ -173,7 +174,7 @@ def file_digest(path: str | Path) -> str:
 def _build(build, pixels, weights: str | None) -> keras.Model:
     size = pixels.shape[1]
     wait = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(10)  # a network that swallows packets must not hang the download
+    socket.setdefaulttimeout(DOWNLOAD_WAIT)
     try:
         network = build(
             include_top=False,
@@ -181,9 +182,9 @@ def _build(build, pixels, weights: str | None) -> keras.Model:
             input_tensor=pixels,
             input_shape=(size, size, 3),
         )
-    except ValueError as error:
-        raise BackboneError(f"{build.__name__} at image_size {size}: {error}") from error
     except Exception as error:  # Keras raises a bare Exception when a download fails
+        if isinstance(error, ValueError) and "file hash" not in str(error):
+            raise BackboneError(f"{build.__name__} at image_size {size}: {error}") from error
         raise BackboneError(
             f"the ImageNet weights of {build.__name__} could not be downloaded ({error}). Without "
             "a network use weights='bundled' (InceptionV3), or the path of a weights file that was "

@@ -64,9 +64,10 @@ def fine_tune(
     refuse_test_films(films)
     names = [layer.name for layer in backbone.model.layers]
     if from_layer not in names[:-1]:
+        below = [name for name in names if name.startswith("mixed")] or names[-12:]
         raise TrainError(
             f"fine-tuning from layer '{from_layer}': give a layer of {backbone.name} below "
-            f"'{backbone.layer}', such as {', '.join(n for n in names if n.startswith('mixed'))}"
+            f"'{backbone.layer}', such as {', '.join(below[:-1])}"
         )
     if epochs < 1:
         raise TrainError(f"fine-tuning for {epochs} epochs: give at least 1")
@@ -84,7 +85,6 @@ def fine_tune(
     validation = _Films(films[held_out], backbone.image_size)
     if (folder / "history.csv").exists():
         history = pd.read_csv(folder / "history.csv")
-        model = _load(folder, int(history["epoch"].max()))
     else:
         target = films["target"].to_numpy()
         head, _ = fit_uncalibrated(
@@ -93,12 +93,15 @@ def fine_tune(
         model = _trainable(join(backbone, head), from_layer, learning_rate)
         start = model.evaluate(validation, verbose=0, return_dict=True)
         history = _keep(folder, model, None, {"epoch": 0} | _named(start, "val_"))
+    # Read back even at the start: what `join` gave shares its layers with the caller's backbone.
+    model = _load(folder, int(history["epoch"].max()))
     progress = tqdm(range(len(history), epochs + 1), desc="fine-tuning", unit="epoch")
     for epoch in progress:
         if epoch - _best(history) > PATIENCE:
             break
         training = _Films(films[~held_out], backbone.image_size, augment, seed * 1000 + epoch)
-        log = model.fit(training, verbose=0).history
+        # Keras would shuffle batches by Python's global, unseeded generator.
+        log = model.fit(training, shuffle=False, verbose=0).history
         end = model.evaluate(validation, verbose=0, return_dict=True)
         row = {"epoch": epoch} | _named({k: v[0] for k, v in log.items()}, "")
         history = _keep(folder, model, history, row | _named(end, "val_"))
@@ -157,6 +160,7 @@ def _trainable(model: keras.Model, from_layer: str, learning_rate: float) -> ker
         keras.losses.BinaryCrossentropy(from_logits=True),
         weighted_metrics=[keras.metrics.AUC(from_logits=True, name="auc")],
     )
+    model.optimizer.build(model.trainable_variables)  # so that epoch 0 is saved with its state
     return model
 
 

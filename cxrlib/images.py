@@ -11,6 +11,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 PREPROCESSING = "grey in 0..1, longer side to image_size, antialiased bilinear, black padding; 1"
 
 
+# No others: Pillow would hand EPS to Ghostscript, whatever the file's name.
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+
+
 class ImageError(ValueError):
     """A file that cannot be read as an image; `reason` says why without naming the file."""
 
@@ -80,9 +84,9 @@ def read_batch(paths: Iterable[str | Path], size: int, pool: ThreadPoolExecutor)
 
 def _open(path: str | Path) -> Image.Image:
     try:
-        return Image.open(path)
+        return Image.open(path, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ImageError(path, "no image file that Pillow knows") from None
+        raise ImageError(path, "no JPEG, PNG, TIFF or BMP image") from None
     except Image.DecompressionBombError as error:
         raise ImageError(path, str(error)) from None
     except FileNotFoundError:

@@ -28,8 +28,10 @@ def choose_threshold(
     Raises
     ------
     ValueError
-        An unknown rule.
+        An unknown rule, or films of one class only.
     """
+    if len(np.unique(target)) < 2:
+        raise ValueError("an operating point needs films with the finding and films without")
     false_rate, true_rate, thresholds = roc_curve(target, probability, drop_intermediate=False)
     name, _, share = str(rule).partition("=")
     try:

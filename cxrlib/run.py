@@ -18,6 +18,7 @@ from cxrlib.metrics import choose_threshold, evaluate
 from cxrlib.study import NO_FINDING, SPLIT_SALT, TEST_SHARE, Study
 from cxrlib.train import Fitted
 
+KNOWN_WEIGHTS = (None, "bundled", "imagenet")
 COLUMNS = ["path", "patient", "view", "split", "target", "probability", "decision"]
 
 
@@ -84,14 +85,15 @@ def save_run(
     held_out = train.assign(probability=fitted.probability).dropna(subset="probability")
     threshold = choose_threshold(held_out["target"], held_out["probability"], operating_point)
     held_out["decision"] = _decide(held_out["probability"], threshold)
+    held_out["path"] = "images/" + held_out["filename"]
     metrics = {"train": evaluate(held_out, threshold, seed)}
 
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    part = _beside(folder)
     part.mkdir(parents=True)
     model_file = "head.keras" if fitted.stage == "head" else "model.keras"
     fitted.model.save(part / model_file)
     fitted.history.to_csv(part / "history.csv", index=False)
-    _write_predictions(part, held_out)
+    held_out[COLUMNS].to_csv(part / "predictions.csv", index=False)
     facts = {
         "format": 1,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -103,7 +105,7 @@ def save_run(
         "preprocessing": PREPROCESSING,
         "backbone": {
             "name": backbone.name,
-            "weights": _weights_name(backbone.weights),
+            "weights": _weights_name(backbone.weights, folder),
             "layer": backbone.layer,
             "digest": backbone.digest,
         },
@@ -129,14 +131,15 @@ def save_run(
             "films": len(films),
             "rows_left_out": int((study.problems["outcome"] == "row left out").sum()),
         },
-        "files": {name: file_digest(part / name) for name in (model_file, "predictions.csv")},
+        "files": {
+            name: file_digest(part / name)
+            for name in (model_file, "predictions.csv", "history.csv")
+        },
         "versions": versions(),
         "metrics": metrics,
     }
     _write_facts(part, facts)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(part, folder)
+    _put(part, folder)
     model = join(backbone, fitted.model) if fitted.stage == "head" else fitted.model
     return Run(folder, facts, model)
 
@@ -167,12 +170,15 @@ def load_run(folder: str | Path) -> Run:
     if facts["stage"] == "finetuned":
         return Run(folder, facts, keras.models.load_model(folder / "model.keras", safe_mode=True))
     wanted = facts["backbone"]
+    weights = wanted["weights"]
+    if weights not in KNOWN_WEIGHTS:
+        weights = folder / weights
     backbone = load_backbone(
-        wanted["name"], wanted["weights"], facts["image_size"], wanted["layer"], facts["seed"]
+        wanted["name"], weights, facts["image_size"], wanted["layer"], facts["seed"]
     )
     if backbone.digest != wanted["digest"]:
         raise RunError(
-            f"{folder} was trained on other weights than '{wanted['weights']}' gives now "
+            f"{folder} was trained on other weights than '{weights}' gives now "
             f"(digest {wanted['digest'][:12]}, now {backbone.digest[:12]}). Train again."
         )
     head = keras.models.load_model(folder / "head.keras", safe_mode=True)
@@ -182,11 +188,17 @@ def load_run(folder: str | Path) -> Run:
 def record_test(run: Run, predictions: pd.DataFrame, metrics: dict) -> Run:
     """Add the test patients' scores and metrics to a run's files; return the run as it is now."""
     kept = run.predictions.query("split == 'train'")
-    predictions["decision"] = _decide(predictions["probability"], run.threshold)
-    _write_predictions(run.folder, pd.concat([kept, predictions[COLUMNS]]))
-    files = run.facts["files"] | {"predictions.csv": file_digest(run.folder / "predictions.csv")}
+    scored = predictions.assign(
+        path="images/" + predictions["filename"],
+        decision=_decide(predictions["probability"], run.threshold),
+    )
+    part = _beside(run.folder)
+    shutil.copytree(run.folder, part)
+    pd.concat([kept, scored])[COLUMNS].to_csv(part / "predictions.csv", index=False)
+    files = run.facts["files"] | {"predictions.csv": file_digest(part / "predictions.csv")}
     facts = run.facts | {"files": files, "metrics": run.facts["metrics"] | {"test": metrics}}
-    _write_facts(run.folder, facts)
+    _write_facts(part, facts)
+    _put(part, run.folder)
     return Run(run.folder, facts, run.model)
 
 
@@ -200,6 +212,7 @@ def digest_films(films: pd.DataFrame) -> str:
 
 def model_card(facts: dict) -> str:
     """Return a model card (Mitchell et al., FAT* 2019) in Markdown, made of `run.json` alone."""
+    table = tabulate_metrics(facts["metrics"])
     lines = [
         f"# {facts['finding']} against '{facts['negative']}' on frontal chest radiographs",
         "",
@@ -221,16 +234,12 @@ def model_card(facts: dict) -> str:
         "",
         "## Metrics, with 95 % intervals over patients",
         "",
-        "| | " + " | ".join(facts["metrics"]) + " |",
-        "|---|" + "---|" * len(facts["metrics"]),
-    ]
-    names = ("films", "patients", "positives")
-    for name in names:
-        lines.append(f"| {name} | " + _row(facts, lambda m, name=name: str(m[name])))
-    measured = [k for k, v in facts["metrics"]["train"].items() if isinstance(v, dict)]
-    for name in (k for k in measured if k != "confusion"):
-        lines.append(f"| {name} | " + _row(facts, lambda m, name=name: format_interval(m[name])))
-    lines += [
+        "| | " + " | ".join(table) + " |",
+        "|---|" + "---|" * table.shape[1],
+        *(
+            f"| {name} | " + " | ".join(row) + " |"
+            for name, row in zip(table.index, table.to_numpy(), strict=True)
+        ),
         "",
         f"'train' is held out: {facts['fit']['held_out']}. Test patients were scored once.",
         "",
@@ -249,28 +258,46 @@ def format_interval(metric: dict) -> str:
     return f"{metric['value']:.2f} ({metric['low']:.2f} to {metric['high']:.2f})"
 
 
-def _row(facts, cell) -> str:
-    return " | ".join(cell(metrics) for metrics in facts["metrics"].values()) + " |"
+def tabulate_metrics(metrics: dict[str, dict]) -> pd.DataFrame:
+    """Return what `evaluate` measured as text, one row a metric, one column a set of patients."""
+
+    def cell(value):
+        return format_interval(value) if isinstance(value, dict) else f"{round(value, 3)}"
+
+    return pd.DataFrame(
+        {
+            patients: {k: cell(v) for k, v in measured.items() if k != "confusion"}
+            for patients, measured in metrics.items()
+        }
+    )
 
 
 def _decide(probability, threshold: float) -> np.ndarray:
     return np.where(np.asarray(probability) >= threshold, "positive", "negative")
 
 
-def _weights_name(weights: str | None) -> str | None:
-    return weights if weights in (None, "bundled", "imagenet") else str(Path(weights).resolve())
+def _weights_name(weights: str | None, folder: Path) -> str | None:
+    # A path is given from the run's folder, so that a project can be moved and says nothing of
+    # the machine it was made on.
+    return weights if weights in KNOWN_WEIGHTS else os.path.relpath(weights, folder)
 
 
-def _write_predictions(folder: Path, predictions: pd.DataFrame) -> None:
-    table = predictions.assign(path=["images/" + Path(p).name for p in predictions["path"]])
-    table[COLUMNS].to_csv(folder / "predictions.part", index=False)
-    os.replace(folder / "predictions.part", folder / "predictions.csv")
+def _beside(folder: Path) -> Path:
+    """Return a path beside `folder` where the next content of it can be written."""
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    return part
+
+
+def _put(part: Path, folder: Path) -> None:
+    """Move `part` to `folder`; at any moment the old content is there or beside it."""
+    old = part.with_suffix(".old")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(part, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_facts(folder: Path, facts: dict) -> None:
-    for name, text in (
-        ("MODEL_CARD.md", model_card(facts)),
-        ("run.json", json.dumps(facts, indent=1)),
-    ):
-        (folder / "text.part").write_text(text)
-        os.replace(folder / "text.part", folder / name)
+    (folder / "MODEL_CARD.md").write_text(model_card(facts))
+    (folder / "run.json").write_text(json.dumps(facts, indent=1))

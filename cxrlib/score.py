@@ -54,15 +54,22 @@ def score_films(
     ----------
     run : Run
     paths : image files and folders
-    out : CSV to write, whole or not at all
+    out : CSV to write, whole or not at all, in UTF-8; what a file name has beyond it is escaped
 
     Returns
     -------
     DataFrame, one row a film
         path, status ('ok' or 'unreadable'), probability of the finding (0..1, at the prevalence of
         the training films; NaN unless ok), decision ('positive', 'negative' or ''), reason.
+
+    Raises
+    ------
+    FileNotFoundError
+        As `list_films`; or `out` is not a file in a folder that exists, found before scoring.
     """
     films = list_films(paths)
+    if out and (Path(out).is_dir() or not Path(out).absolute().parent.is_dir()):
+        raise FileNotFoundError(f"{out} cannot be written: give a file in a folder that exists")
     rows = []
     with tqdm(total=len(films), desc="scores", unit="film") as progress:
         for batch in _read_batches(films, run.facts["image_size"]):
@@ -71,8 +78,11 @@ def score_films(
     scores = pd.DataFrame(rows, columns=COLUMNS)
     if out:
         part = Path(f"{out}.{os.getpid()}.part")
-        scores.to_csv(part, index=False)
-        os.replace(part, out)
+        try:
+            scores.to_csv(part, index=False, errors="backslashreplace")
+            os.replace(part, out)
+        finally:
+            part.unlink(missing_ok=True)
     return scores
 
 
@@ -84,8 +94,8 @@ def score_test(run: Run, study: Study) -> Run:
     Raises
     ------
     RunError
-        The study is not the one the run was trained on, has a test patient in training, or a test
-        film that cannot be read.
+        The study is not the one the run was trained on, has a test patient in training, a test
+        film that cannot be read, or no test film with the finding or without.
     """
     films = choose_films(study, run.facts["finding"])
     if digest_films(films) != run.facts["data"]["digest"]:
@@ -99,6 +109,12 @@ def score_test(run: Run, study: Study) -> Run:
     crossed = set(test["patient"]) & set(run.facts["split"]["patients"]["train"])
     if crossed:
         raise RunError(f"patient {min(crossed)} stands in training and in test. Train again.")
+    if test["target"].nunique() < 2:
+        raise RunError(
+            f"{study.folder}: {test['patient'].nunique()} test patients have "
+            f"{test['target'].sum()} films with the finding and {(1 - test['target']).sum()} "
+            "without; a measurement needs both. Add patients."
+        )
     scores = score_films(run, test["path"])
     unread = scores[scores["status"] != "ok"]
     if len(unread):

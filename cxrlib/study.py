@@ -186,7 +186,13 @@ def _read_table(path: Path) -> pd.DataFrame:
     except pd.errors.EmptyDataError:
         raise StudyError(f"{path} is empty. It needs the columns filename and label.") from None
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path} is no comma-separated UTF-8 text: {error}") from error
+        reason = str(error).strip()
+        raise StudyError(f"{path} is no comma-separated UTF-8 text: {reason}") from error
+    if not isinstance(rows.index, pd.RangeIndex):  # pandas takes surplus fields for an index
+        raise StudyError(
+            f"{path} has more fields in a row than column names. Name every column, and delete "
+            "commas at the ends of lines."
+        )
     rows = rows.rename(columns=str.strip).apply(lambda column: column.str.strip())
     missing = [name for name in ("filename", "label") if name not in rows]
     if missing:
@@ -194,6 +200,7 @@ def _read_table(path: Path) -> pd.DataFrame:
             f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(rows.columns)}. "
             "Rename its columns, and separate them by commas."
         )
+    rows = rows[rows.ne("").any(axis=1)]  # blank lines mean nothing, but count as lines
     if rows.empty:
         raise StudyError(f"{path} has column names but no row. Add one row a finding.")
     rows["view"] = rows["view"].str.upper() if "view" in rows else ""
@@ -211,7 +218,7 @@ def _check_names(folder: Path, rows: pd.DataFrame, log: _ProblemLog) -> None:
         path = PurePosixPath(name.replace("\\", "/"))
         if not name:
             log.add(index, "no file name", "name the image file")
-        elif path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        elif path.is_absolute() or ".." in path.parts or ":" in name:
             log.add(index, "name leaves images/", "put the file into images/ and use its bare name")
     for index in rows.index[rows.duplicated()]:
         log.add(index, "same row as one above", "delete it")
@@ -254,6 +261,8 @@ def _spelled_as(label: str, names) -> str | None:
 
 def _check_labels(rows: pd.DataFrame, log: _ProblemLog) -> None:
     vocabulary = [NO_FINDING, *NIH_FINDINGS]
+    # A misspelt finding still contradicts 'No Finding'.
+    usable = rows.index.difference(sorted(log.dropped))
     for label, indices in rows.groupby("label", sort=False).groups.items():
         if label in vocabulary:
             continue
@@ -274,10 +283,9 @@ def _check_labels(rows: pd.DataFrame, log: _ProblemLog) -> None:
                 "none needed if it is your own finding",
                 "kept",
             )
-    usable = rows.drop(index=sorted(log.dropped))
-    healthy = usable["label"].eq(NO_FINDING).groupby(usable["filename"])
+    healthy = rows.loc[usable, "label"].eq(NO_FINDING).groupby(rows.loc[usable, "filename"])
     mixed = healthy.transform("any") & ~healthy.transform("all")
-    for index in usable.index[mixed]:
+    for index in usable[mixed]:
         log.add(index, f"'{NO_FINDING}' beside a finding", "delete the rows that are wrong")
 
 

@@ -146,7 +146,13 @@ def fit_uncalibrated(
 def calibrate(fitted: Fitted, target: np.ndarray) -> Fitted:
     """Fold a logistic calibration into the last layer; `fitted.probability` holds logits so far."""
     known = ~np.isnan(fitted.probability)
-    platt = LogisticRegression(C=np.inf).fit(fitted.probability[known, None], target[known])
+    logit, ill = fitted.probability[known], target[known]
+    # Platt's smoothed targets, as two weighted copies: without them, a fold that is separated
+    # without error would ask for an infinite slope.
+    soft = np.where(ill == 1, (ill.sum() + 1) / (ill.sum() + 2), 1 / ((1 - ill).sum() + 2))
+    platt = LogisticRegression(C=np.inf, solver="newton-cholesky").fit(
+        np.tile(logit, 2)[:, None], np.repeat([1, 0], len(ill)), np.concatenate([soft, 1 - soft])
+    )
     slope, intercept = float(platt.coef_[0, 0]), float(platt.intercept_[0])
     if slope <= 0:
         raise TrainError(

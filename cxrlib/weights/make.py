@@ -106,7 +106,7 @@ def main() -> None:
             (archive,) = Path(folder).glob("*.tgz")
         target = HERE / "inception_v3.weights.h5"
         write_compressed(fill_inception_v3(read_package(archive)), target)
-    print(hashlib.sha256(target.read_bytes()).hexdigest(), target.name)
+    print(hashlib.sha256(target.read_bytes()).hexdigest(), target.name)  # noqa: T201
 
 
 if __name__ == "__main__":

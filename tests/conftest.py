@@ -1,0 +1,65 @@
+"""Fixtures for all tests: small studies of generated pictures, and a run trained in seconds."""
+
+import os
+from pathlib import Path
+
+# Before Keras is imported: its notices about CPU instructions are not what a test is about.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+MEDICAL = Path(__file__).parents[1] / "medical"
+BOX = ["xmin", "ymin", "xmax", "ymax"]
+
+
+@pytest.fixture(scope="session")
+def medical() -> Path:
+    """The bundled study."""
+    return MEDICAL
+
+
+@pytest.fixture(scope="session")
+def make_tiny_study():
+    """A function that writes a study with small generated pictures and returns its folder."""
+
+    def make(folder, rows, size=(40, 48), seed=0) -> Path:
+        """Write a study.
+
+        `rows` are dicts of any columns, or tuples (filename, label, xmin, ymin, xmax, ymax, view)
+        cut short where you like. Every file name gets a picture of `size`, (width, height),
+        whose content follows from `seed` and the name's place in the table.
+        """
+        columns = ["filename", "label", *BOX, "view"]
+        rows = [r if isinstance(r, dict) else dict(zip(columns, r, strict=False)) for r in rows]
+        images = Path(folder) / "images"
+        images.mkdir(parents=True)
+        table = pd.DataFrame(rows)
+        table.to_csv(images.parent / "labels.csv", index=False)
+        for number, name in enumerate(table["filename"].unique()):
+            rng = np.random.default_rng([seed, number])
+            pixels = rng.integers(0, 256, (size[1], size[0]), np.uint8)
+            Image.fromarray(pixels).save(images / name)
+        return images.parent
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory, medical):
+    """(folder of a run, its study), trained on the bundled study with small settings."""
+    from cxrlib.backbone import extract_features, load_backbone
+    from cxrlib.run import save_run
+    from cxrlib.study import choose_films, read_study
+    from cxrlib.train import fit_head
+
+    study = read_study(medical)
+    films = choose_films(study, "Cardiomegaly")
+    train = films[films["split"] == "train"]
+    backbone = load_backbone(image_size=128, layer="mixed4")
+    features = extract_features(backbone, train["path"], grid=5)
+    folder = tmp_path_factory.mktemp("runs") / "cardiomegaly"
+    save_run(folder, study, films, "Cardiomegaly", backbone, fit_head(features, train))
+    return folder, study
