@@ -29,8 +29,9 @@ test: .venv/ready ## lint, format check, every test, notebooks included
 lab: .venv/ready ## JupyterLab in notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-notebooks: .venv/ready ## execute the committed notebooks in place on the bundled study
+notebooks: .venv/ready ## execute the committed notebooks in place on the bundled study, renew its run
 	env -u CXR_DATA -u CXR_RUN $(BIN)/python notebooks/execute.py --in-place
+	rm -rf medical/models/cardiomegaly && mkdir -p medical/models && cp -R runs/cardiomegaly medical/models/
 
 lock: ## resolve requirements.lock anew from pyproject.toml
 	$(PYTHON) -m venv .lock-venv

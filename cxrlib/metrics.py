@@ -145,6 +145,27 @@ def average_precision(
     return _ratio((precision * positive[:, ::-1]).sum(axis=1), positive.sum(axis=1))
 
 
+def format_interval(metric: dict) -> str:
+    """Return 'value (low to high)' of a metric of `evaluate`."""
+    if metric["value"] is None:
+        return "undefined"
+    return f"{metric['value']:.2f} ({metric['low']:.2f} to {metric['high']:.2f})"
+
+
+def tabulate_metrics(metrics: dict[str, dict]) -> pd.DataFrame:
+    """Return what `evaluate` measured as text, one row a metric, one column a set of patients."""
+
+    def cell(value):
+        return format_interval(value) if isinstance(value, dict) else f"{round(value, 3)}"
+
+    return pd.DataFrame(
+        {
+            patients: {k: cell(v) for k, v in measured.items() if k != "confusion"}
+            for patients, measured in metrics.items()
+        }
+    )
+
+
 def _by_score(target, probability, weights) -> tuple[np.ndarray, np.ndarray]:
     """Return the weight of positives and of negatives at each distinct score, ascending."""
     order = np.argsort(probability, kind="stable")

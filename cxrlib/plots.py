@@ -16,7 +16,8 @@ from sklearn.metrics import ConfusionMatrixDisplay, precision_recall_curve, roc_
 
 from cxrlib.explain import map_evidence
 from cxrlib.images import read_image
-from cxrlib.run import Run, format_interval
+from cxrlib.metrics import format_interval
+from cxrlib.run import Run
 
 # Okabe and Ito's colours; lines and hatches differ too, for print in grey.
 POSITIVE, NEGATIVE, THIRD = "#D55E00", "#0072B2", "#009E73"

@@ -13,6 +13,7 @@ import pandas as pd
 
 from cxrlib import versions
 from cxrlib.backbone import Backbone, file_digest, join, keras, load_backbone
+from cxrlib.card import model_card
 from cxrlib.images import PREPROCESSING
 from cxrlib.metrics import choose_threshold, evaluate
 from cxrlib.study import NO_FINDING, SPLIT_SALT, TEST_SHARE, Study
@@ -208,68 +209,6 @@ def digest_films(films: pd.DataFrame) -> str:
         f"{film.filename},{film.target},{file_digest(film.path)}" for film in films.itertuples()
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def model_card(facts: dict) -> str:
-    """Return a model card (Mitchell et al., FAT* 2019) in Markdown, made of `run.json` alone."""
-    table = tabulate_metrics(facts["metrics"])
-    lines = [
-        f"# {facts['finding']} against '{facts['negative']}' on frontal chest radiographs",
-        "",
-        "For teaching and research. Not a medical device.",
-        "",
-        "## Model",
-        f"{facts['backbone']['name']} up to `{facts['backbone']['layer']}`, weights "
-        f"`{facts['backbone']['weights']}`, films of {facts['image_size']} pixels a side, a "
-        f"{facts['fit']['kind']} head ({facts['stage']}). Made {facts['made']}.",
-        "",
-        "## Data",
-        f"Study `{facts['study']}`: {facts['data']['films']} films; patients: "
-        f"{len(facts['split']['patients']['train'])} for training, "
-        f"{len(facts['split']['patients']['test'])} for test. {facts['split']['rule']}.",
-        "",
-        "## Operating point",
-        f"Positive from {facts['threshold']['value']:.3f} ({facts['threshold']['rule']}), chosen "
-        f"on {facts['threshold']['chosen_on']}.",
-        "",
-        "## Metrics, with 95 % intervals over patients",
-        "",
-        "| | " + " | ".join(table) + " |",
-        "|---|" + "---|" * table.shape[1],
-        *(
-            f"| {name} | " + " | ".join(row) + " |"
-            for name, row in zip(table.index, table.to_numpy(), strict=True)
-        ),
-        "",
-        f"'train' is held out: {facts['fit']['held_out']}. Test patients were scored once.",
-        "",
-        "## Limits",
-        f"Probabilities hold for a prevalence of {facts['prevalence']:.2f}, as among the training "
-        "films. Labels may be wrong, and films from other sites, devices or views may score "
-        "otherwise. A metric within one view shows how much of the whole the view explains.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def format_interval(metric: dict) -> str:
-    """Return 'value (low to high)' of a metric of `evaluate`."""
-    if metric["value"] is None:
-        return "undefined"
-    return f"{metric['value']:.2f} ({metric['low']:.2f} to {metric['high']:.2f})"
-
-
-def tabulate_metrics(metrics: dict[str, dict]) -> pd.DataFrame:
-    """Return what `evaluate` measured as text, one row a metric, one column a set of patients."""
-
-    def cell(value):
-        return format_interval(value) if isinstance(value, dict) else f"{round(value, 3)}"
-
-    return pd.DataFrame(
-        {
-            patients: {k: cell(v) for k, v in measured.items() if k != "confusion"}
-            for patients, measured in metrics.items()
-        }
-    )
 
 
 def _decide(probability, threshold: float) -> np.ndarray:

@@ -187,17 +187,21 @@ def _fit_linear(rows, target, fold):
         # Newton's method with conjugate gradients: the fastest of scikit-learn's on such rows.
         return LogisticRegression(C=strength, class_weight="balanced", solver="newton-cg")
 
-    history = []
-    for strength in STRENGTHS:
+    history, scores = [], {strength: np.empty(len(rows)) for strength in STRENGTHS}
+    for strength, score in scores.items():
         for number in np.unique(fold):
             held_out = fold == number
             model = logistic(strength).fit(rows[~held_out], target[~held_out])
-            auc = roc_auc_score(target[held_out], model.decision_function(rows[held_out]))
+            score[held_out] = model.decision_function(rows[held_out])
+            auc = roc_auc_score(target[held_out], score[held_out])
             history.append((strength, int(number), auc))
     history = pd.DataFrame(history, columns=["strength", "fold", "auc"])
     best = history.groupby("strength")["auc"].mean().idxmax()
     model = logistic(best).fit(rows, target)
-    return [(model.coef_.T, model.intercept_)], history
+    # Logits grow with C. Folds that chose another one are pooled for calibration, and the final
+    # head may differ from them all: bring each to a held-out mean of 0 and deviation of 1.
+    mean, scale = scores[best].mean(), scores[best].std()
+    return [(model.coef_.T / scale, (model.intercept_ - mean) / scale)], history
 
 
 def _fit_dense(rows, target, facts):

@@ -8,9 +8,10 @@ import pytest
 
 from cxrlib import run as module
 from cxrlib.backbone import extract_features, keras, load_backbone
+from cxrlib.card import model_card
 from cxrlib.images import PREPROCESSING, read_image
 from cxrlib.metrics import choose_threshold
-from cxrlib.run import RunError, load_run, model_card, save_run
+from cxrlib.run import RunError, load_run, save_run
 from cxrlib.score import score_test
 from cxrlib.study import choose_films, read_study
 from cxrlib.train import fit_head

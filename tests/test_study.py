@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import binom
 
+from cxrlib.checks import NIH_FINDINGS
 from cxrlib.study import (
-    NIH_FINDINGS,
     NO_FINDING,
     StudyError,
     choose_films,

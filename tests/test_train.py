@@ -72,10 +72,15 @@ def test_folds_are_grouped_and_stratified():
 @pytest.mark.parametrize("shape", [(2, 2, 100), (1, 1, 12)], ids=["more", "fewer than films"])
 def test_linear_head_is_the_plain_logistic_regression(films, shape):
     rng = np.random.default_rng(3)
-    features = draw_features(films, rng, shape) * rng.uniform(0.1, 9, shape) + rng.normal(
-        size=shape
-    )
-    features[..., 1] = 2  # a dead feature
+    unit = rng.uniform(0.1, 9, shape)
+
+    def draw():
+        drawn = draw_features(films, rng, shape) * unit
+        drawn += 20 * rng.normal(size=(len(films), 1, 1, 1))  # brightness, in all of them
+        drawn[..., 1] = 2  # a dead feature
+        return drawn
+
+    features, new = draw(), draw()
     target, fold = films["target"].to_numpy(), patient_folds(films)
     head, history = fit_uncalibrated(features, target, fold, {"kind": "linear"})
 
@@ -85,20 +90,21 @@ def test_linear_head_is_the_plain_logistic_regression(films, shape):
     def plain(strength):
         return LogisticRegression(C=strength, class_weight="balanced", tol=1e-10, max_iter=10000)
 
-    for strength, number, auc in history.itertuples(index=False):
+    strength = history.groupby("strength")["auc"].mean().idxmax()
+    score = np.empty(len(target))
+    for number, auc in history.query("strength == @strength")[["fold", "auc"]].to_numpy():
         out = fold == number
         model = plain(strength).fit(standard[~out], target[~out])
-        score = model.decision_function(standard[out])
-        assert auc == pytest.approx(roc_auc_score(target[out], score), abs=0.01)
-    strength = history.groupby("strength")["auc"].mean().idxmax()
+        score[out] = model.decision_function(standard[out])
+        assert auc == pytest.approx(roc_auc_score(target[out], score[out]), abs=0.01)
     model = plain(strength).fit(standard, target)
-    new = draw_features(films, rng, shape)
     expected = model.decision_function(
         (new.reshape(len(new), -1) - flat.mean(axis=0)) / np.sqrt(flat.var(axis=0) + EPSILON)
     )
-    np.testing.assert_allclose(head_logit(head, new), expected, atol=2e-3 * expected.std())
-    kernel = head.get_layer("logit").get_weights()[0][:, 0]
-    np.testing.assert_allclose(kernel, model.coef_[0], atol=2e-3 * abs(model.coef_).max())
+    expected = (expected - score.mean()) / score.std()
+    np.testing.assert_allclose(head_logit(head, new), expected, atol=3e-3)  # of about 1
+    kernel = head.get_layer("logit").get_weights()[0][:, 0] * score.std()
+    np.testing.assert_allclose(kernel, model.coef_[0], atol=5e-3 * abs(model.coef_).max())
 
 
 def test_who_the_patient_is_gives_no_advantage():
@@ -144,17 +150,19 @@ def test_probabilities_are_of_heads_that_did_not_see_the_patient(features, films
     np.testing.assert_allclose(fitted.probability[~rest], expit(expected), rtol=1e-5)
 
 
-def test_calibration_holds_for_new_patients():
+@pytest.mark.parametrize("seed", [0, 1])
+def test_calibration_holds_for_new_patients(seed):
     rng = np.random.default_rng(7)
     films = draw_patients(240, 1, rng, prevalence=0.25)
-    fitted = fit_head(draw_features(films, rng, shift=0.7), films)
+    fitted = fit_head(draw_features(films, rng, shift=0.7), films, seed=seed)
     held_out = LogisticRegression(C=np.inf).fit(logit(fitted.probability)[:, None], films["target"])
     assert held_out.coef_[0, 0] == pytest.approx(1, abs=0.1)
     assert held_out.intercept_[0] == pytest.approx(0, abs=0.1)
     new = draw_patients(3000, 1, rng, prevalence=0.25)
     score = head_logit(fitted.model, draw_features(new, rng, shift=0.7))
     assert expit(score).mean() == pytest.approx(0.25, abs=0.05)  # balanced classes without it: 0.5
-    assert 0.6 < LogisticRegression(C=np.inf).fit(score[:, None], new["target"]).coef_[0, 0] < 1.6
+    # Folds and final head choose other penalties here, which would change it a hundredfold.
+    assert 0.5 < LogisticRegression(C=np.inf).fit(score[:, None], new["target"]).coef_[0, 0] < 2.5
 
 
 def test_calibration_stays_finite_where_folds_are_separated_without_error(films):
