@@ -47,6 +47,7 @@ class Backbone:
     weights: str | None
     layer: str
     image_size: int
+    seed: int
     model: keras.Model
     digest: str
 
@@ -102,7 +103,7 @@ def load_backbone(
         blocks = [x for x in names if x.startswith("mixed")] or names[-12:]
         raise BackboneError(f"layer '{layer}' is not in {name}; it has {', '.join(blocks)}")
     model = keras.Model(films, network.get_layer(features).output, name=f"{name}_{features}")
-    return Backbone(name, weights, features, image_size, model, _digest(model, to_range))
+    return Backbone(name, weights, features, image_size, seed, model, _digest(model, to_range))
 
 
 def extract_features(

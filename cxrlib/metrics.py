@@ -179,7 +179,9 @@ def _share(hits: np.ndarray, among: np.ndarray, weights: np.ndarray) -> np.ndarr
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
-    return np.divide(over, under, out=np.full(len(under), np.nan), where=under > 0)
+    return np.divide(
+        over, under, out=np.full(len(under), np.nan), where=under > 0, dtype=np.float64
+    )
 
 
 def _with_interval(statistic, first, second, weights) -> dict[str, float | None]:

@@ -108,6 +108,7 @@ def save_run(
             "name": backbone.name,
             "weights": _weights_name(backbone.weights, folder),
             "layer": backbone.layer,
+            "seed": backbone.seed,
             "digest": backbone.digest,
         },
         "grid": fitted.model.input_shape[1] if fitted.stage == "head" else None,
@@ -175,7 +176,7 @@ def load_run(folder: str | Path) -> Run:
     if weights not in KNOWN_WEIGHTS:
         weights = folder / weights
     backbone = load_backbone(
-        wanted["name"], weights, facts["image_size"], wanted["layer"], facts["seed"]
+        wanted["name"], weights, facts["image_size"], wanted["layer"], wanted["seed"]
     )
     if backbone.digest != wanted["digest"]:
         raise RunError(

@@ -111,6 +111,7 @@ def test_digest_names_weights_size_and_cut_in_any_process(random):
     assert child.stdout.strip() == random.digest
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container")  # Keras, of the wrong network
 def test_weights_from_a_path(tmp_path):
     keras.utils.set_random_seed(8)
     network = keras.applications.MobileNetV2(

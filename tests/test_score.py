@@ -189,6 +189,13 @@ def test_the_test_patients_are_scored_once(own_run, trained_run, monkeypatch):
     assert again.facts == tested.facts
 
 
+def test_the_bundled_run_scores_as_it_recorded(medical):
+    run = load_run(medical / "models" / "cardiomegaly")
+    recorded = run.predictions.query("split == 'test'").head(BATCH)
+    scores = score_films(run, medical / recorded["path"].map(Path))
+    assert scores["probability"].to_numpy() == pytest.approx(recorded["probability"], abs=0.01)
+
+
 def test_another_study_is_refused(own_run, make_tiny_study, tmp_path):
     other = make_tiny_study(
         tmp_path / "s", [("1_0.png", "Cardiomegaly"), ("2_0.png", "No Finding")]
