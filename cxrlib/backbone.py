@@ -131,7 +131,10 @@ def extract_features(
     paths = list(paths)
     height, width, channels = backbone.model.output_shape[1:]
     if not 1 <= grid <= min(height, width):
-        raise BackboneError(f"grid {grid}: {backbone.layer} has {height} x {width} positions")
+        raise BackboneError(
+            f"grid {grid}: at image_size {backbone.image_size}, {backbone.layer} has {height} x "
+            f"{width} positions. Give larger films, a smaller grid or an earlier layer."
+        )
     model = _pooled(backbone, grid)
     features = np.empty((len(paths), grid, grid, channels), np.float16)
     files = [None] * len(paths)

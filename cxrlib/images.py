@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Part of every digest that depends on pixels: change it when what `read_image` returns changes.
-PREPROCESSING = "grey in 0..1, longer side to image_size, antialiased bilinear, black padding; 1"
+PREPROCESSING = "grey in 0..1, longer side to image_size, antialiased bilinear, black padding; 2"
 
 
 # No others: Pillow would hand EPS to Ghostscript, whatever the file's name.
@@ -68,9 +68,7 @@ def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
             raise ImageError(path, str(error)) from error
     if size:
         grey = grey.resize(_fit(grey.size, size), Image.Resampling.BILINEAR)
-    values = np.asarray(grey, np.float32)
-    if grey.mode == "L":
-        values = values / np.float32(255)
+    values = np.asarray(grey)
     if size:
         missing = np.subtract((size, size), values.shape)
         values = np.pad(values, [(n // 2, n - n // 2) for n in missing])
@@ -102,7 +100,7 @@ def _fit(shape: tuple[int, int], size: int) -> tuple[int, int]:
 
 
 def _grey(image: Image.Image) -> Image.Image:
-    """Return `image` in mode L (8 bit), or in mode F in 0..1 where it has more bits."""
+    """Return `image` in mode F, in 0..1."""
     if image.mode.startswith("I"):
         values = np.asarray(image, np.float32)
         if values.min() < 0 or values.max() > 65535:
@@ -116,5 +114,8 @@ def _grey(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         over = image.convert("RGBA")
         black = Image.new("RGBA", over.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, over).convert("L")
-    return image.convert("RGB").convert("L") if image.mode == "P" else image.convert("L")
+        image = Image.alpha_composite(black, over)
+    elif image.mode == "P":
+        image = image.convert("RGB")
+    # In floating point before it is reduced, so that 8 and 16 bits of one film give one result.
+    return Image.fromarray(np.asarray(image.convert("L"), np.float32) / np.float32(255))

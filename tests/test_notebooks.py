@@ -73,8 +73,10 @@ def test_the_series_runs_in_order_from_a_clean_state(tmp_path):
 
 def test_other_parameters_give_another_run(tmp_path):
     knobs = {"finding": "Effusion", "image_size": 192, "seed": 1}
-    run, predictions = train_and_evaluate(tmp_path, study=str(ROOT / "medical"), **knobs)
+    study = str(ROOT / "medical")
+    run, predictions = train_and_evaluate(tmp_path, study=study, layer="mixed4", **knobs)
     assert {name: run[name] for name in knobs} == knobs
+    assert run["backbone"]["layer"] == "mixed4"
     assert_honest(run, predictions)
 
 

@@ -126,8 +126,9 @@ def test_the_format_of_the_file_does_not_decide(run, films, tmp_path):
     pixels.save(tmp_path / "film.png")
     pixels.save(tmp_path / "film.jpg", quality=100)
     Image.fromarray(np.asarray(pixels, np.uint16) * 257).save(tmp_path / "film16.png")
-    probability = score_films(run, [tmp_path])["probability"]
-    assert np.ptp(probability) < 0.02
+    jpeg, png, png16 = score_films(run, [tmp_path])["probability"]
+    assert png16 == pytest.approx(png, abs=1e-4)
+    assert jpeg == pytest.approx(png, abs=0.03)  # decoded at a lower resolution to save time
 
 
 def test_an_output_that_cannot_be_is_refused_before_scoring(run, films, tmp_path, monkeypatch):
