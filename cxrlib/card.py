@@ -34,11 +34,13 @@ def model_card(facts: dict) -> str:
             for name, row in zip(table.index, table.to_numpy(), strict=True)
         ),
         "",
-        f"'train' is held out: {facts['fit']['held_out']}. Test patients were scored once.",
+        f"Training patients are held out: {facts['fit']['held_out']}. The operating point was "
+        "chosen on the same scores, so sensitivity and specificity there are a little optimistic."
+        + (" Test patients were scored once for this run." if "test" in facts["metrics"] else ""),
         "",
         "## Limits",
-        f"Probabilities hold for a prevalence of {facts['prevalence']:.2f}, as among the training "
-        "films. Labels may be wrong, and films from other sites, devices or views may score "
-        "otherwise. A metric within one view shows how much of the whole the view explains.",
+        f"Probabilities are calibrated to a prevalence of {facts['prevalence']:.2f}, that of the "
+        "training films. Labels may be wrong, and films from other sites, devices or views may "
+        "score otherwise. A metric within one view shows how much of the whole the view explains.",
     ]
     return "\n".join(lines) + "\n"

@@ -133,6 +133,14 @@ def _check_labels(rows: pd.DataFrame, log: ProblemLog) -> None:
 def _check_patients(rows: pd.DataFrame, log: ProblemLog) -> None:
     for index in rows.index[rows["patient"] == ""]:
         log.add(index, "no patient_id", "fill it in: the split belongs to the patient")
+    stems = rows["filename"].map(lambda name: PurePosixPath(name).stem)
+    if len(rows) > 1 and (rows["patient"] == stems).all():
+        log.add(
+            rows.index[0],
+            "no patient_id, and no '_' in a file name: each film counts as a patient",
+            "add a column patient_id where a patient has several films",
+            "kept",
+        )
     patients = rows.drop(index=sorted(log.dropped)).groupby("filename")["patient"]
     for index in patients.transform("nunique").loc[lambda count: count > 1].index:
         log.add(index, "one image, two patients", "give all rows of the image one patient_id")

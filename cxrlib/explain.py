@@ -1,4 +1,4 @@
-"""Where on a film the evidence for a decision lies."""
+"""Which cells of the feature grid the evidence for a decision comes from."""
 
 from pathlib import Path
 
@@ -14,8 +14,9 @@ def map_evidence(run: Run, path: str | Path) -> tuple[np.ndarray, float]:
 
     Each standardised feature times its weight on the logit, summed over channels. With a linear
     head this is exact: the map and the remainder sum to the logit, and the remainder is the logit
-    of the average training film. With a dense head it is a first-order approximation (gradient
-    times input, Ancona et al., ICLR 2018).
+    of the average training features. With a dense head it is a first-order approximation
+    (gradient times input, Ancona et al., ICLR 2018). A cell also sees its surroundings, up to the
+    whole film at a late layer: the map hints at a place and does not outline it.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ def fine_tune(
     """Train backbone and head together on four folds of the training patients.
 
     The head is first fitted again on those four folds, so that large early gradients do not spoil
-    the backbone (Kumar et al., ICLR 2022). The fifth fold decides when to stop and calibrates.
+    the backbone (Kumar et al., ICLR 2022). The one left out decides when to stop and calibrates.
     Batch normalisation stays frozen. After each epoch everything is saved: a call that was
     interrupted goes on where it stopped, and one with other settings starts anew.
 
@@ -53,7 +53,7 @@ def fine_tune(
     Returns
     -------
     Fitted
-        Of stage 'finetuned'; probabilities for the films of the fifth fold alone. Epoch 0 of the
+        Of stage 'finetuned'; probabilities for the films of the fold left out alone. Epoch 0 of the
         history is the model before fine-tuning, and is what returns where no epoch is better.
 
     Raises

@@ -7,6 +7,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix, roc_curve
 
 RESAMPLES = 2000
+SETS = {"train": "training, held out", "test": "test"}  # what tables and figures call them
 RULES = "'youden', 'sensitivity=0.9' or 'specificity=0.9' (any share), or a number"
 
 
@@ -160,7 +161,9 @@ def tabulate_metrics(metrics: dict[str, dict]) -> pd.DataFrame:
 
     return pd.DataFrame(
         {
-            patients: {k: cell(v) for k, v in measured.items() if k != "confusion"}
+            SETS.get(patients, patients): {
+                k: cell(v) for k, v in measured.items() if k != "confusion"
+            }
             for patients, measured in metrics.items()
         }
     )

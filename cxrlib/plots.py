@@ -16,7 +16,7 @@ from sklearn.metrics import ConfusionMatrixDisplay, precision_recall_curve, roc_
 
 from cxrlib.explain import map_evidence
 from cxrlib.images import read_image
-from cxrlib.metrics import format_interval
+from cxrlib.metrics import SETS, format_interval
 from cxrlib.run import Run
 
 # Okabe and Ito's colours; lines and hatches differ too, for print in grey.
@@ -136,7 +136,7 @@ def plot_roc(
     ax = ax or _new_axes((4.6, 4.4))
     for (colour, line), (name, scores) in zip(LINES, predictions.items(), strict=False):
         false_rate, true_rate, _ = roc_curve(scores["target"], scores["probability"])
-        label = f"{name}: AUC {format_interval(metrics[name]['auc'])}"
+        label = f"{SETS.get(name, name)}: AUC {format_interval(metrics[name]['auc'])}"
         ax.plot(false_rate, true_rate, line, color=colour, label=label, drawstyle="steps-post")
         if threshold is not None:
             point = metrics[name]
@@ -156,7 +156,7 @@ def plot_precision_recall(
     ax = ax or _new_axes((4.6, 4.4))
     for (colour, line), (name, scores) in zip(LINES, predictions.items(), strict=False):
         precision, recall, _ = precision_recall_curve(scores["target"], scores["probability"])
-        label = f"{name}: AP {format_interval(metrics[name]['average_precision'])}"
+        label = f"{SETS.get(name, name)}: AP {format_interval(metrics[name]['average_precision'])}"
         ax.plot(recall, precision, line, color=colour, label=label, drawstyle="steps-post")
         ax.axhline(metrics[name]["prevalence"], color=colour, lw=1, ls=(0, (1, 4)))
     ax.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)", ylim=(0, 1.03), aspect="equal")
@@ -218,7 +218,7 @@ def plot_evidence(run: Run, path: str | Path, caption: str = "", ax: Axes | None
 def plot_summary(run: Run, film: str | Path) -> Figure:
     """Draw a run on one page: evidence on a film, ROC curves, and histogram of the test films."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    scores = dict(list(run.predictions.groupby("split")))
+    scores = dict(list(run.predictions.groupby("split", sort=False)))
     plot_evidence(run, film, "evidence on a test film", left)
     plot_roc(scores, run.facts["metrics"], run.threshold, middle)
     plot_scores(scores["test"], run.threshold, right)

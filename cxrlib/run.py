@@ -92,6 +92,7 @@ def save_run(
     part = _beside(folder)
     part.mkdir(parents=True)
     model_file = "head.keras" if fitted.stage == "head" else "model.keras"
+    head = fitted.model if fitted.stage == "head" else fitted.model.get_layer("head")
     fitted.model.save(part / model_file)
     fitted.history.to_csv(part / "history.csv", index=False)
     held_out[COLUMNS].to_csv(part / "predictions.csv", index=False)
@@ -111,7 +112,7 @@ def save_run(
             "seed": backbone.seed,
             "digest": backbone.digest,
         },
-        "grid": fitted.model.input_shape[1] if fitted.stage == "head" else None,
+        "grid": head.input_shape[1],
         "fit": fitted.facts,
         "seed": seed,
         "threshold": {

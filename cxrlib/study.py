@@ -137,7 +137,7 @@ def count_split(films: pd.DataFrame) -> pd.DataFrame:
     )
     counts["prevalence"] = counts["positives"] / counts["films"]
     counts["AP share"] = by["view"].agg(lambda view: (view == "AP").mean())
-    return counts.loc[["train", "test"]].round(3)
+    return counts.reindex(["train", "test"], fill_value=0).round(3)
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -173,7 +173,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     rows["view"] = rows["view"].str.upper() if "view" in rows else ""
     if "patient_id" in rows:
         rows["patient"] = rows["patient_id"]
-    else:
+    elif "patient" not in rows:
         rows["patient"] = rows["filename"].map(lambda name: PurePosixPath(name).stem.split("_")[0])
     for name, text in zip(BOX, BOX_TEXT, strict=True):
         rows[text] = rows.get(name, "")
