@@ -109,7 +109,7 @@ def fine_tune(
     model = _load(folder, _best(history))
     logit = np.full(len(films), np.nan)
     logit[held_out] = model.predict(validation, verbose=0)[:, 0]
-    facts |= {"finetuning_epochs": _best(history)}
+    facts |= {"finetuning_epochs": _best(history), "epochs_allowed": epochs, "patience": PATIENCE}
     tuned = replace(
         fitted, model=model, stage="finetuned", probability=logit, history=history, facts=facts
     )

@@ -189,11 +189,10 @@ def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
 
 def _with_interval(statistic, first, second, weights) -> dict[str, float | None]:
     """Return the statistic of the films as they are, and its percentile interval."""
-    if not len(first):
-        return {"value": None, "low": None, "high": None}
-    value = statistic(first, second, np.ones((1, len(first)), np.float32))[0]
-    resampled = statistic(first, second, weights)
+    value = np.nan
+    if len(first):
+        value = statistic(first, second, np.ones((1, len(first)), np.float32))[0]
     if np.isnan(value):
         return {"value": None, "low": None, "high": None}
-    low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    low, high = np.nanpercentile(statistic(first, second, weights), [2.5, 97.5])
     return {"value": float(value), "low": float(low), "high": float(high)}

@@ -118,7 +118,10 @@ def score_test(run: Run, study: Study) -> Run:
     scores = score_films(run, test["path"])
     unread = scores[scores["status"] != "ok"]
     if len(unread):
-        raise RunError(f"test film {unread['path'].iloc[0]}: {unread['reason'].iloc[0]}")
+        raise RunError(
+            f"test film {unread['path'].iloc[0]}: {unread['reason'].iloc[0]}. Replace the file, or "
+            "delete its rows from labels.csv, and train again."
+        )
     test["probability"] = scores["probability"]
     return record_test(run, test, evaluate(test, run.threshold, run.facts["seed"]))
 
