@@ -18,7 +18,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "make run takes FINDING=Effusion STUDY=folder RUN=folder. PYTHON=python3.12 chooses the interpreter for .venv."
 
-run: .venv/ready ## execute notebooks 01 to 04 into runs/ and print the test AUC
+run: .venv/ready ## execute notebooks 01 to 05 into runs/ and print the test AUC
 	$(BIN)/python notebooks/execute.py $(if $(FINDING),--finding "$(FINDING)") $(if $(STUDY),--study "$(STUDY)") $(if $(RUN),--run "$(RUN)")
 
 test: .venv/ready ## lint, format check, every test, notebooks included

@@ -165,7 +165,11 @@ def join(backbone: Backbone, head: keras.Model) -> keras.Model:
 
 
 def _pooled(backbone: Backbone, grid: int) -> keras.Model:
-    pool = keras.layers.AdaptiveAveragePooling2D(grid, name="grid")
+    height, width = backbone.model.output_shape[1:3]
+    if height % grid or width % grid:
+        pool = keras.layers.AdaptiveAveragePooling2D(grid, name="grid")
+    else:  # Keras' adaptive layer fails on some of these, a grid of 1 among them
+        pool = keras.layers.AveragePooling2D((height // grid, width // grid), name="grid")
     return keras.Model(backbone.model.input, pool(backbone.model.output))
 
 

@@ -18,6 +18,10 @@ BOX = ["xmin", "ymin", "xmax", "ymax"]
 BOX_TEXT = [f"{name}_text" for name in BOX]  # as written, while the table is checked
 
 
+class StudyError(ValueError):
+    """A study that cannot be used, with what is wrong and the way out."""
+
+
 class ProblemLog:
     """What is wrong with which row; a dropped row is left out of the study."""
 

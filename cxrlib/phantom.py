@@ -37,7 +37,7 @@ VISIT_SHARE = (0.52, 0.25, 0.13, 0.06, 0.04)  # of patients with one to five fil
 QUALITY = 82  # of the JPEG files
 
 NOTE = "Radiographs simulated by a program (cxrlib.phantom). They show no person."
-COLUMNS = ["filename", "height", "width", "label", "xmin", "ymin", "xmax", "ymax", "view"]
+COLUMNS = ["filename", "height", "width", "label", "xmin", "ymin", "xmax", "ymax", "view", "sex"]
 
 
 def cardiothoracic_ratio(patient: Patient, growth: float = 1.0) -> float:
@@ -152,6 +152,7 @@ def label_film(filename: str, patient: Patient, visit: Visit, truth: dict) -> li
     if truth["effusion_true"]:
         findings["Effusion"] = camera.box(chest.fluid_points())
     film = {"filename": filename, "height": PIXELS, "width": PIXELS, "view": visit.view}
+    film["sex"] = "F" if patient.breast else "M"
     return [
         film | {"label": label} | dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=False))
         for label, box in (findings or {"No Finding": ()}).items()
@@ -163,7 +164,7 @@ def make_study(
 ) -> pd.DataFrame:
     """Write a study of simulated radiographs.
 
-    The folder gets `images/`, `labels.csv` (NIH columns), `truth.csv` (one row a film, see
+    The folder gets `images/`, `labels.csv` (NIH columns and sex), `truth.csv` (one row a film, see
     `draw_films`) and `phantom.json`. A film is written whole or not at all, `labels.csv` last. A
     call after an interruption, or for more patients, keeps the films that are there.
 

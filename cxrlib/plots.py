@@ -64,7 +64,7 @@ def show_films(
 
 def plot_findings(films: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw the number of films with each finding, by view; a film with two counts in both."""
-    ax = ax or _new_axes((6, 3.2))
+    ax = ax or new_axes((6, 3.2))
     each = films[["labels", "view"]].explode("labels")
     counts = each.groupby("labels")["view"].value_counts().unstack(fill_value=0)  # noqa: PD010
     counts = counts.loc[counts.sum(axis=1).sort_values().index]
@@ -76,17 +76,17 @@ def plot_findings(films: pd.DataFrame, ax: Axes | None = None) -> Axes:
         start += counts[view].to_numpy()
     ax.set_xlabel("films")
     ax.legend(title="view", frameon=False)
-    return _plain(ax)
+    return plain(ax)
 
 
 def plot_patients(films: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw how many patients have one film, two films, and so on."""
-    ax = ax or _new_axes((5, 3))
+    ax = ax or new_axes((5, 3))
     counts = films.groupby("patient").size().value_counts().sort_index()
     ax.bar(counts.index, counts, color=NEGATIVE)
     ax.set(xlabel="films of a patient", ylabel="patients")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _plain(ax)
+    return plain(ax)
 
 
 def plot_history(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -95,7 +95,7 @@ def plot_history(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Of a linear head, the AUC in each fold over the strength C of its features; of a dense head, the
     loss over the epochs; of fine-tuning, the AUC of training and of validation over the epochs.
     """
-    ax = ax or _new_axes((5, 3.4))
+    ax = ax or new_axes((5, 3.4))
     if "strength" in history:
         for _, fold in history.groupby("fold"):
             ax.plot(fold["strength"], fold["auc"], color="0.7", lw=1, marker=".")
@@ -116,7 +116,7 @@ def plot_history(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.set(xlabel="epoch", ylabel="binary cross-entropy")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(frameon=False)
-    return _plain(ax)
+    return plain(ax)
 
 
 def plot_roc(
@@ -133,7 +133,7 @@ def plot_roc(
     metrics : by the same names, what `evaluate` measured
     threshold : of the operating point
     """
-    ax = ax or _new_axes((4.6, 4.4))
+    ax = ax or new_axes((4.6, 4.4))
     for (colour, line), (name, scores) in zip(LINES, predictions.items(), strict=False):
         false_rate, true_rate, _ = roc_curve(scores["target"], scores["probability"])
         label = f"{SETS.get(name, name)}: AUC {format_interval(metrics[name]['auc'])}"
@@ -146,14 +146,14 @@ def plot_roc(
     ax.plot([0, 1], [0, 1], color="0.6", lw=1, label="chance")
     ax.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
     ax.legend(loc="lower right", fontsize=8)
-    return _plain(ax)
+    return plain(ax)
 
 
 def plot_precision_recall(
     predictions: dict[str, pd.DataFrame], metrics: dict[str, dict], ax: Axes | None = None
 ) -> Axes:
     """Draw precision (PPV) over recall (sensitivity), with average precision; see `plot_roc`."""
-    ax = ax or _new_axes((4.6, 4.4))
+    ax = ax or new_axes((4.6, 4.4))
     for (colour, line), (name, scores) in zip(LINES, predictions.items(), strict=False):
         precision, recall, _ = precision_recall_curve(scores["target"], scores["probability"])
         label = f"{SETS.get(name, name)}: AP {format_interval(metrics[name]['average_precision'])}"
@@ -161,12 +161,12 @@ def plot_precision_recall(
         ax.axhline(metrics[name]["prevalence"], color=colour, lw=1, ls=(0, (1, 4)))
     ax.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)", ylim=(0, 1.03), aspect="equal")
     ax.legend(loc="lower left", fontsize=8)
-    return _plain(ax)
+    return plain(ax)
 
 
 def plot_scores(predictions: pd.DataFrame, threshold: float, ax: Axes | None = None) -> Axes:
     """Draw the histogram of probabilities by label, and the threshold."""
-    ax = ax or _new_axes((5.4, 3.2))
+    ax = ax or new_axes((5.4, 3.2))
     bins = np.linspace(0, 1, 21)
     for target, colour, hatch, name in (
         (0, NEGATIVE, "", "labelled negative"),
@@ -177,12 +177,12 @@ def plot_scores(predictions: pd.DataFrame, threshold: float, ax: Axes | None = N
     ax.axvline(threshold, color="black", ls="--", label=f"threshold {threshold:.2f}")
     ax.set(xlabel="probability of the finding", ylabel="films", xlim=(0, 1))
     ax.legend(fontsize=8)
-    return _plain(ax)
+    return plain(ax)
 
 
 def plot_confusion(metrics: dict, finding: str, ax: Axes | None = None) -> Axes:
     """Draw films by label and decision, from the `confusion` that `evaluate` measured."""
-    ax = ax or _new_axes((4, 3.4))
+    ax = ax or new_axes((4, 3.4))
     c = metrics["confusion"]
     table = np.array([[c["tn"], c["fp"]], [c["fn"], c["tp"]]])
     names = ["No Finding", finding]
@@ -198,7 +198,7 @@ def plot_evidence(run: Run, path: str | Path, caption: str = "", ax: Axes | None
     The scale ends at the largest absolute cell, and a cell is the more transparent the nearer it
     is to 0; `map_evidence` says what a cell means.
     """
-    ax = ax or _new_axes((4.4, 3.8))
+    ax = ax or new_axes((4.4, 3.8))
     evidence, _ = map_evidence(run, path)
     film = read_image(path, run.facts["image_size"])
     limit = np.abs(evidence).max()
@@ -227,10 +227,10 @@ def plot_summary(run: Run, film: str | Path) -> Figure:
     return figure
 
 
-def _new_axes(size: tuple[float, float]) -> Axes:
+def new_axes(size: tuple[float, float]) -> Axes:
     return plt.subplots(figsize=size, layout="constrained")[1]
 
 
-def _plain(ax: Axes) -> Axes:
+def plain(ax: Axes) -> Axes:
     ax.spines[["top", "right"]].set_visible(False)
     return ax

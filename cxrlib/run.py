@@ -15,12 +15,13 @@ from cxrlib import versions
 from cxrlib.backbone import Backbone, file_digest, join, keras, load_backbone
 from cxrlib.card import model_card
 from cxrlib.images import PREPROCESSING
-from cxrlib.metrics import choose_threshold, evaluate
+from cxrlib.metrics import evaluate
+from cxrlib.operating import choose_threshold
 from cxrlib.study import NO_FINDING, SPLIT_SALT, TEST_SHARE, Study
 from cxrlib.train import Fitted
 
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
-COLUMNS = ["path", "patient", "view", "split", "target", "probability", "decision"]
+COLUMNS = "path,patient,view,sex,age,split,target,probability,decision".split(",")
 
 
 class RunError(ValueError):
@@ -48,10 +49,12 @@ class Run:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """`predictions.csv`: path in the study, patient, view, split, target, probability (0..1)
-        and decision; training films as scored by models that did not see their patient."""
-        text = {"path": str, "patient": str, "view": str}
-        return pd.read_csv(self.folder / "predictions.csv", dtype=text, keep_default_na=False)
+        """`predictions.csv`: path in the study, patient, view, sex, age (years), split, target,
+        probability (0..1) and decision; training films as scored by models that did not see their
+        patient."""
+        text = dict.fromkeys(("path", "patient", "view", "sex"), str)
+        empty = {"keep_default_na": False, "na_values": {"age": ""}}
+        return pd.read_csv(self.folder / "predictions.csv", dtype=text, **empty)
 
 
 def save_run(
@@ -97,7 +100,7 @@ def save_run(
     fitted.history.to_csv(part / "history.csv", index=False)
     held_out[COLUMNS].to_csv(part / "predictions.csv", index=False)
     facts = {
-        "format": 1,
+        "format": 2,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "study": study.folder.resolve().name,
         "finding": finding,
@@ -163,8 +166,10 @@ def load_run(folder: str | Path) -> Run:
         raise RunError(f"{folder} holds no run.json: train first, or give a run's folder") from None
     except ValueError as error:
         raise RunError(f"{folder / 'run.json'} is no JSON: {error}. Train again.") from error
-    if facts.get("format") != 1:
-        raise RunError(f"{folder / 'run.json'}: format {facts.get('format')} is not known here")
+    if facts.get("format") != 2:
+        raise RunError(
+            f"{folder / 'run.json'}: format {facts.get('format')} is not known here. Train again."
+        )
     for name, digest in facts["files"].items():
         if not (folder / name).exists() or file_digest(folder / name) != digest:
             raise RunError(f"{folder / name} is not the file that was saved. Train again.")
@@ -172,6 +177,20 @@ def load_run(folder: str | Path) -> Run:
         raise RunError(f"{folder} was trained on films read otherwise than today. Train again.")
     if facts["stage"] == "finetuned":
         return Run(folder, facts, keras.models.load_model(folder / "model.keras", safe_mode=True))
+    backbone = load_run_backbone(folder, facts)
+    head = keras.models.load_model(folder / "head.keras", safe_mode=True)
+    return Run(folder, facts, join(backbone, head))
+
+
+def load_run_backbone(folder: str | Path, facts: dict) -> Backbone:
+    """Load the backbone that a run was trained on, before any fine-tuning.
+
+    Raises
+    ------
+    BackboneError, RunError
+        Its weights cannot be had, or are not those it was trained on.
+    """
+    folder = Path(folder)
     wanted = facts["backbone"]
     weights = wanted["weights"]
     if weights not in KNOWN_WEIGHTS:
@@ -184,8 +203,7 @@ def load_run(folder: str | Path) -> Run:
             f"{folder} was trained on other weights than '{weights}' gives now "
             f"(digest {wanted['digest'][:12]}, now {backbone.digest[:12]}). Train again."
         )
-    head = keras.models.load_model(folder / "head.keras", safe_mode=True)
-    return Run(folder, facts, join(backbone, head))
+    return backbone
 
 
 def record_test(run: Run, predictions: pd.DataFrame, metrics: dict) -> Run:

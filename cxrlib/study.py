@@ -6,17 +6,16 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
-from cxrlib.checks import BOX, BOX_TEXT, NO_FINDING, check_rows, spelled_as
+from cxrlib.checks import BOX, BOX_TEXT, NO_FINDING, StudyError, check_rows, spelled_as
+from cxrlib.nih import add_entries, read_age
 
 # Fixed, so that a patient keeps a side for ever, whatever the study, the finding or the seed.
 SPLIT_SALT = "cxrlib"
 TEST_SHARE = 0.25
-
-
-class StudyError(ValueError):
-    """A study that cannot be used, with what is wrong and the way out."""
+ORIGINAL = ["original_width", "original_height"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,10 @@ class Study:
         The usable rows of `labels.csv`, with `patient`; boxes in pixels of the image file,
         NaN where there is none.
     films : DataFrame, one row an image
-        filename, path, patient, view ('' if unknown), width, height (pixels of the image file),
-        labels (tuple of str), split ('train' or 'test').
+        filename, path, patient, view ('' if unknown), sex ('F', 'M', '' if unknown), age (years,
+        NaN if unknown), original_width and original_height (pixels of the detector, NaN if
+        unknown), labels (tuple of str), width, height (pixels of the image file), split ('train'
+        or 'test').
     problems : DataFrame, one row a problem
         row (line of `labels.csv`), filename, problem, fix, outcome.
     """
@@ -51,7 +52,9 @@ def split_of(patient: str) -> str:
     return "test" if int.from_bytes(digest[:8]) / 2**64 < TEST_SHARE else "train"
 
 
-def read_study(folder: str | Path, decode: bool = False) -> Study:
+def read_study(
+    folder: str | Path, decode: bool = False, entries: str | Path | None = None
+) -> Study:
     """Read and check a study.
 
     Rows that cannot be trusted are left out and listed in `problems`, with a warning.
@@ -61,14 +64,18 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     folder : the study's folder
     decode : decode every image fully, so that files cut short are found too; else only headers
         are read.
+    entries : NIH's `Data_Entry_2017.csv` (or `..._v2020.csv`), for age and sex by image name
 
     Raises
     ------
     StudyError
-        No `labels.csv`, required columns missing, or no usable row.
+        No `labels.csv`, required columns missing, or no usable row; `entries` is no such table, or
+        has none of the study's images.
     """
     folder = Path(folder)
     rows = _read_table(folder / "labels.csv")
+    if entries:
+        add_entries(rows, folder, Path(entries))
     sizes, log = check_rows(folder, rows, decode)
     rows = rows.drop(index=sorted(log.dropped), columns=BOX_TEXT)
     if rows.empty:
@@ -84,7 +91,7 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
         )
     films = rows.groupby("filename", sort=False).agg(
         patient=("patient", "first"),
-        view=("view", "first"),
+        **{name: (name, "first") for name in ("view", "sex", "age", *ORIGINAL)},
         labels=("label", lambda x: tuple(dict.fromkeys(x))),
     )
     films[["width", "height"]] = [sizes[name] for name in films.index]
@@ -171,6 +178,12 @@ def _read_table(path: Path) -> pd.DataFrame:
     if rows.empty:
         raise StudyError(f"{path} has column names but no row. Add one row a finding.")
     rows["view"] = rows["view"].str.upper() if "view" in rows else ""
+    sex = rows["sex"].str.upper().str[:1] if "sex" in rows else pd.Series("", rows.index)
+    rows["sex"] = sex.where(sex.isin(["F", "M"]), "")
+    rows["age"] = read_age(rows["age"]) if "age" in rows else np.nan
+    for name in ORIGINAL:
+        column = name.removeprefix("original_")
+        rows[name] = pd.to_numeric(rows[column], errors="coerce") if column in rows else np.nan
     if "patient_id" in rows:
         rows["patient"] = rows["patient_id"]
     elif "patient" not in rows:

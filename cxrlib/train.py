@@ -126,21 +126,41 @@ def fit_uncalibrated(
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Fit one head of the kind in `facts`, as `fit_head` does; return it and its history."""
     flat = features.reshape(len(features), -1).astype(np.float32)
-    mean = flat.mean(axis=0)
-    scale = np.sqrt(flat.var(axis=0) + EPSILON)
-    standard = (flat - mean) / scale
-    # n films span n dimensions at most. In coordinates of that space, orthonormal up to a common
-    # factor, an L2 penalty is the same as on all features, and a fit costs a fraction.
-    variance, axes = scipy.linalg.eigh((standard @ standard.T).astype(np.float64))
-    kept = variance > variance[-1] * 1e-7
-    rows = axes[:, kept] * np.sqrt(variance[kept])
-    back = standard.T @ (axes[:, kept] / np.sqrt(variance[kept])).astype(np.float32)
+    rows, back, mean, scale = span_of_films(flat)
     if facts["kind"] == "linear":
         layers, history = _fit_linear(rows, target, fold)
     else:
         layers, history = _fit_dense(rows, target, facts)
     (kernel, bias), *rest = layers
     return _head(features.shape[1:], mean, scale, [(back @ kernel, bias), *rest]), history
+
+
+def span_of_films(
+    flat: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Standardise features and express them in the space that the films span.
+
+    n films span n dimensions at most. In orthonormal coordinates of that space an L2 penalty is the
+    same as on all features, and a fit costs a fraction.
+
+    Parameters
+    ----------
+    flat : float32 array, (films, features)
+
+    Returns
+    -------
+    rows : (films, rank), the standardised films in those coordinates
+    back : (features, rank); `back @ coef` are coefficients of standardised features
+    mean, scale : (features,), of the standardisation
+    """
+    mean = flat.mean(axis=0)
+    scale = np.sqrt(flat.var(axis=0) + EPSILON)
+    standard = (flat - mean) / scale
+    variance, axes = scipy.linalg.eigh((standard @ standard.T).astype(np.float64))
+    kept = variance > variance[-1] * 1e-7
+    rows = axes[:, kept] * np.sqrt(variance[kept])
+    back = standard.T @ (axes[:, kept] / np.sqrt(variance[kept])).astype(np.float32)
+    return rows, back, mean, scale
 
 
 def calibrate(fitted: Fitted, target: np.ndarray) -> Fitted:

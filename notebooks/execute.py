@@ -1,4 +1,4 @@
-"""Execute notebooks 01 to 04 in order, as `make run` does.
+"""Execute notebooks 01 to 05 in order, as `make run` does.
 
 They go to runs/notebooks/ as ipynb and HTML. The first that fails ends it, and what it had executed
 stays there. With --in-place the committed notebooks are replaced too, once all have succeeded.
@@ -29,7 +29,7 @@ def main():
         if os.environ.get(name):
             os.environ[name] = os.path.abspath(os.environ[name])
 
-    sources = sorted(NOTEBOOKS.glob("0[1-4]_*.ipynb"))
+    sources = sorted(NOTEBOOKS.glob("0[1-5]_*.ipynb"))
     known = {source: set(papermill.inspect_notebook(source)) for source in sources}
     parameters = chosen_parameters(args)
     if unknown := parameters.keys() - set().union(*known.values()):

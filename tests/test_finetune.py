@@ -13,7 +13,10 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from cxrlib import finetune as module
 from cxrlib.backbone import extract_features, keras, load_backbone
+from cxrlib.explain import map_evidence, map_films
 from cxrlib.finetune import fine_tune
+from cxrlib.images import read_image
+from cxrlib.run import Run
 from cxrlib.study import choose_films, read_study
 from cxrlib.train import TrainError, fit_head, fit_uncalibrated
 
@@ -232,3 +235,18 @@ def test_errors(given, tmp_path):
     with pytest.raises(TrainError, match="such as mixed0$"):
         fine_tune(named, features, films, fitted, tmp_path, from_layer="nowhere")
     assert not list(tmp_path.iterdir())
+
+
+def test_maps_are_taken_of_a_fine_tuned_model_too(given, tuned, tmp_path):
+    backbone, _, films, _ = given
+    paths = list(films["path"][:3])
+    run = Run(tmp_path, {"image_size": backbone.image_size}, tuned.model)
+    maps = map_films(run, paths)
+    assert np.isfinite(maps["evidence"]).all()
+    assert maps["Grad-CAM"].min() == 0 < maps["Grad-CAM"].max()
+    for number, path in enumerate(paths):
+        evidence, remainder = map_evidence(run, path)
+        film = read_image(path, backbone.image_size)[None, ..., None]
+        logit = float(tuned.model.predict_on_batch(film)[0, 0])
+        assert evidence.sum() + remainder == pytest.approx(logit, abs=1e-3)
+        np.testing.assert_allclose(maps["evidence"][number], evidence, atol=1e-4)

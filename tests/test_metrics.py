@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, norm
+from scipy.stats import binom, binomtest, norm
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
 from cxrlib import metrics
-from cxrlib.metrics import auc, average_precision, choose_threshold, evaluate, resample_patients
+from cxrlib.bootstrap import auc, average_precision, resample_patients, resample_share
+from cxrlib.metrics import evaluate, format_interval, tabulate_subgroups
 
 
 @st.composite
@@ -76,10 +77,11 @@ def test_resamples_follow_the_seed():
 # ------------------------------------------------------------------------------------- intervals
 
 
-def simulate(rng, patients=80, films=4, distance=1.0, between=1.0, within=0.5):
-    """Films whose scores resemble each other within a patient, half of the patients positive."""
+def simulate(rng, patients=80, films=4, distance=1.0, between=1.0, within=0.5, drawn=None):
+    """Films whose scores resemble each other within a patient, half of the patients positive: every
+    other one, or as `drawn` says of so many patients."""
     patient = np.repeat(np.arange(patients), films)
-    target = patient % 2
+    target = (drawn(patients) if drawn else np.arange(patients) % 2)[patient]
     own = rng.normal(0, between, patients)[patient]
     logit = distance * target + own + rng.normal(0, within, len(patient))
     probability = 1 / (1 + np.exp(-logit))
@@ -146,6 +148,132 @@ def test_evaluate_measures_what_scikit_learn_measures():
 UNDEFINED = {"value": None, "low": None, "high": None}
 
 
+def test_pairs_within_a_stratum_are_counted_and_no_others():
+    rng = np.random.default_rng(4)
+    target, strata = rng.integers(0, 2, 60), rng.choice(["AP", "PA", ""], 60)
+    score = rng.integers(0, 9, 60) / 9
+    weights = rng.integers(0, 3, (4, 60)).astype(np.float32)
+    for value, weight in zip(auc(target, score, weights, strata), weights, strict=True):
+        won = pairs = 0.0
+        for i in np.flatnonzero(target == 1):
+            for j in np.flatnonzero((target == 0) & (strata == strata[i])):
+                won += weight[i] * weight[j] * ((score[i] > score[j]) + (score[i] == score[j]) / 2)
+                pairs += weight[i] * weight[j]
+        assert value == pytest.approx(won / pairs)
+
+
+def test_view_matched_auc_takes_out_what_the_view_alone_explains():
+    rng = np.random.default_rng(5)
+    films = simulate(rng, patients=400, films=1, distance=0.0)
+    bedside = rng.random(400) < np.where(films["target"] == 1, 0.8, 0.2)
+    films["view"] = np.where(bedside, "AP", "PA")
+    films["probability"] = np.clip(films["probability"] / 4 + bedside / 2, 0, 1)
+    result = evaluate(films, 0.5)
+    assert result["auc"]["low"] > 0.7
+    assert result["auc_view_matched"]["low"] < 0.5 < result["auc_view_matched"]["high"]
+
+
+# ------------------------------------------------------------- shares where a bootstrap is silent
+
+
+@pytest.mark.parametrize(("hits", "ends"), [(True, (0.025 ** (1 / 20), 1)), (False, (0, None))])
+def test_a_share_of_0_or_1_gets_the_exact_binomial_interval(hits, ends):
+    patients = np.repeat(np.arange(20), 3)
+    weights = resample_patients(patients, 20_000, 0)
+    everyone = np.ones(60, bool)
+    value, resampled = resample_share(everyone & hits, everyone, patients, weights)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    assert value == hits
+    edge = binomtest(20 * hits, 20).proportion_ci(0.95, "exact")  # of patients, not of films
+    inner, expected = (low, edge.low) if hits else (high, edge.high)
+    assert inner == pytest.approx(expected, abs=0.01)
+
+
+def test_perfect_scores_of_few_patients_are_not_taken_for_certain():
+    films = simulate(np.random.default_rng(0), patients=10)
+    films["probability"] = films["target"] * 0.8 + 0.1
+    result = evaluate(films, 0.5)
+    assert result["auc"] == {
+        "value": 1.0,
+        "low": pytest.approx(0.025 ** (1 / 5)),  # five pairs of patients
+        "high": 1.0,
+    }
+    assert result["sensitivity"]["high"] == 1 and 0.4 < result["sensitivity"]["low"] < 0.55
+
+
+def test_the_intervals_of_rates_cover_their_truth(monkeypatch):
+    monkeypatch.setattr(metrics, "RESAMPLES", 200)
+    spread = np.sqrt(1.0**2 + 0.5**2)
+    cut = 0.4  # a logit
+    sensitivity, specificity = norm.sf((cut - 1) / spread), norm.cdf(cut / spread)
+    truth = {
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "ppv": sensitivity / (sensitivity + 1 - specificity),
+        "npv": specificity / (specificity + 1 - sensitivity),
+    }
+    big = simulate(np.random.default_rng(1), patients=100_000)
+    truth["average_precision"] = average_precision_score(big["target"], big["probability"])
+    rng, covered = np.random.default_rng(2), dict.fromkeys(truth, 0)
+    trials = 200
+    for _ in range(trials):
+        films = simulate(rng, drawn=lambda n: (rng.random(n) < 0.5).astype(int))
+        result = evaluate(films, 1 / (1 + np.exp(-cut)))
+        for name, value in truth.items():
+            covered[name] += result[name]["low"] <= value <= result[name]["high"]
+    low, high = binom.interval(0.9998, trials, 0.94)
+    assert all(low <= count <= high for count in covered.values()), covered
+
+
+# ---------------------------------------------------------------------------------------- groups
+
+
+def test_subgroups_are_what_the_films_of_each_group_give():
+    films = simulate(np.random.default_rng(6))
+    films["view"] = np.where(np.arange(320) % 3 == 0, "AP", "")
+    films["sex"] = np.where(np.arange(320) % 5 == 0, "F", "M")
+    films["age"] = np.where(np.arange(320) % 7 == 0, np.nan, np.arange(320) % 90)
+    result = evaluate(films, 0.6)
+    names = {(s["group"], s["name"]) for s in result["subgroups"]}
+    assert names == {
+        *[("view", "AP"), ("view", "unknown"), ("sex", "F"), ("sex", "M"), ("age", "unknown")],
+        *[("age", "0 to 39"), ("age", "40 to 59"), ("age", "60 and older")],
+    }
+    parts = {
+        ("sex", "F"): films[films["sex"] == "F"],
+        ("age", "40 to 59"): films[films["age"].between(40, 59)],
+        ("view", "unknown"): films[films["view"] == ""],
+    }
+    for subgroup in result["subgroups"]:
+        part = parts.get((subgroup["group"], subgroup["name"]))
+        if part is None:
+            continue
+        assert subgroup["films"] == len(part)
+        assert subgroup["positives"] == part["target"].sum()
+        assert subgroup["patients"] == part["patient"].nunique()
+        assert subgroup["auc"]["value"] == pytest.approx(
+            roc_auc_score(part["target"], part["probability"])
+        )
+        called = part["probability"] >= 0.6
+        assert subgroup["sensitivity"]["value"] == pytest.approx(called[part["target"] == 1].mean())
+        assert subgroup["specificity"]["value"] == pytest.approx(
+            (~called)[part["target"] == 0].mean()
+        )
+    table = tabulate_subgroups(result)
+    assert table.loc[("sex", "F"), "films"] == 64
+    first = result["subgroups"][0]
+    assert table["auc"].iloc[0] == format_interval(first["auc"])
+
+
+def test_brier_score_is_the_mean_of_squares():
+    films = simulate(np.random.default_rng(7))
+    brier = ((films["probability"] - films["target"]) ** 2).mean()
+    result = evaluate(films, 0.5)
+    assert result["brier"]["value"] == pytest.approx(brier)
+    assert result["calibration"]["brier"] == pytest.approx(brier)
+    assert result["brier"]["low"] < brier < result["brier"]["high"]
+
+
 def test_constant_scores_tell_nothing():
     films = simulate(np.random.default_rng(0)).assign(probability=0.3)
     result = evaluate(films, 0.5)
@@ -173,77 +301,3 @@ def test_the_result_is_plain_json(films, threshold):
     table = pd.DataFrame({"target": target, "probability": probability, "patient": patient})
     result = evaluate(table.assign(view=["PA", "AP"][len(table) % 2]), threshold / 25)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-
-
-# ------------------------------------------------------------------------------------ thresholds
-
-TARGET = np.array([0, 0, 0, 1, 0, 1, 1])
-PROBABILITY = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
-
-
-@pytest.mark.parametrize(
-    ("rule", "threshold"),
-    [
-        ("youden", 0.35),  # all 3 positives, 3 of 4 negatives, midway to the next score below
-        ("sensitivity=1", 0.35),
-        ("sensitivity=0.6", 0.55),
-        ("specificity=1", 0.55),
-        ("specificity=0.5", 0.25),
-        ("0.42", 0.42),
-        (0.42, 0.42),
-        (1, 1.0),
-        (0, 0.0),
-    ],
-)
-def test_operating_points_of_a_known_case(rule, threshold):
-    assert choose_threshold(TARGET, PROBABILITY, rule) == pytest.approx(threshold)
-    order = np.random.default_rng(0).permutation(len(TARGET))
-    assert choose_threshold(TARGET[order], PROBABILITY[order], rule) == pytest.approx(threshold)
-
-
-def rates(target, probability, threshold):
-    called = probability >= threshold
-    return called[target == 1].mean(), (~called)[target == 0].mean()
-
-
-@settings(deadline=None)
-@given(scored_films(), st.sampled_from([0.05, 0.5, 0.8, 0.9, 0.95, 1]))
-def test_rules_reach_what_they_promise_and_no_more(films, share):
-    target, probability, _ = films
-    reached = choose_threshold(target, probability, f"sensitivity={share}")
-    assert rates(target, probability, reached)[0] >= share
-    lowest_called = probability[probability >= reached].min()
-    assert rates(target, probability, np.nextafter(lowest_called, 1))[0] < share
-    reached = choose_threshold(target, probability, f"specificity={share}")
-    assert rates(target, probability, reached)[1] >= share - 1e-9
-    not_called = probability[probability < reached]
-    if len(not_called):
-        assert rates(target, probability, not_called.max())[1] < share
-
-
-@settings(deadline=None)
-@given(scored_films())
-def test_youden_is_the_best_there_is(films):
-    target, probability, _ = films
-    chosen = choose_threshold(target, probability)
-    candidates = [*np.unique(probability), 2]
-    best = max(sum(rates(target, probability, c)) for c in candidates)
-    assert sum(rates(target, probability, chosen)) == pytest.approx(best)
-    assert 0 <= chosen <= 1
-
-
-@pytest.mark.parametrize(
-    "rule",
-    ["best", "", "youden=1", "sensitivity", "sensitivity=", "sensitivity=0", "specificity=1.1",
-     "sensitivity=90%", "precision=0.9", 1.5, -0.1, "nan", None],
-)  # fmt: skip
-def test_rules_that_are_none(rule):
-    with pytest.raises(ValueError, match=r"operating point '.*': give 'youden', 'sensitivity=0"):
-        choose_threshold(TARGET, PROBABILITY, rule)
-
-
-@pytest.mark.parametrize("rule", ["youden", "sensitivity=0.9", "specificity=0.9"])
-@pytest.mark.parametrize("only", [0, 1])
-def test_no_operating_point_from_one_class(rule, only):
-    with pytest.raises(ValueError, match="needs films with the finding and films without"):
-        choose_threshold(np.full(7, only), PROBABILITY, rule)

@@ -48,7 +48,7 @@ def test_study_is_the_same_whatever_workers_and_patients(study, tmp_path):
 def test_files_hold_the_contract(study):
     out, labels = study
     read = pd.read_csv(out / "labels.csv")
-    assert list(read) == "filename,height,width,label,xmin,ymin,xmax,ymax,view".split(",")
+    assert list(read) == "filename,height,width,label,xmin,ymin,xmax,ymax,view,sex".split(",")
     pd.testing.assert_frame_equal(read, labels, check_dtype=False)
     assert set(read.filename) == set(content(out))
     truth = pd.read_csv(out / "truth.csv")

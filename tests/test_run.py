@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ from cxrlib import run as module
 from cxrlib.backbone import extract_features, keras, load_backbone
 from cxrlib.card import model_card
 from cxrlib.images import PREPROCESSING, read_image
-from cxrlib.metrics import choose_threshold
+from cxrlib.metrics import format_interval
+from cxrlib.operating import choose_threshold
 from cxrlib.run import RunError, load_run, save_run
 from cxrlib.score import score_test
 from cxrlib.study import choose_films, read_study
@@ -119,8 +121,40 @@ def test_model_card_is_made_of_run_json_alone(saved):
         assert f"| {name} |" in card
     assert f"{auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f})" in card
     assert "Not a medical device" in card
-    facts["metrics"]["train"]["films"] = 123456
-    assert "| films | 123456 |" in model_card(facts)
+    sections = re.findall(r"^## (.+)$", card, re.M)
+    assert sections == [  # of Mitchell et al., FAT* 2019
+        *("Model details", "Intended use", "Factors", "Metrics", "Training data"),
+        *("Evaluation data", "Quantitative analyses", "Ethical considerations"),
+        "Caveats and recommendations",
+    ]
+    for subgroup in facts["metrics"]["train"]["subgroups"]:
+        line = f"| {subgroup['group']} | {subgroup['name']} | {subgroup['films']} |"
+        assert line in card and format_interval(subgroup["auc"]) in card
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "line"),
+    [
+        (("metrics", "train", "films"), 123456, "| films | 123456 |"),
+        (("metrics", "train", "calibration", "miscalibration"), 0.4321, "| 0.432 |"),
+        (("metrics", "train", "sensitivity", "value"), 0.0, "| 0.01 | 0.00 |"),
+        (("metrics", "train", "subgroups", 0, "films"), 654321, "| 654321 |"),
+        (("metrics", "train", "positives"), 1234, "1234 with the finding"),
+        (("threshold", "value"), 0.98765, "positive from 0.988"),
+        (("prevalence",), 0.77, "prevalence of 0.77"),
+        (("fit", "calibration", "method"), "Isotonic", "Calibrated by Isotonic"),
+        (("data", "rows_left_out"), 4711, "4711 rows"),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_each_number_of_the_card_follows_run_json(saved, keys, value, line):
+    facts = json.loads((saved / "run.json").read_text())
+    assert line not in model_card(facts)
+    place = facts
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    assert line in model_card(facts)
 
 
 @pytest.mark.parametrize("name", ["head.keras", "predictions.csv", "history.csv"])
@@ -140,7 +174,7 @@ def test_run_json_that_cannot_be_trusted(saved, tmp_path):
     facts = json.loads((saved / "run.json").read_text())
     for text, message in (
         ((saved / "run.json").read_text()[:-30], r"run\.json is no JSON"),
-        (json.dumps(facts | {"format": 2}), r"run\.json: format 2 is not known"),
+        (json.dumps(facts | {"format": 1}), r"run\.json: format 1 is not known"),
         (json.dumps(facts | {"preprocessing": "old"}), "read otherwise than today"),
     ):
         (saved / "run.json").write_text(text)
@@ -236,7 +270,7 @@ def test_test_patients_are_scored_once(saved, trained_run, monkeypatch):
     assert seen.isdisjoint(test["patient"])
     assert scored.facts["metrics"]["test"]["films"] == len(films)
     assert scored.facts["metrics"]["test"]["auc"]["value"] > 0.8
-    assert "test" in (saved / "MODEL_CARD.md").read_text().split("## Metrics")[1].split("\n")[2]
+    assert "test" in (saved / "MODEL_CARD.md").read_text().split("## Quantitative")[1].split("\n")[2]
 
     monkeypatch.setattr("cxrlib.score.score_films", None)
     again = score_test(load_run(saved), study)

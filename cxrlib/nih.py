@@ -1,0 +1,68 @@
+"""Tables that NIH publishes with ChestX-ray14 (Wang et al., CVPR 2017)."""
+
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from cxrlib.checks import StudyError
+
+ENTRY_COLUMNS = {
+    "Image Index": "filename",
+    "Patient ID": "patient",
+    "Patient Age": "age",
+    "Patient Gender": "sex",
+    "View Position": "view",
+}
+
+
+def read_entries(path: str | Path) -> pd.DataFrame:
+    """Read `Data_Entry_2017.csv` or `Data_Entry_2017_v2020.csv` of NIH's ChestX-ray14.
+
+    Returns
+    -------
+    DataFrame, one row an image
+        filename, labels (tuple of str), patient (eight digits, as in file names), age (years, NaN
+        where none or above 120), sex ('F' or 'M'), view.
+
+    Raises
+    ------
+    StudyError
+        No such file, or columns missing.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path} cannot be read as a table: {error}") from error
+    missing = {*ENTRY_COLUMNS, "Finding Labels"} - set(table)
+    if missing:
+        raise StudyError(
+            f"{path} lacks the column {', '.join(sorted(missing))}. Give NIH's Data_Entry_2017.csv."
+        )
+    entries = table[list(ENTRY_COLUMNS)].rename(columns=ENTRY_COLUMNS)
+    entries.insert(1, "labels", table["Finding Labels"].map(lambda text: tuple(text.split("|"))))
+    entries["patient"] = entries["patient"].str.zfill(8)
+    entries["age"] = read_age(entries["age"])
+    return entries
+
+
+def add_entries(rows: pd.DataFrame, folder: Path, path: str | Path) -> None:
+    """Set age and sex in place, where `path` has them; by name without the ending, PNG at NIH."""
+    entries = read_entries(path)
+    known = entries.set_index(entries["filename"].map(_stem))[["age", "sex"]]
+    of_row = known[~known.index.duplicated()].reindex(rows["filename"].map(_stem))
+    if of_row.isna().all(axis=None):
+        raise StudyError(f"{path} has no image of {folder / 'labels.csv'}, compared by file name.")
+    for name in known:
+        rows[name] = of_row[name].fillna(rows[name].set_axis(of_row.index)).to_numpy()
+
+
+def read_age(text: pd.Series) -> pd.Series:
+    """Return years of '58', '058Y', '011M' or '003D'; NaN for others and above 120."""
+    parts = text.str.extract(r"^\s*(\d+(?:\.\d*)?)\s*([YMDymd]?)\s*$")
+    units = parts[1].str.upper().map({"": 1, "Y": 1, "M": 1 / 12, "D": 1 / 365.25})
+    years = pd.to_numeric(parts[0]) * units
+    return years.where(years <= 120).astype(float)
+
+
+def _stem(filename: str) -> str:
+    return PurePosixPath(filename).stem
