@@ -131,7 +131,7 @@ def show_maps(films: pd.DataFrame, maps: dict[str, np.ndarray], captions: list[s
     """
     shape = (len(films), len(maps) + 1)
     figure, axes = plt.subplots(
-        *shape, figsize=(2.2 * shape[1], 2.4 * shape[0]), layout="constrained", squeeze=False
+        *shape, figsize=(1.8 * shape[1], 1.95 * shape[0]), layout="constrained", squeeze=False
     )
     for row, (film, caption) in enumerate(zip(films.itertuples(), captions, strict=True)):
         pixels = read_image(film.path, 299)
