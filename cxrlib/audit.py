@@ -8,6 +8,7 @@ from sklearn.model_selection import StratifiedKFold
 from tqdm.auto import tqdm
 
 from cxrlib.bootstrap import RESAMPLES, auc, percentile_interval, resample_patients, with_interval
+from cxrlib.calibration import shift_prevalence
 from cxrlib.train import FOLDS, patient_folds, refuse_test_films, span_of_films
 
 PREDICTORS = {
@@ -172,21 +173,22 @@ def rank_labels(predictions: pd.DataFrame) -> pd.DataFrame:
     """Rank films by how little a model that did not see their patient believes their label.
 
     The self-confidence of confident learning: the probability that the model gives to the label
-    (Northcutt, Jiang and Chuang, JAIR 2021). A low one is a reason to look, and no verdict: hard
+    (Northcutt, Jiang and Chuang, JAIR 2021), here at a prevalence of one half, since otherwise the
+    rarer label would look suspicious as such. A low one is a reason to look, and no verdict: hard
     films come first, too.
 
     Parameters
     ----------
-    predictions : DataFrame with target and probability, scored held out
+    predictions : DataFrame with target and probability, scored held out; both labels occur
 
     Returns
     -------
     DataFrame
         `predictions`, the most suspicious film first, with self_confidence (0..1).
     """
-    own = np.where(predictions["target"] == 1, predictions["probability"], 0.0)
-    own = np.where(predictions["target"] == 0, 1 - predictions["probability"], own)
-    ranked = predictions.assign(self_confidence=own)
+    target = predictions["target"].to_numpy()
+    ill = shift_prevalence(predictions["probability"].to_numpy(), target.mean(), 0.5)
+    ranked = predictions.assign(self_confidence=np.where(target == 1, ill, 1 - ill))
     return ranked.sort_values("self_confidence", kind="stable").reset_index(drop=True)
 
 

@@ -159,6 +159,14 @@ def test_films_are_ranked_by_the_probability_of_their_own_label():
     assert ranked["self_confidence"].tolist() == pytest.approx([0.1, 0.3, 0.8, 0.8])
 
 
+def test_a_rare_label_is_not_suspicious_as_such():
+    # The model says no more of the first film than its prevalence, so it has nothing against it.
+    predictions = pd.DataFrame({"target": [1] + [0] * 9, "probability": [0.1] * 9 + [0.4]})
+    ranked = rank_labels(predictions)
+    assert ranked["probability"][0] == 0.4
+    assert ranked["self_confidence"][1:].tolist() == pytest.approx([0.5] * 9)
+
+
 def test_a_ranking_is_measured_against_the_truth():
     ranked = pd.DataFrame(
         {"self_confidence": np.arange(10) / 10, "patient": [str(i) for i in range(10)]}
