@@ -5,22 +5,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_metrics import scored_films
 
 from cxrlib.operating import choose_threshold, tabulate_operating_points, tabulate_prevalences
-
-
-@st.composite
-def scored_films(draw, max_films=30):
-    """(target, probability, patient), many scores tied, both classes present."""
-    n = draw(st.integers(2, max_films))
-    target = draw(
-        st.lists(st.integers(0, 1), min_size=n, max_size=n).filter(lambda t: 0 < sum(t) < n)
-    )
-    score = st.integers(0, 20).map(lambda s: s / 25)
-    probability = draw(st.lists(score, min_size=n, max_size=n))
-    patient = draw(st.lists(st.integers(0, n), min_size=n, max_size=n))
-    return np.array(target), np.array(probability), np.array(patient)
-
 
 TARGET = np.array([0, 0, 0, 1, 0, 1, 1])
 PROBABILITY = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])

@@ -75,6 +75,19 @@ def test_every_import_of_the_library_is_declared():
                 assert known, f"{path.name} imports {top}: add it to pyproject.toml"
 
 
+def test_imports_point_one_way_down_the_readmes_list():
+    listed = re.search(r"in this order:\n((?: {17}.*\n)+)", (ROOT / "README.md").read_text())[1]
+    order = re.findall(r"\w+", re.sub(r"\(.*?\)", "", listed))
+    modules = {path.stem for path in (ROOT / "cxrlib").glob("[!_]*")} - {"nih-sample", "weights"}
+    assert sorted(order) == sorted(modules)
+    for number, name in enumerate(order):
+        place = ROOT / "cxrlib" / name
+        for path in [place.with_suffix(".py")] if not place.is_dir() else place.glob("*.py"):
+            used = re.findall(r"^\s*from cxrlib\.(\w+)", path.read_text(), re.M)
+            later = set(used) - set(order[:number]) - {name}
+            assert not later, f"{name} imports {later}, which stand after it in the README"
+
+
 def test_bare_make_lists_every_target():
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
