@@ -87,9 +87,14 @@ def page(lab):
         page.on("request", lambda request: page.asked.append(request.url))
         page.goto(lab[0])
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
+        # Cells run before the kernel is there are lost.
+        page.get_by_text("| Idle").wait_for(timeout=60_000)
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        page.get_by_role("group", name="Film reader").wait_for(timeout=120_000)
+        try:
+            page.get_by_role("group", name="Film reader").wait_for(timeout=45_000)
+        finally:
+            page.screenshot(path=SHOTS / "notebook.png")
         yield page
         chromium.close()
 
