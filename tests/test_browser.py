@@ -4,6 +4,7 @@ Screenshots go to runs/screenshots/. Skipped where no Chromium is installed.
 """
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -58,8 +59,10 @@ def lab(tmp_path_factory):
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
     command += ["--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={token}"]
     command += ["--LabApp.news_url=", f"--ServerApp.root_dir={folder}"]
+    # Settings of its own: what is answered here must not change the user's JupyterLab.
+    environment = os.environ | {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
     with open(folder / "server.log", "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment)
     try:
         for _ in range(240):
             try:
