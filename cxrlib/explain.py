@@ -24,7 +24,7 @@ def map_evidence(run: Run, path: str | Path) -> tuple[np.ndarray, float]:
     Parameters
     ----------
     run : Run
-    path : an image file
+    path : an image file, or a binary file object
 
     Returns
     -------

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -18,12 +19,12 @@ FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 class ImageError(ValueError):
     """A file that cannot be read as an image; `reason` says why without naming the file."""
 
-    def __init__(self, path: str | Path, reason: str):
+    def __init__(self, path: str | Path | BinaryIO, reason: str):
         super().__init__(f"{path}: {reason}")
         self.reason = reason
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
     """Return (width, height) in pixels from the file's header.
 
     Raises
@@ -34,7 +35,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return image.size
 
 
-def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
+def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarray:
     """Read a radiograph as grey values.
 
     Colour becomes luma (ITU-R BT.601), transparency lies over black, and the orientation an EXIF
@@ -43,7 +44,7 @@ def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
 
     Parameters
     ----------
-    path : an image file
+    path : an image file, or a binary file object that can seek, read from its start
     size : side of the square to return, in pixels; None keeps the image as it is. The longer side
         is scaled to `size` by an antialiased bilinear reduction, and black is added on both sides
         of the shorter one: a crop could cut off a costophrenic angle, and stretching would change
@@ -80,7 +81,7 @@ def read_batch(paths: Iterable[str | Path], size: int, pool: ThreadPoolExecutor)
     return np.stack(list(pool.map(lambda path: read_image(path, size), paths)))[..., None]
 
 
-def _open(path: str | Path) -> Image.Image:
+def _open(path: str | Path | BinaryIO) -> Image.Image:
     try:
         return Image.open(path, formats=FORMATS)
     except UnidentifiedImageError:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,10 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 COLUMNS = ["path", "status", "probability", "decision", "reason"]
 
 
-def list_films(paths: Iterable[str | Path]) -> list[Path]:
+def list_films(paths: Iterable[str | Path | BinaryIO]) -> list[Path | BinaryIO]:
     """Return the files named, and the image files in the folders named and below them, sorted.
+
+    A binary file object, such as an upload in memory, stands for itself.
 
     Raises
     ------
@@ -30,8 +33,8 @@ def list_films(paths: Iterable[str | Path]) -> list[Path]:
         it gets its row among the scores.
     """
     films = []
-    for path in map(Path, paths):
-        if path.is_dir():
+    for path in (p if hasattr(p, "read") else Path(p) for p in paths):
+        if isinstance(path, Path) and path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
             if not found:
                 raise FileNotFoundError(
@@ -46,14 +49,14 @@ def list_films(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def score_films(
-    run: Run, paths: Iterable[str | Path], out: str | Path | None = None
+    run: Run, paths: Iterable[str | Path | BinaryIO], out: str | Path | None = None
 ) -> pd.DataFrame:
     """Score films; one that cannot be read gets a row that says why, and the rest go on.
 
     Parameters
     ----------
     run : Run
-    paths : image files and folders
+    paths : image files and folders; binary file objects with a `name` are read from memory
     out : CSV to write, whole or not at all, in UTF-8; what a file name has beyond it is escaped
 
     Returns
@@ -71,7 +74,7 @@ def score_films(
     if out and (Path(out).is_dir() or not Path(out).absolute().parent.is_dir()):
         raise FileNotFoundError(f"{out} cannot be written: give a file in a folder that exists")
     rows = []
-    with tqdm(total=len(films), desc="scores", unit="film") as progress:
+    with tqdm(total=len(films), desc="scores", unit="film", disable=len(films) == 1) as progress:
         for batch in _read_batches(films, run.facts["image_size"]):
             rows += _score_batch(run, batch)
             progress.update(len(batch))
@@ -152,9 +155,13 @@ def _score_batch(run: Run, batch: list[tuple[Path, np.ndarray | str]]) -> list[t
     rows = []
     for path, pixels in batch:
         if isinstance(pixels, str):
-            rows.append((str(path), "unreadable", np.nan, "", pixels))
+            rows.append((_name(path), "unreadable", np.nan, "", pixels))
         else:
             probability = float(next(probabilities))
             decision = "positive" if probability >= run.threshold else "negative"
-            rows.append((str(path), "ok", probability, decision, ""))
+            rows.append((_name(path), "ok", probability, decision, ""))
     return rows
+
+
+def _name(film: Path | BinaryIO) -> str:
+    return str(film) if isinstance(film, Path) else film.name

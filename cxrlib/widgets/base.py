@@ -1,0 +1,43 @@
+"""What the widgets share: their scripts, and a static figure for where no front end is."""
+
+import base64
+import io
+from pathlib import Path
+
+import anywidget
+import numpy as np
+from matplotlib.figure import Figure
+
+HERE = Path(__file__).parent
+STYLE = (HERE / "style.css").read_text(encoding="utf-8")
+
+
+def script(*names: str) -> str:
+    """Return files of JavaScript as one module; the last one exports what anywidget asks for."""
+    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in names)
+
+
+def to_bytes(pixels: np.ndarray) -> bytes:
+    """Return grey values in 0..1 as little-endian 16-bit integers: the depth that windowing needs.
+
+    >>> to_bytes(np.array([[0, 1]])).hex()
+    '0000ffff'
+    """
+    return (pixels * 65535 + 0.5).astype("<u2").tobytes()
+
+
+class Widget(anywidget.AnyWidget):
+    """A widget that also carries a figure, for GitHub, nbviewer and pages without a kernel."""
+
+    _css = STYLE
+
+    def static_figure(self) -> Figure:
+        """Return what the widget shows now as a figure."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
+        data, metadata = super()._repr_mimebundle_(**kwargs)
+        png = io.BytesIO()
+        self.static_figure().savefig(png, format="png", dpi=72)
+        picture = base64.b64encode(png.getvalue()).decode("ascii")
+        return {**data, "text/plain": f"{type(self).__name__}", "image/png": picture}, metadata

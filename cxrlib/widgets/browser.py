@@ -1,0 +1,214 @@
+"""Look through the films of a study: thumbnails, one large view, filters and overlays."""
+
+import io
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+from traitlets import Dict, Enum, Int, Unicode, observe, validate
+
+from cxrlib.explain import map_evidence
+from cxrlib.images import ImageError, read_image
+from cxrlib.run import Run
+from cxrlib.study import Study
+from cxrlib.widgets.base import Widget, script, to_bytes
+
+OUTCOMES = ["", "true positive", "false positive", "false negative", "true negative"]
+ORDERS = ["as in the study", "highest probability first", "lowest probability first"]
+SIDE = 1024  # of the large view, in pixels, for films that are larger
+THUMBNAIL = 96  # pixels
+KEPT = {"thumbnails": 2000, "pictures": 8, "maps": 200}  # at most, about 6, 16 and 1 MB
+
+
+class Browser(Widget):
+    """Films of a study as a page of thumbnails and one large view.
+
+    Keys, with the focus in the widget: arrows left and right for the film before and after, Home
+    and End, + and - for zoom, 0 for the whole film, i to invert; Shift with an arrow moves a film
+    that is zoomed. The wheel zooms once the film has the focus, and dragging moves it.
+
+    Parameters
+    ----------
+    study : Study
+    run : Run, optional
+        Adds scores, outcomes and maps of evidence; films that the run did not score stay without.
+
+    Attributes
+    ----------
+    finding, view, split, patient, outcome : str
+        Filters; '' lets every film pass. `patient` is a whole id or its beginning; `outcome` one of
+        'true positive', 'false positive', 'false negative' and 'true negative'.
+    order : 'as in the study', 'highest probability first' or 'lowest probability first'
+    position : int, of the film shown, among those that pass
+    shown : DataFrame, the films that pass, in order
+    selected : Series, the film shown (a row of `shown`), or None where no film passes
+    """
+
+    _esm = script("viewer.js", "browser.js")
+    finding = Unicode().tag(sync=True)
+    view = Unicode().tag(sync=True)
+    split = Unicode().tag(sync=True)
+    patient = Unicode().tag(sync=True)
+    outcome = Enum(OUTCOMES, "").tag(sync=True)
+    order = Enum(ORDERS, ORDERS[0]).tag(sync=True)
+    position = Int().tag(sync=True)
+    count = Int().tag(sync=True)
+    version = Int().tag(sync=True)  # of the list of films: an answer to an older one is dropped
+    choices = Dict().tag(sync=True)
+    film = Dict().tag(sync=True)
+
+    def __init__(self, study: Study, run: Run | None = None):
+        self._run = run
+        self._films = study.films if run is None else _with_scores(study.films, run)
+        self._boxes = study.findings.dropna(subset=["xmin"]).groupby("filename").indices
+        self._findings = study.findings.dropna(subset=["xmin"])
+        each = self._films["labels"].explode()
+        self._of_finding = each.groupby(each).groups
+        self._rows = np.arange(len(self._films))
+        self._thumbnail = lru_cache(KEPT["thumbnails"])(_thumbnail)
+        self._picture = lru_cache(KEPT["pictures"])(_picture)
+        self._evidence = lru_cache(KEPT["maps"])(self._map)
+        choices = {
+            "finding": sorted(self._of_finding),
+            **{name: sorted(set(self._films[name]) - {""}) for name in ("view", "split")},
+            "outcome": OUTCOMES[1:] if run else [],
+            "order": ORDERS if run else ORDERS[:1],
+        }
+        super().__init__(choices=choices)
+        self._filter()
+        self.on_msg(self._answer)
+
+    @property
+    def shown(self) -> pd.DataFrame:
+        return self._films.iloc[self._rows]
+
+    @property
+    def selected(self) -> pd.Series | None:
+        return self._films.iloc[self._rows[self.position]] if self.count else None
+
+    def static_figure(self) -> Figure:
+        films = self.shown.iloc[self.position - self.position % 8 :][:8]
+        figure = Figure((8, 4.4), layout="constrained")
+        axes = figure.subplots(2, 4).flat
+        for ax in axes:
+            ax.axis("off")
+        for ax, film in zip(figure.axes, films.itertuples(), strict=False):
+            ax.set_title(f"{'; '.join(film.labels)} {film.view}", fontsize=8)
+            try:
+                thumbnail = Image.open(io.BytesIO(self._thumbnail(film.path)))
+                ax.imshow(thumbnail, cmap="gray", vmin=0, vmax=255)
+            except (FileNotFoundError, ImageError):
+                ax.text(0.5, 0.5, "cannot be read", ha="center", fontsize=8)
+        figure.suptitle(f"{len(films)} of {self.count} films", fontsize=9)
+        return figure
+
+    @validate("position")
+    def _within(self, proposal) -> int:
+        return min(max(proposal["value"], 0), max(self.count - 1, 0))
+
+    @observe("finding", "view", "split", "patient", "outcome", "order")
+    def _filter(self, _=None) -> None:
+        films = self._films
+        passes = np.ones(len(films), bool)
+        if self.finding:
+            passes &= films.index.isin(self._of_finding.get(self.finding, []))
+        for name in ("view", "split", "outcome"):
+            if getattr(self, name):
+                passes &= (films[name] == getattr(self, name)).to_numpy()
+        if self.patient:
+            passes &= films["patient"].str.startswith(self.patient).to_numpy()
+        rows = np.flatnonzero(passes)
+        if self.order != ORDERS[0]:
+            # Films without a score come last in both orders.
+            scores = films["probability"].iloc[rows].to_numpy()
+            scores = -scores if self.order == ORDERS[1] else scores
+            rows = rows[np.argsort(scores, kind="stable")]
+        self._rows = rows
+        with self.hold_sync():
+            self.version += 1
+            self.count = len(rows)
+            self.position = 0
+            self._describe()
+
+    @observe("position")
+    def _describe(self, _=None) -> None:
+        film = self.selected
+        if film is None:
+            self.film = {"caption": "No film passes these filters.", "boxes": []}
+            return
+        parts = [film["filename"], "; ".join(film["labels"]), film["view"] or "view unknown"]
+        parts += [f"patient {film['patient']}", film["split"]]
+        if film.get("outcome"):
+            threshold = self._run.threshold
+            parts.append(f"probability {film['probability']:.3f}, threshold {threshold:.3f}")
+            parts.append(film["outcome"])
+        self.film = {
+            "filename": film["filename"],
+            "caption": " · ".join(parts),
+            "boxes": self._boxes_of(film),
+        }
+
+    def _boxes_of(self, film: pd.Series) -> list[dict]:
+        """Return boxes as fractions of the padded square that the view shows."""
+        side = max(film["width"], film["height"])
+        left, top = (side - film["width"]) / 2, (side - film["height"]) / 2
+        return [
+            {
+                "label": box.label,
+                "x": (box.xmin + left) / side,
+                "y": (box.ymin + top) / side,
+                "width": (box.xmax - box.xmin) / side,
+                "height": (box.ymax - box.ymin) / side,
+            }
+            for box in self._findings.iloc[self._boxes.get(film["filename"], [])].itertuples()
+        ]
+
+    def _answer(self, _, question: dict, __) -> None:
+        """Send what the front end asks for of the films at some positions of the list."""
+        if question.get("version") != self.version:
+            return
+        answer, buffers = {**question, "reasons": {}}, []
+        for at in question["at"]:
+            film = self._films.iloc[self._rows[at]]
+            try:
+                if question["kind"] == "thumbnails":
+                    buffers.append(self._thumbnail(film["path"]))
+                elif question["kind"] == "picture":
+                    side = min(SIDE, max(film["width"], film["height"]))
+                    buffers.append(self._picture(film["path"], int(side)))
+                else:
+                    buffers.append(self._evidence(film["path"]))
+            except (FileNotFoundError, ImageError) as error:
+                answer["reasons"][at] = getattr(error, "reason", "the file does not exist")
+                buffers.append(b"")
+        self.send(answer, buffers)
+
+    def _map(self, path: str) -> bytes:
+        return map_evidence(self._run, path)[0].astype("<f4").tobytes()
+
+
+def _with_scores(films: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """Return films with `probability` (NaN without a score) and `outcome` ('' without)."""
+    scores = run.predictions.drop_duplicates("path").set_index("path")
+    scores = scores.reindex("images/" + films["filename"])
+    called = (scores["probability"] >= run.threshold).to_numpy()
+    positive = (scores["target"] == 1).to_numpy()
+    outcome = np.select(
+        [scores["target"].isna(), positive & called, called, positive],
+        OUTCOMES[:4],
+        default=OUTCOMES[4],
+    )
+    return films.assign(probability=scores["probability"].to_numpy(), outcome=outcome)
+
+
+def _thumbnail(path: str) -> bytes:
+    pixels = (read_image(path, THUMBNAIL) * 255).round().astype(np.uint8)
+    jpeg = io.BytesIO()
+    Image.fromarray(pixels).save(jpeg, "JPEG", quality=80)
+    return jpeg.getvalue()
+
+
+def _picture(path: str, side: int) -> bytes:
+    return to_bytes(read_image(path, side))

@@ -1,0 +1,100 @@
+"""Read one film that is dropped on the page, from memory alone."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from traitlets import Dict
+
+from cxrlib.explain import map_evidence
+from cxrlib.images import image_size, read_image
+from cxrlib.plots import plot_evidence
+from cxrlib.run import Run
+from cxrlib.score import score_films
+from cxrlib.widgets.base import Widget, script, to_bytes
+
+SIDE = 1024  # of the film shown, in pixels
+
+
+class Reader(Widget):
+    """Drop or choose a film: its probability, the decision, and where the evidence lies.
+
+    The file goes to the kernel in pieces, is read from memory, and is never written to disk. What
+    cannot be read or is refused gets a sentence that says why.
+
+    Parameters
+    ----------
+    run : Run
+    film : path of a film to start with, optional
+
+    Attributes
+    ----------
+    scores : DataFrame, the row of `score_films` for the film shown; no row before the first film
+    evidence : float32 array, (grid, grid), in logits; None unless the film was scored
+    """
+
+    _esm = script("viewer.js", "reader.js")
+    result = Dict().tag(sync=True)
+
+    def __init__(self, run: Run, film: str | Path | None = None):
+        self._run = run
+        self._file, self._parts = None, bytearray()
+        self.scores, self.evidence = pd.DataFrame(), None
+        super().__init__(result={"name": "", "status": "", "sentence": "No film yet."})
+        if film is not None:
+            self.read(Path(film).name, Path(film).read_bytes())
+        self.on_msg(self._answer)
+
+    def read(self, name: str, content: bytes) -> None:
+        """Score a file's content, as if it had been dropped on the page."""
+        self._file, self.evidence = io.BytesIO(content), None
+        self._file.name = name
+        self.scores = score_films(self._run, [self._file])
+        row = self.scores.iloc[0]
+        if row["status"] == "ok":
+            self.evidence, _ = map_evidence(self._run, self._file)
+        self.result = {"name": name, "status": row["status"], "sentence": self._sentence(row)}
+        self._show()
+
+    def static_figure(self) -> Figure:
+        figure = Figure((5.6, 4.2), layout="constrained")
+        ax = figure.subplots()
+        if self.evidence is not None:
+            plot_evidence(self._run, self._file, ax=ax)
+        ax.axis("off")
+        figure.suptitle(self.result["sentence"], fontsize=8, wrap=True)
+        return figure
+
+    def _sentence(self, row: pd.Series) -> str:
+        if row["status"] != "ok":
+            return f"{row['path']} gets no score: {row['reason']}."
+        facts = self._run.facts
+        finding, probability = facts["finding"], row["probability"]
+        among = 100 * facts["prevalence"]
+        return (
+            f"{row['path']}: probability of {finding} {probability:.2f}. Of 100 films that score "
+            f"so, about {100 * probability:.0f} have it, if {among:.0f} of 100 films have it as "
+            f"among the training films; where it is rarer, fewer. Decision: {row['decision']} "
+            f"(positive from {self._run.threshold:.2f}). Not a diagnosis."
+        )
+
+    def _answer(self, _, message: dict, buffers: list) -> None:
+        """Take a piece of a file, or show the film again to a page that asks for it."""
+        if message.get("kind") == "show":
+            self._show()
+        elif message.get("kind") == "piece":
+            if message["number"] == 0:
+                self._parts = bytearray()
+            self._parts += buffers[0]
+            if message["number"] + 1 == message["of"]:
+                content, self._parts = bytes(self._parts), bytearray()
+                self.read(message["name"], content)
+
+    def _show(self) -> None:
+        if self.result["status"] not in ("ok", "refused"):
+            self.send({"kind": "nothing"})
+            return
+        film = read_image(self._file, min(SIDE, max(image_size(self._file))))
+        evidence = b"" if self.evidence is None else self.evidence.astype("<f4").tobytes()
+        self.send({"kind": "film"}, [to_bytes(film), evidence])

@@ -1,0 +1,230 @@
+"""The widgets in JupyterLab, driven by a headless Chromium: what the page shows, what Python holds.
+
+Screenshots go to runs/screenshots/. Skipped where no Chromium is installed.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from cxrlib.metrics import evaluate
+
+ROOT = Path(__file__).parents[1]
+SHOTS = ROOT / "runs" / "screenshots"
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM, reason="no chromium on this machine: apt-get install chromium"
+)
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+CELLS = [
+    "from cxrlib.run import load_run\nfrom cxrlib.study import read_study\n"
+    "from cxrlib.widgets import Browser, Explorer, Reader\n"
+    f"data = read_study({str(ROOT / 'medical')!r})\n"
+    f"run = load_run({str(ROOT / 'medical' / 'models' / 'cardiomegaly')!r})\n"
+    "test = run.predictions.query(\"split == 'test'\")",
+    "browser = Browser(data, run)\nbrowser",
+    "explorer = Explorer(test, run.threshold, 'Cardiomegaly')\nexplorer",
+    "reader = Reader(run)\nreader",
+]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """(address with a token, working folder) of a JupyterLab of its own."""
+    folder = tmp_path_factory.mktemp("lab")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in CELLS],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    )
+    nbformat.write(notebook, folder / "widgets.ipynb")
+    token = secrets.token_hex(16)
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
+    command += ["--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={token}"]
+    command += ["--LabApp.news_url=", f"--ServerApp.root_dir={folder}"]
+    # Settings of its own: what is answered here must not change the user's JupyterLab.
+    environment = os.environ | {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
+    with open(folder / "server.log", "w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment)
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token={token}", timeout=2)
+                break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            pytest.fail((folder / "server.log").read_text())
+        yield f"http://127.0.0.1:{port}/lab/tree/widgets.ipynb?token={token}", folder
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def page(lab):
+    """The notebook, every cell run; each request of the page is to this machine."""
+    from playwright.sync_api import sync_playwright
+
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = chromium.new_page(viewport={"width": 1300, "height": 1000})
+        page.asked = []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(lab[0])
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
+        # Cells run before the kernel is there are lost.
+        page.get_by_text("| Idle").wait_for(timeout=60_000)
+        page.get_by_role("button", name="No", exact=True).click()  # to Jupyter's news
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        try:
+            page.get_by_role("group", name="Film reader").wait_for(timeout=45_000)
+        finally:
+            page.screenshot(path=SHOTS / "notebook.png")
+        yield page
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def kernel(lab):
+    """A function that evaluates an expression in the notebook's own kernel."""
+    from jupyter_client import BlockingKernelClient, find_connection_file
+
+    address, _ = lab
+    base, token = re.match(r"(.*)/lab/.*token=(.*)", address).groups()
+    with urllib.request.urlopen(f"{base}/api/kernels?token={token}") as answer:
+        identity = json.load(answer)[0]["id"]
+    client = BlockingKernelClient(connection_file=find_connection_file(f"*{identity}*"))
+    client.load_connection_file()
+    client.start_channels()
+    client.wait_for_ready(60)
+
+    def value(expression):
+        text = f"__import__('json').dumps({expression})"
+        reply = client.execute("", user_expressions={"x": text}, reply=True, timeout=60)
+        shown = reply["content"]["user_expressions"]["x"]
+        assert shown["status"] == "ok", shown
+        return json.loads(eval(shown["data"]["text/plain"]))
+
+    yield value
+    client.stop_channels()
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.05)
+
+
+def test_films_are_browsed_by_key_and_button(page, kernel):
+    widget = page.get_by_role("group", name="Film browser")
+    canvas = widget.locator("canvas")
+    wait_for(lambda: canvas.get_attribute("data-film") == "00060001_000.jpg")
+    canvas.focus()
+    page.keyboard.press("ArrowRight")
+    second = kernel("data.films['filename'][1]")
+    wait_for(lambda: canvas.get_attribute("data-film") == second)
+    assert kernel("browser.selected['filename']") == second
+    widget.get_by_role("button", name="Next film").click()
+    wait_for(lambda: kernel("browser.position") == 2)
+    page.keyboard.press("ArrowLeft")
+    wait_for(lambda: kernel("browser.position") == 1)
+
+
+def test_filters_and_order(page, kernel):
+    widget = page.get_by_role("group", name="Film browser")
+    widget.get_by_label("Outcome").select_option("false positive")
+    widget.get_by_label("Order").select_option("highest probability first")
+    wait_for(
+        lambda: kernel("[browser.outcome, browser.order[:7]]") == ["false positive", "highest"]
+    )
+    shown = kernel("browser.shown['probability'].tolist()")
+    threshold = kernel("run.threshold")
+    assert shown == sorted(shown, reverse=True) and min(shown) >= threshold
+    wait_for(lambda: "false positive" in widget.locator(".caption").inner_text())
+    assert widget.locator(".thumbnails button").count() == len(shown)
+    wait_for(lambda: widget.locator(".thumbnails img").count() == len(shown))
+
+
+def test_window_invert_and_evidence_change_the_picture(page, kernel):
+    widget = page.get_by_role("group", name="Film browser")
+    canvas = widget.locator("canvas")
+    mean = """node => {
+        const d = node.getContext('2d').getImageData(300, 300, 400, 400).data;
+        return [0, 1, 2].map(c => d.filter((_, i) => i % 4 == c).reduce((a, b) => a + b) / 160000);
+    }"""
+    wait_for(lambda: canvas.evaluate(mean)[0] > 20)
+    before = canvas.evaluate(mean)
+    canvas.focus()
+    page.keyboard.press("i")
+    wait_for(lambda: canvas.evaluate(mean)[0] == pytest.approx(255 - before[0], abs=6))
+    page.keyboard.press("i")
+    widget.get_by_label("Level").fill("1")
+    wait_for(lambda: canvas.evaluate(mean)[0] < before[0] - 30)
+    widget.get_by_label("Level").fill("0.5")
+    widget.get_by_label("Evidence").fill("0.8")
+    wait_for(lambda: len({round(c) for c in canvas.evaluate(mean)}) > 1, 60)
+    widget.screenshot(path=SHOTS / "browser.png")
+
+
+def test_sliders_move_every_number(page, kernel):
+    widget = page.get_by_role("group", name="Operating point")
+    wait_for(lambda: widget.locator("circle").count() == 1)
+    widget.get_by_label("Threshold").fill("0.3")
+    wait_for(lambda: abs(kernel("explorer.threshold") - 0.3) < 0.01)
+    threshold = kernel("explorer.threshold")
+    expected = kernel("explorer.numbers.to_dict()")
+    shown = {
+        cell.get_attribute("data-number"): float(cell.get_attribute("data-value"))
+        for cell in widget.locator("[data-number]").all()
+    }
+    assert shown == pytest.approx(expected, abs=1e-12)
+    predictions = pd.read_csv(ROOT / "medical/models/cardiomegaly/predictions.csv")
+    measured = evaluate(predictions.query("split == 'test'"), threshold)
+    for name in ("sensitivity", "specificity", "ppv", "npv"):
+        assert shown[name] == pytest.approx(measured[name]["value"], abs=1e-6)
+    assert {name: shown[name] for name in ("tn", "fp", "fn", "tp")} == measured["confusion"]
+    widget.get_by_label("Prevalence").fill("0.05")
+    wait_for(lambda: kernel("explorer.prevalence") < 0.06)
+    assert float(widget.locator("[data-number=ppv]").get_attribute("data-value")) < shown["ppv"]
+    widget.screenshot(path=SHOTS / "explorer.png")
+
+
+def test_a_film_is_read_and_a_file_that_is_none_gets_a_sentence(page, kernel, medical):
+    widget = page.get_by_role("group", name="Film reader")
+    film = medical / "images" / "00060001_000.jpg"
+    widget.get_by_label("Choose a film").set_input_files(film)
+    wait_for(lambda: widget.locator("canvas").get_attribute("data-film") == film.name, 90)
+    probability = kernel("reader.scores['probability'][0]")
+    assert f"Cardiomegaly {probability:.2f}" in widget.locator(".caption").inner_text()
+    widget.screenshot(path=SHOTS / "reader.png")
+    none = {"name": "notes.png", "mimeType": "image/png", "buffer": b"x" * 5_000_000}
+    widget.get_by_label("Choose a film").set_input_files(none)
+    wait_for(lambda: "notes.png gets no score" in widget.locator(".caption").inner_text())
+    assert "Traceback" not in page.locator(".jp-Notebook").inner_text()
+
+
+def test_nothing_left_the_machine(page):
+    assert page.asked
+    hosts = {url.split("/")[2].split(":")[0] for url in page.asked if url.startswith("http")}
+    assert hosts == {"127.0.0.1"}
