@@ -44,7 +44,7 @@ def main():
             papermill.execute_notebook(source, executed, own, cwd=NOTEBOOKS, config=ENCRYPTED)
         except papermill.PapermillExecutionError as error:
             sys.exit(f"{error}\n{source.name} failed; {executed} holds what was executed.")
-        page, _ = HTMLExporter().from_filename(str(executed))
+        page, _ = HTMLExporter().from_notebook_node(stilled(nbformat.read(executed, as_version=4)))
         executed.with_suffix(".html").write_text(page, encoding="utf-8")
 
     if args.in_place:
@@ -99,7 +99,7 @@ def literal(text):
 
 def replace(source, executed):
     """Put `executed` in the place of `source`, less what differs between any two executions."""
-    notebook = nbformat.read(executed, as_version=4)
+    notebook = stilled(nbformat.read(executed, as_version=4))
     notebook.metadata.pop("papermill", None)
     notebook.metadata.language_info = {"name": "python"}  # less the exact version of Python
     for cell in notebook.cells:
@@ -107,13 +107,23 @@ def replace(source, executed):
         cell.metadata.pop("execution", None)
         if not cell.metadata.get("tags"):
             cell.metadata.pop("tags", None)
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
-    if not any(WIDGET in o.get("data", {}) for c in notebook.cells for o in c.get("outputs", [])):
-        notebook.metadata.pop("widgets", None)
     whole = source.with_suffix(".tmp")
     nbformat.write(notebook, whole)
     os.replace(whole, source)
+
+
+def stilled(notebook):
+    """Return the notebook without progress bars, and with the figure of each widget alone.
+
+    A live view needs the kernel that is gone, and where it is drawn it hides the figure.
+    """
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
+            for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET, None)
+    notebook.metadata.pop("widgets", None)
+    return notebook
 
 
 def is_progress_bar(output):

@@ -119,6 +119,26 @@ def test_in_place_twice_changes_nothing_the_second_time(project):
     assert refused.returncode != 0 and "--in-place" in refused.stderr
 
 
+WIDGET = """\
+import pandas as pd
+from cxrlib.widgets import Explorer
+films = {"target": [0, 1], "probability": [0.2, 0.9], "patient": ["a", "b"]}
+Explorer(pd.DataFrame(films), 0.5)"""
+
+
+def test_a_widget_leaves_its_still_figure_and_no_live_view(project):
+    source = project / "notebooks" / "03_evaluate.ipynb"
+    made = nbformat.read(source, as_version=4)
+    made.cells.append(nbformat.v4.new_code_cell(WIDGET))
+    nbformat.write(made, source)
+    done = execute(project, "--in-place")
+    assert done.returncode == 0, done.stderr
+    text, page = source.read_text(), (project / "runs/notebooks/03_evaluate.html").read_text()
+    assert '"image/png"' in text and 'src="data:image/png' in page
+    for written in (text, page):
+        assert "jupyter.widget" not in written
+
+
 def test_kernels_run_in_this_environment_whatever_the_user_has_installed(project, tmp_path):
     own = tmp_path / "jupyter" / "kernels" / "python3"
     own.mkdir(parents=True)
