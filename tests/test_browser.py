@@ -7,7 +7,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,14 +22,6 @@ from cxrlib.metrics import evaluate
 
 ROOT = Path(__file__).parents[1]
 SHOTS = ROOT / "runs" / "screenshots"
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM, reason="no chromium on this machine: apt-get install chromium"
-)
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 CELLS = [
     "from cxrlib.run import load_run\nfrom cxrlib.study import read_study\n"
     "from cxrlib.widgets import Browser, Explorer, Reader\n"
@@ -79,29 +70,25 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(lab):
+def page(chromium, lab):
     """The notebook, every cell run; each request of the page is to this machine."""
-    from playwright.sync_api import sync_playwright
-
     SHOTS.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = chromium.new_page(viewport={"width": 1300, "height": 1000})
-        page.asked = []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto(lab[0])
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
-        # Cells run before the kernel is there are lost.
-        page.get_by_text("| Idle").wait_for(timeout=60_000)
-        page.get_by_role("button", name="No", exact=True).click()  # to Jupyter's news
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        try:
-            page.get_by_role("group", name="Film reader").wait_for(timeout=45_000)
-        finally:
-            page.screenshot(path=SHOTS / "notebook.png")
-        yield page
-        chromium.close()
+    page = chromium.new_page(viewport={"width": 1300, "height": 1000})
+    page.asked = []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.goto(lab[0])
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
+    # Cells run before the kernel is there are lost.
+    page.get_by_text("| Idle").wait_for(timeout=60_000)
+    page.get_by_role("button", name="No", exact=True).click()  # to Jupyter's news
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    try:
+        page.get_by_role("group", name="Film reader").wait_for(timeout=45_000)
+    finally:
+        page.screenshot(path=SHOTS / "notebook.png")
+    yield page
+    page.close()
 
 
 @pytest.fixture(scope="module")
