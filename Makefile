@@ -10,7 +10,7 @@ RUN =
 # A kernelspec set from outside must not replace the one in .venv.
 unexport JUPYTER_PATH
 
-.PHONY: help run test lab notebooks lock clean
+.PHONY: help run test lab notebooks book lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -32,6 +32,9 @@ lab: .venv/ready ## JupyterLab in notebooks/
 notebooks: .venv/ready ## execute the committed notebooks in place on the bundled study, renew its run
 	env -u CXR_DATA -u CXR_RUN $(BIN)/python notebooks/execute.py --in-place
 	rm -rf medical/models/cardiomegaly && mkdir -p medical/models && cp -R runs/cardiomegaly medical/models/
+
+book: .venv/ready ## README and executed notebooks as a static site in build/book/, links checked
+	$(BIN)/python notebooks/book.py
 
 lock: ## resolve requirements.lock anew from pyproject.toml
 	$(PYTHON) -m venv .lock-venv

@@ -1,6 +1,7 @@
-"""Fixtures for all tests: small studies of generated pictures, and a run trained in seconds."""
+"""Fixtures for all tests: generated studies, a run trained in seconds, a headless Chromium."""
 
 import os
+import shutil
 from pathlib import Path
 
 # Before Keras is imported: its notices about CPU instructions are not what a test is about.
@@ -13,6 +14,10 @@ from PIL import Image
 
 MEDICAL = Path(__file__).parents[1] / "medical"
 BOX = ["xmin", "ymin", "xmax", "ymax"]
+CHROMIUM_FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +68,17 @@ def trained_run(tmp_path_factory, medical):
     folder = tmp_path_factory.mktemp("runs") / "cardiomegaly"
     save_run(folder, study, films, "Cardiomegaly", backbone, fit_head(features, train))
     return folder, study
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless browser; what needs it is skipped where none is installed."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium")
+    if not path:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()

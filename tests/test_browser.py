@@ -1,18 +1,18 @@
-"""The widgets in JupyterLab, driven by a headless Chromium: what the page shows, what Python holds.
+"""The widgets driven by a headless Chromium: what the page shows, what Python holds.
 
+Most is done in JupyterLab; Notebook 7 and Voila come from the same server with a smaller notebook.
 Screenshots go to runs/screenshots/. Skipped where no Chromium is installed.
 """
 
 import json
 import os
-import re
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -23,14 +23,6 @@ from cxrlib.metrics import evaluate
 
 ROOT = Path(__file__).parents[1]
 SHOTS = ROOT / "runs" / "screenshots"
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM, reason="no chromium on this machine: apt-get install chromium"
-)
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 CELLS = [
     "from cxrlib.run import load_run\nfrom cxrlib.study import read_study\n"
     "from cxrlib.widgets import Browser, Explorer, Reader\n"
@@ -41,20 +33,24 @@ CELLS = [
     "explorer = Explorer(test, run.threshold, 'Cardiomegaly')\nexplorer",
     "reader = Reader(run)\nreader",
 ]
+# Voila's own template asks for icons and Mermaid there; the page works without.
+VOILAS_HOSTS = {"cdn.jsdelivr.net", "cdnjs.cloudflare.com"}
+FEW_CELLS = [CELLS[0], "browser = Browser(data)\nbrowser", CELLS[2]]
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """(address with a token, working folder) of a JupyterLab of its own."""
+    """A function from a path to its address, token included, on a JupyterLab of its own."""
     folder = tmp_path_factory.mktemp("lab")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(source) for source in CELLS],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
-    )
-    nbformat.write(notebook, folder / "widgets.ipynb")
+    for name, cells in (("widgets", CELLS), ("few", FEW_CELLS)):
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(source) for source in cells],
+            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+        )
+        nbformat.write(notebook, folder / f"{name}.ipynb")
     token = secrets.token_hex(16)
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
     command += ["--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={token}"]
@@ -72,47 +68,47 @@ def lab(tmp_path_factory):
                 time.sleep(0.5)
         else:
             pytest.fail((folder / "server.log").read_text())
-        yield f"http://127.0.0.1:{port}/lab/tree/widgets.ipynb?token={token}", folder
+        yield lambda path: f"http://127.0.0.1:{port}/{path}?token={token}"
     finally:
         server.terminate()
         server.wait(30)
 
 
 @pytest.fixture(scope="module")
-def page(lab):
+def page(chromium, lab):
     """The notebook, every cell run; each request of the page is to this machine."""
-    from playwright.sync_api import sync_playwright
-
     SHOTS.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = chromium.new_page(viewport={"width": 1300, "height": 1000})
-        page.asked = []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto(lab[0])
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
-        # Cells run before the kernel is there are lost.
-        page.get_by_text("| Idle").wait_for(timeout=60_000)
-        page.get_by_role("button", name="No", exact=True).click()  # to Jupyter's news
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        try:
-            page.get_by_role("group", name="Film reader").wait_for(timeout=45_000)
-        finally:
-            page.screenshot(path=SHOTS / "notebook.png")
-        yield page
-        chromium.close()
+    page = chromium.new_page(viewport={"width": 1300, "height": 1000})
+    page.asked = []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.goto(lab("lab/tree/widgets.ipynb"))
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
+    # Cells run before the kernel is there are lost.
+    page.get_by_text("| Idle").wait_for(timeout=60_000)
+    page.get_by_role("button", name="No", exact=True).click()  # to Jupyter's news
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    try:
+        page.get_by_role("group", name="Film reader").wait_for(timeout=45_000)
+    finally:
+        page.screenshot(path=SHOTS / "notebook.png")
+    yield page
+    page.close()
 
 
 @pytest.fixture(scope="module")
 def kernel(lab):
     """A function that evaluates an expression in the notebook's own kernel."""
+    with kernel_of(lab, "widgets.ipynb") as value:
+        yield value
+
+
+@contextmanager
+def kernel_of(lab, path):
     from jupyter_client import BlockingKernelClient, find_connection_file
 
-    address, _ = lab
-    base, token = re.match(r"(.*)/lab/.*token=(.*)", address).groups()
-    with urllib.request.urlopen(f"{base}/api/kernels?token={token}") as answer:
-        identity = json.load(answer)[0]["id"]
+    with urllib.request.urlopen(lab("api/sessions")) as answer:
+        (identity,) = [s["kernel"]["id"] for s in json.load(answer) if s["path"] == path]
     client = BlockingKernelClient(connection_file=find_connection_file(f"*{identity}*"))
     client.load_connection_file()
     client.start_channels()
@@ -224,7 +220,61 @@ def test_a_film_is_read_and_a_file_that_is_none_gets_a_sentence(page, kernel, me
     assert "Traceback" not in page.locator(".jp-Notebook").inner_text()
 
 
+def hosts(asked):
+    return {url.split("/")[2].split(":")[0] for url in asked if url.startswith("http")}
+
+
 def test_nothing_left_the_machine(page):
-    assert page.asked
-    hosts = {url.split("/")[2].split(":")[0] for url in page.asked if url.startswith("http")}
-    assert hosts == {"127.0.0.1"}
+    assert hosts(page.asked) == {"127.0.0.1"}
+
+
+def drive(page):
+    """Move to the next film, and the threshold; return what the page shows of both."""
+    films = page.get_by_role("group", name="Film browser")
+    canvas = films.locator("canvas")
+    wait_for(lambda: canvas.get_attribute("data-film") == "00060001_000.jpg", 60)
+    films.get_by_role("button", name="Next film").click()
+    wait_for(lambda: canvas.get_attribute("data-film") not in ("", "00060001_000.jpg"))
+    wait_for(lambda: films.locator(".thumbnails img").count() == 20)
+    point = page.get_by_role("group", name="Operating point")
+    shown = point.locator("[data-number=sensitivity]")
+    before = float(shown.get_attribute("data-value"))
+    point.get_by_label("Threshold").fill("0.1")
+    wait_for(lambda: float(shown.get_attribute("data-value")) > before)
+    return canvas.get_attribute("data-film"), float(shown.get_attribute("data-value"))
+
+
+def test_widgets_in_notebook_7(chromium, lab):
+    page, asked = chromium.new_page(viewport={"width": 1300, "height": 1000}), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(lab("notebooks/few.ipynb"))
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=60_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    try:
+        page.get_by_role("group", name="Operating point").wait_for(timeout=60_000)
+    finally:
+        page.screenshot(path=SHOTS / "notebook7.png")
+    film, sensitivity = drive(page)
+    with kernel_of(lab, "few.ipynb") as value:
+        assert value("[browser.position, browser.selected['filename']]") == [1, film]
+        wait_for(lambda: value("explorer.threshold") == pytest.approx(0.1, abs=0.01))
+        assert value("explorer.numbers['sensitivity']") == pytest.approx(sensitivity, abs=1e-12)
+    assert hosts(asked) == {"127.0.0.1"}
+    page.close()
+
+
+def test_widgets_in_voila(chromium, lab):
+    page, asked = chromium.new_page(viewport={"width": 1300, "height": 1000}), []
+    page.on("request", lambda request: asked.append(request))
+    page.route(lambda url: hosts([url]) & VOILAS_HOSTS, lambda route: route.abort())
+    page.goto(lab("voila/render/few.ipynb"), timeout=90_000)
+    try:
+        page.get_by_role("group", name="Operating point").wait_for(timeout=60_000)
+    finally:
+        page.screenshot(path=SHOTS / "voila.png")
+    drive(page)
+    assert hosts(request.url for request in asked) - VOILAS_HOSTS == {"127.0.0.1"}
+    elsewhere = [request for request in asked if hosts([request.url]) & VOILAS_HOSTS]
+    assert {request.resource_type for request in elsewhere} <= {"stylesheet", "script"}
+    page.close()

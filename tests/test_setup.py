@@ -64,7 +64,7 @@ def test_lock_holds_a_hash_for_each_package_and_no_host():
 def test_every_import_of_the_library_is_declared():
     owners = packages_distributions()
     asked_for = declared().keys()
-    for path in sorted((ROOT / "cxrlib").glob("*.py")):
+    for path in sorted((ROOT / "cxrlib").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
@@ -91,7 +91,7 @@ def test_imports_point_one_way_down_the_readmes_list():
 def test_bare_make_lists_every_target():
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for target in ("run", "test", "lab", "notebooks", "lock", "clean"):
+    for target in ("run", "test", "lab", "notebooks", "book", "lock", "clean"):
         assert re.search(rf"^  {target} +\w", done.stdout, re.M)
 
 
