@@ -49,6 +49,7 @@ def add_entries(rows: pd.DataFrame, folder: Path, path: str | Path) -> None:
     """Set age and sex in place, where `path` has them; by name without the ending, PNG at NIH."""
     entries = read_entries(path)
     known = entries.set_index(entries["filename"].map(_stem))[["age", "sex"]]
+    known = known.mask(known == "")
     of_row = known[~known.index.duplicated()].reindex(rows["filename"].map(_stem))
     if of_row.isna().all(axis=None):
         raise StudyError(f"{path} has no image of {folder / 'labels.csv'}, compared by file name.")

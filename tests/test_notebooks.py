@@ -29,7 +29,7 @@ def train_and_evaluate(tmp_path, **knobs):
     run = tmp_path / "run"
     for name, names in {
         "02_train": knobs.keys(),
-        "03_evaluate": knobs.keys() & {"study", "seed"},
+        "03_evaluate": knobs.keys() & {"study", "seed", "entries"},
     }.items():
         papermill.execute_notebook(
             NOTEBOOKS / f"{name}.ipynb",
@@ -73,10 +73,20 @@ def test_the_series_runs_in_order_from_a_clean_state(tmp_path):
 
 def test_other_parameters_give_another_run(tmp_path):
     knobs = {"finding": "Effusion", "image_size": 192, "seed": 1}
-    study = str(ROOT / "medical")
-    run, predictions = train_and_evaluate(tmp_path, study=study, layer="mixed4", **knobs)
+    study = ROOT / "medical"
+    names = sorted(path.stem for path in (study / "images").iterdir())
+    entries = pd.DataFrame({"Image Index": [f"{name}.png" for name in names]})
+    entries[["Patient ID", "Patient Gender", "View Position", "Finding Labels"]] = ""
+    entries["Patient Age"] = [20 + number % 60 for number in range(len(names))]
+    entries.to_csv(tmp_path / "entries.csv", index=False)
+    also = {"study": str(study), "entries": str(tmp_path / "entries.csv"), "layer": "mixed4"}
+    run, predictions = train_and_evaluate(tmp_path, **knobs, **also)
     assert {name: run[name] for name in knobs} == knobs
     assert run["backbone"]["layer"] == "mixed4"
+    for measured in run["metrics"].values():
+        groups = {(group["group"], group["name"]) for group in measured["subgroups"]}
+        assert {("age", "0 to 39"), ("age", "40 to 59"), ("age", "60 and older")} <= groups
+        assert {("sex", "F"), ("sex", "M")} <= groups  # of labels.csv, where entries say nothing
     assert_honest(run, predictions)
 
 
