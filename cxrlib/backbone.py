@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from cxrlib.images import PREPROCESSING, read_batch
+from cxrlib.images import PREPROCESSING, film_digest, read_batch
 
 # TensorFlow 2.21 writes to stderr while it is imported, whatever its log level; a failed import
 # still raises.
@@ -141,7 +141,7 @@ def extract_features(
     if cache:
         folder = Path(cache) / f"{backbone.digest[:16]}-grid{grid}"
         folder.mkdir(parents=True, exist_ok=True)
-        files = [folder / f"{file_digest(path)}.npy" for path in paths]
+        files = [folder / f"{film_digest(path)}.npy" for path in paths]
     todo = [i for i, file in enumerate(files) if not (file and file.exists())]
     for i in set(range(len(paths))) - set(todo):
         features[i] = np.load(files[i])
@@ -171,12 +171,6 @@ def _pooled(backbone: Backbone, grid: int) -> keras.Model:
     else:  # Keras' adaptive layer fails on some of these, a grid of 1 among them
         pool = keras.layers.AveragePooling2D((height // grid, width // grid), name="grid")
     return keras.Model(backbone.model.input, pool(backbone.model.output))
-
-
-def file_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _build(build, pixels, weights: str | None) -> keras.Model:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from cxrlib.images import ImageError, image_size, read_image
+from cxrlib.images import ImageError, image_size, read_image, view_of
 
 NO_FINDING = "No Finding"
 # The names of ChestX-ray14 (Wang et al., CVPR 2017), its box list's 'Infiltrate' among them.
@@ -82,6 +82,8 @@ def _check_files(
         path = folder / "images" / name
         try:
             sizes[name] = image_size(path)
+            if (rows.loc[indices, "view"] == "").all():
+                rows.loc[indices, "view"] = view_of(path)
             if decode:
                 read_image(path)
         except FileNotFoundError:

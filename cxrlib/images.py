@@ -1,5 +1,6 @@
-"""JPEG, PNG, TIFF and BMP files, 8 or 16 bit, grey or colour, to one float array in 0..1."""
+"""JPEG, PNG, TIFF, BMP and DICOM files, 8 to 16 bit, to one float array in 0..1."""
 
+import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,12 +9,15 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cxrlib import dicom
+
 # Part of every digest that depends on pixels: change it when what `read_image` returns changes.
 PREPROCESSING = "grey in 0..1, longer side to image_size, antialiased bilinear, black padding; 2"
 
 
 # No others: Pillow would hand EPS to Ghostscript, whatever the file's name.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm"}
 
 
 class ImageError(ValueError):
@@ -31,8 +35,47 @@ def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
     ------
     FileNotFoundError, ImageError
     """
+    if dicom.is_dicom(path):
+        header = _of_dicom(dicom.read_header, path)
+        return header["width"], header["height"]
     with _open(path) as image:
         return image.size
+
+
+def view_of(path: str | Path) -> str:
+    """Return 'PA', 'AP' or 'lateral' from a DICOM header, '' where that says nothing or is none.
+
+    Raises
+    ------
+    FileNotFoundError, ImageError
+    """
+    return _of_dicom(dicom.read_header, path)["view"] if dicom.is_dicom(path) else ""
+
+
+def is_film(path: str | Path) -> bool:
+    """Say whether a file looks like an image: by its name's end, or by content if it is DICOM."""
+    path = Path(path)
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    return path.name.upper() != "DICOMDIR" and dicom.is_dicom(path)
+
+
+def film_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a film: of the file; of a DICOM file, of its grey values alone.
+
+    A hash of a DICOM file would tell whoever holds the file which patient is meant, and would
+    change with the header.
+    """
+    if dicom.is_dicom(path):
+        values = _of_dicom(dicom.read_grey, path)
+        return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
+    return file_digest(path)
+
+
+def file_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarray:
@@ -40,7 +83,8 @@ def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarr
 
     Colour becomes luma (ITU-R BT.601), transparency lies over black, and the orientation an EXIF
     tag asks for is applied. 16-bit values are divided by 65535, or by 4095 where none is larger,
-    since 12-bit detectors are often stored in 16-bit files as they are.
+    since 12-bit detectors are often stored in 16-bit files as they are. DICOM films appear as a
+    viewer shows them, see `cxrlib.dicom.read_grey`.
 
     Parameters
     ----------
@@ -59,14 +103,10 @@ def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarr
     FileNotFoundError, ImageError
         The file is missing, no image, cut short or of a kind that is not supported.
     """
-    with _open(path) as image:
-        try:
-            if size:
-                # JPEG alone: decodes at 1/2, 1/4 or 1/8 where that is still at least `size`.
-                image.draft("L", _fit(image.size, size))
-            grey = _grey(ImageOps.exif_transpose(image))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ImageError(path, str(error)) from error
+    if dicom.is_dicom(path):
+        grey = Image.fromarray(_of_dicom(dicom.read_grey, path))
+    else:
+        grey = _read_picture(path, size)
     if size:
         grey = grey.resize(_fit(grey.size, size), Image.Resampling.BILINEAR)
     values = np.asarray(grey)
@@ -81,11 +121,30 @@ def read_batch(paths: Iterable[str | Path], size: int, pool: ThreadPoolExecutor)
     return np.stack(list(pool.map(lambda path: read_image(path, size), paths)))[..., None]
 
 
+def _of_dicom(read, path: str | Path):
+    try:
+        return read(path)
+    except ValueError as error:
+        raise ImageError(path, str(error)) from None
+
+
+def _read_picture(path: str | Path, size: int | None) -> Image.Image:
+    """Return a file that Pillow reads in mode F, in 0..1; reduced, but at least `size`."""
+    with _open(path) as image:
+        try:
+            if size:
+                # JPEG alone: decodes at 1/2, 1/4 or 1/8 where that is still at least `size`.
+                image.draft("L", _fit(image.size, size))
+            return _grey(ImageOps.exif_transpose(image))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ImageError(path, str(error)) from error
+
+
 def _open(path: str | Path | BinaryIO) -> Image.Image:
     try:
         return Image.open(path, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ImageError(path, "no JPEG, PNG, TIFF or BMP image") from None
+        raise ImageError(path, "no JPEG, PNG, TIFF, BMP or DICOM image") from None
     except Image.DecompressionBombError as error:
         raise ImageError(path, str(error)) from None
     except FileNotFoundError:

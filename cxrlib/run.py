@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from cxrlib import versions
-from cxrlib.backbone import Backbone, file_digest, join, keras, load_backbone
+from cxrlib.backbone import Backbone, join, keras, load_backbone
 from cxrlib.card import model_card
-from cxrlib.images import PREPROCESSING
+from cxrlib.images import PREPROCESSING, file_digest, film_digest
 from cxrlib.metrics import evaluate
 from cxrlib.operating import choose_threshold
 from cxrlib.study import NO_FINDING, SPLIT_SALT, TEST_SHARE, Study
@@ -226,7 +226,7 @@ def record_test(run: Run, predictions: pd.DataFrame, metrics: dict) -> Run:
 def digest_films(films: pd.DataFrame) -> str:
     """Return the SHA-256 of names, targets and contents of films, whatever their order."""
     lines = sorted(
-        f"{film.filename},{film.target},{file_digest(film.path)}" for film in films.itertuples()
+        f"{film.filename},{film.target},{film_digest(film.path)}" for film in films.itertuples()
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

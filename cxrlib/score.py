@@ -12,12 +12,11 @@ from scipy.special import expit
 from tqdm.auto import tqdm
 
 from cxrlib.backbone import BATCH
-from cxrlib.images import ImageError, read_image
+from cxrlib.images import SUFFIXES, ImageError, is_film, read_image, view_of
 from cxrlib.metrics import evaluate
 from cxrlib.run import Run, RunError, digest_films, record_test
 from cxrlib.study import Study, choose_films
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"}
 COLUMNS = ["path", "status", "probability", "decision", "reason"]
 
 
@@ -35,7 +34,7 @@ def list_films(paths: Iterable[str | Path | BinaryIO]) -> list[Path | BinaryIO]:
     films = []
     for path in (p if hasattr(p, "read") else Path(p) for p in paths):
         if isinstance(path, Path) and path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found = sorted(p for p in path.rglob("*") if p.is_file() and is_film(p))
             if not found:
                 raise FileNotFoundError(
                     f"{path} holds no image file ({', '.join(sorted(SUFFIXES))})"
@@ -62,8 +61,9 @@ def score_films(
     Returns
     -------
     DataFrame, one row a film
-        path, status ('ok' or 'unreadable'), probability of the finding (0..1, at the prevalence of
-        the training films; NaN unless ok), decision ('positive', 'negative' or ''), reason.
+        path, status ('ok', 'unreadable', or 'refused' for a DICOM film whose header says lateral),
+        probability of the finding (0..1, at the prevalence of the training films; NaN unless ok),
+        decision ('positive', 'negative' or ''), reason.
 
     Raises
     ------
@@ -129,24 +129,26 @@ def score_test(run: Run, study: Study) -> Run:
     return record_test(run, test, evaluate(test, run.threshold, run.facts["seed"]))
 
 
-def _read_batches(films: list[Path], size: int) -> Iterator[list[tuple[Path, np.ndarray | str]]]:
-    """Yield batches of (path, pixels), or (path, reason) where the film cannot be read."""
+def _read_batches(films: list, size: int) -> Iterator[list[tuple]]:
+    """Yield batches of (path, pixels), or (path, (status, reason)) where a film gets no score."""
 
     def read(path):
         try:
+            if view_of(path) == "lateral":
+                return path, ("refused", "a lateral film, by its DICOM header")
             return path, read_image(path, size)
         except FileNotFoundError:
-            return path, "the file does not exist"
+            return path, ("unreadable", "the file does not exist")
         except ImageError as error:
-            return path, error.reason
+            return path, ("unreadable", error.reason)
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(films), BATCH):
             yield list(pool.map(read, films[start : start + BATCH]))
 
 
-def _score_batch(run: Run, batch: list[tuple[Path, np.ndarray | str]]) -> list[tuple]:
-    readable = [pixels for _, pixels in batch if not isinstance(pixels, str)]
+def _score_batch(run: Run, batch: list[tuple]) -> list[tuple]:
+    readable = [pixels for _, pixels in batch if not isinstance(pixels, tuple)]
     size = run.facts["image_size"]
     films = np.zeros((BATCH, size, size, 1), np.float32)
     if readable:
@@ -154,8 +156,9 @@ def _score_batch(run: Run, batch: list[tuple[Path, np.ndarray | str]]) -> list[t
         probabilities = iter(expit(run.model.predict_on_batch(films)[: len(readable), 0]))
     rows = []
     for path, pixels in batch:
-        if isinstance(pixels, str):
-            rows.append((_name(path), "unreadable", np.nan, "", pixels))
+        if isinstance(pixels, tuple):
+            status, reason = pixels
+            rows.append((_name(path), status, np.nan, "", reason))
         else:
             probability = float(next(probabilities))
             decision = "positive" if probability >= run.threshold else "negative"

@@ -203,7 +203,7 @@ def png_header(width, height):
     )
 
 
-NOT_AN_IMAGE = "no JPEG, PNG, TIFF or BMP image"
+NOT_AN_IMAGE = "no JPEG, PNG, TIFF, BMP or DICOM image"
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_unreadable_files(make_tiny_study, tmp_path):
     make_tiny_study(tmp_path, [FILM, OTHER])
     (tmp_path / "images" / FILM[0]).write_text("this is no picture")
     study = read_quietly(tmp_path)
-    assert said(study)[0][:2] == (2, "unreadable: no JPEG, PNG, TIFF or BMP image")
+    assert said(study)[0][:2] == (2, "unreadable: no JPEG, PNG, TIFF, BMP or DICOM image")
     assert study.films["filename"].tolist() == [OTHER[0]]
 
 
