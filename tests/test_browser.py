@@ -4,6 +4,7 @@ Most is done in JupyterLab; Notebook 7 and Voila come from the same server with 
 Screenshots go to runs/screenshots/. Skipped where no Chromium is installed.
 """
 
+import base64
 import json
 import os
 import secrets
@@ -33,6 +34,7 @@ CELLS = [
     "explorer = Explorer(test, run.threshold, 'Cardiomegaly')\nexplorer",
     "reader = Reader(run)\nreader",
 ]
+SCORE = "float(__import__('cxrlib.score').score.score_films(run, [{!r}])['probability'][0])"
 # Voila's own template asks for icons and Mermaid there; the page works without.
 VOILAS_HOSTS = {"cdn.jsdelivr.net", "cdnjs.cloudflare.com"}
 FEW_CELLS = [CELLS[0], "browser = Browser(data)\nbrowser", CELLS[2]]
@@ -183,6 +185,73 @@ def test_window_invert_and_evidence_change_the_picture(page, kernel):
     widget.screenshot(path=SHOTS / "browser.png")
 
 
+def test_patient_filter(page, kernel):
+    widget = page.get_by_role("group", name="Film browser")
+    widget.get_by_label("Outcome").select_option("")
+    widget.get_by_label("Order").select_option("as in the study")
+    field = widget.get_by_label("Patient", exact=True)
+    patient = kernel("data.films['patient'].value_counts().index[0]")
+    field.press_sequentially(patient)
+    wait_for(lambda: kernel("browser.patient") == patient)
+    count = kernel(f"int((data.films['patient'] == {patient!r}).sum())")
+    wait_for(lambda: f"1 of {count}" in widget.inner_text())
+    wait_for(lambda: widget.locator(".thumbnails img").count() == count)
+    assert f"patient {patient}" in widget.locator(".caption").inner_text()
+    field.fill("nobody")
+    wait_for(lambda: "No film passes" in widget.locator(".caption").inner_text())
+    assert kernel("browser.selected is None")
+    assert widget.locator("canvas").get_attribute("data-film") == ""
+    field.fill("")
+    wait_for(lambda: widget.locator("canvas").get_attribute("data-film") == "00060001_000.jpg")
+
+
+# Columns and rows, as fractions of the view, where the box's yellow is.
+YELLOW = """node => {
+    const { width, height } = node;
+    const d = node.getContext('2d').getImageData(0, 0, width, height).data;
+    let [left, top, right, bottom] = [width, height, -1, -1];
+    for (let i = 0; i < width * height; i++) {
+        if (d[4 * i] - d[4 * i + 2] < 100 || d[4 * i + 1] - d[4 * i + 2] < 100) continue;
+        const [x, y] = [i % width, Math.floor(i / width)];
+        [left, right] = [Math.min(left, x), Math.max(right, x)];
+        [top, bottom] = [Math.min(top, y), Math.max(bottom, y)];
+    }
+    return right < 0 ? null : [left / width, top / height, right / width, bottom / height];
+}"""
+
+
+def test_boxes_are_drawn_where_the_study_has_them_and_zoom_with_the_film(page, kernel):
+    widget = page.get_by_role("group", name="Film browser")
+    canvas = widget.locator("canvas")
+    widget.get_by_label("Evidence").fill("0")
+    (box,) = kernel("browser.film['boxes']")
+    edges = [box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]]
+    wait_for(lambda: canvas.evaluate(YELLOW) == pytest.approx(edges, abs=0.004))
+    widget.get_by_label("Boxes").fill("0")
+    wait_for(lambda: canvas.evaluate(YELLOW) is None)
+    widget.get_by_label("Boxes").fill("1")
+
+    def around_the_middle(zoom):
+        return pytest.approx([0.5 + (edge - 0.5) * zoom for edge in edges], abs=0.01)
+
+    canvas.focus()
+    page.keyboard.press("+")
+    wait_for(lambda: canvas.evaluate(YELLOW) == around_the_middle(1.2))
+    page.keyboard.press("Shift+ArrowUp")  # the film moves down by what was cut off
+    cut = 0.5 - 0.5 / 1.2
+    moved = [(edge - offset) * 1.2 for edge, offset in zip(edges, [cut, 0, cut, 0], strict=True)]
+    wait_for(lambda: canvas.evaluate(YELLOW) == pytest.approx(moved, abs=0.01))
+    page.keyboard.press("0")
+    wait_for(lambda: canvas.evaluate(YELLOW) == pytest.approx(edges, abs=0.004))
+    canvas.scroll_into_view_if_needed()
+    canvas.hover()
+    page.mouse.wheel(0, -100)
+    wait_for(lambda: canvas.evaluate(YELLOW) == around_the_middle(1.2))
+    assert widget.get_by_label("Zoom").input_value() == "1.2"
+    page.mouse.wheel(0, 100)
+    wait_for(lambda: canvas.evaluate(YELLOW) == pytest.approx(edges, abs=0.004))
+
+
 def test_sliders_move_every_number(page, kernel):
     widget = page.get_by_role("group", name="Operating point")
     wait_for(lambda: widget.locator("circle").count() == 1)
@@ -218,6 +287,30 @@ def test_a_film_is_read_and_a_file_that_is_none_gets_a_sentence(page, kernel, me
     widget.get_by_label("Choose a film").set_input_files(none)
     wait_for(lambda: "notes.png gets no score" in widget.locator(".caption").inner_text())
     assert "Traceback" not in page.locator(".jp-Notebook").inner_text()
+
+
+def test_a_film_is_dropped(page, kernel, medical):
+    widget = page.get_by_role("group", name="Film reader")
+    film = medical / "images" / kernel("data.films['filename'][1]")
+    content = base64.b64encode(film.read_bytes()).decode()
+    dropped = page.evaluate_handle(
+        """([name, content]) => {
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            const dropped = new DataTransfer();
+            dropped.items.add(new File([bytes], name, { type: 'image/jpeg' }));
+            return dropped;
+        }""",
+        [film.name, content],
+    )
+    target = widget.locator(".drop")
+    target.dispatch_event("dragover", {"dataTransfer": dropped})
+    assert "over" in target.get_attribute("class")
+    target.dispatch_event("drop", {"dataTransfer": dropped})
+    wait_for(lambda: widget.locator("canvas").get_attribute("data-film") == film.name, 60)
+    assert "over" not in target.get_attribute("class")
+    probability = kernel("float(reader.scores['probability'][0])")
+    assert probability == pytest.approx(kernel(SCORE.format(str(film))), abs=1e-6)
+    assert f"Cardiomegaly {probability:.2f}" in widget.locator(".caption").inner_text()
 
 
 def hosts(asked):
