@@ -63,7 +63,7 @@ def test_folders_are_searched_to_the_bottom_in_order(mixed, films):
 
 
 def test_nothing_to_score(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no image file \(\.bmp, \.jpeg, \.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"holds no image file \(\.bmp, \.dcm, \.jpeg, \.jpg"):
         list_films([tmp_path])
     with pytest.raises(FileNotFoundError, match="no film to score: give image files or folders"):
         list_films([])
@@ -85,7 +85,7 @@ def test_one_row_a_film_and_a_reason_where_there_is_no_score(run, mixed, films, 
     assert scores.loc[ok, "reason"].eq("").all()
     assert scores.loc[~ok, "probability"].isna().all() and scores.loc[~ok, "decision"].eq("").all()
     reasons = scores.loc[~ok, "reason"].tolist()
-    assert reasons[0] == "no JPEG, PNG, TIFF or BMP image"
+    assert reasons[0] == "no JPEG, PNG, TIFF, BMP or DICOM image"
     assert "truncated" in reasons[1]
     assert reasons[2] == "the file does not exist"
     text = dict.fromkeys(("path", "decision", "reason"), str)
