@@ -63,7 +63,7 @@ def test_folders_are_searched_to_the_bottom_in_order(mixed, films):
 
 
 def test_nothing_to_score(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no image file \(\.bmp, \.dcm, \.jpeg, \.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"holds no image file \(\.bmp, \.dcm, \.jpeg"):
         list_films([tmp_path])
     with pytest.raises(FileNotFoundError, match="no film to score: give image files or folders"):
         list_films([])
