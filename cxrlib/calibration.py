@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
 
 from cxrlib.bootstrap import RESAMPLES, percentile_interval, resample_patients, resample_share
 
@@ -86,6 +87,27 @@ def tabulate_reliability(predictions: pd.DataFrame, seed: int = 0) -> pd.DataFra
         share = percentile_interval(*resample_share(target & inside, inside, patients, weights))
         rows.append({"films": inside.sum(), "probability": probability[inside].mean()} | share)
     return pd.DataFrame(rows).rename(columns={"value": "share"})
+
+
+def fit_platt(score: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    """Return slope and intercept of the logistic curve from scores to probabilities.
+
+    With Platt's smoothed targets (Platt, 1999), as two weighted copies of each film: without them,
+    scores that separate the films without error would ask for an infinite slope.
+
+    Parameters
+    ----------
+    score : (n,), logits of films that the model did not see
+    target : (n,) of 0 and 1
+    """
+    ill, well = target.sum(), (1 - target).sum()
+    soft = np.where(target == 1, (ill + 1) / (ill + 2), 1 / (well + 2))
+    curve = LogisticRegression(C=np.inf, solver="newton-cholesky").fit(
+        np.tile(score, 2)[:, None],
+        np.repeat([1, 0], len(score)),
+        np.concatenate([soft, 1 - soft]),
+    )
+    return float(curve.coef_[0, 0]), float(curve.intercept_[0])
 
 
 def shift_prevalence(probability: np.ndarray, old: float, new: float) -> np.ndarray:

@@ -1,8 +1,10 @@
 """The model card of a run, made of `run.json`."""
 
+import numpy as np
 import pandas as pd
 
 from cxrlib.metrics import SETS, format_interval, tabulate_metrics, tabulate_subgroups
+from cxrlib.operating import at_prevalence
 
 
 def model_card(facts: dict) -> str:
@@ -118,10 +120,10 @@ def _elsewhere(measured: dict) -> pd.DataFrame:
     sensitivity, specificity = (measured[k]["value"] for k in ("sensitivity", "specificity"))
     rows = []
     for prevalence in (0.01, 0.05, 0.2):
-        found, alarms = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
-        ppv = f"{found / (found + alarms):.2f}" if found + alarms else "undefined"
+        worth = at_prevalence(sensitivity, specificity, prevalence)
+        ppv = "undefined" if np.isnan(worth["ppv"]) else f"{worth['ppv']:.2f}"
         row = {"prevalence": f"{prevalence:g}", "ppv": ppv}
-        rows.append(row | {"false alarms per 100 films": f"{100 * alarms:.1f}"})
+        rows.append(row | {"false alarms per 100 films": f"{worth['false_alarms']:.1f}"})
     return pd.DataFrame(rows)
 
 

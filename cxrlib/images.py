@@ -116,6 +116,22 @@ def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarr
     return values
 
 
+def boxes_on_square(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Return where boxes of a film lie on the square that `read_image` pads it to.
+
+    Parameters
+    ----------
+    boxes : (n, 4), xmin, ymin, xmax, ymax in pixels of the film
+    width, height : of the film, in pixels
+
+    Returns
+    -------
+    (n, 4) in 0..1, shares of the square's side
+    """
+    side = max(width, height)
+    return (boxes + np.tile([side - width, side - height], 2) / 2) / side
+
+
 def read_batch(paths: Iterable[str | Path], size: int, pool: ThreadPoolExecutor) -> np.ndarray:
     """Read images in parallel into one float32 array, (n, size, size, 1), in 0..1."""
     return np.stack(list(pool.map(lambda path: read_image(path, size), paths)))[..., None]

@@ -11,7 +11,9 @@ from cxrlib.bootstrap import (
     resample_share,
     with_interval,
 )
+from cxrlib.checks import BOX
 from cxrlib.explain import map_films, randomise, resize_map
+from cxrlib.images import boxes_on_square
 from cxrlib.metrics import format_interval
 from cxrlib.run import Run
 from cxrlib.study import Study
@@ -113,10 +115,8 @@ def tabulate_locations(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 def _mask(film, boxes: pd.DataFrame) -> np.ndarray:
     """Return where the boxes lie on the square that `read_image` pads a film to."""
-    side = max(film.width, film.height)
-    margins = np.array([side - film.width, side - film.height] * 2) // 2
     mask = np.zeros((SIDE, SIDE), bool)
-    for box in boxes[["xmin", "ymin", "xmax", "ymax"]].to_numpy():
-        left, top, right, bottom = np.rint((box + margins) / side * SIDE).astype(int)
+    on_square = boxes_on_square(boxes[BOX].to_numpy(), film.width, film.height)
+    for left, top, right, bottom in np.rint(on_square * SIDE).astype(int):
         mask[top : max(bottom, top + 1), left : max(right, left + 1)] = True
     return mask

@@ -6,6 +6,7 @@ import pandas as pd
 
 from cxrlib.checks import StudyError
 
+ENTRIES = "Data_Entry_2017*.csv"  # the later edition, v2020, sorts after the first
 ENTRY_COLUMNS = {
     "Image Index": "filename",
     "Patient ID": "patient",

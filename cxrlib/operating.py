@@ -60,6 +60,30 @@ def choose_threshold(
     return float((upper + below.max()) / 2) if len(below) else float(upper)
 
 
+def at_prevalence(sensitivity, specificity, prevalence: float) -> dict:
+    """Return what calls are worth at a prevalence, by Bayes' rule.
+
+    Parameters
+    ----------
+    sensitivity, specificity : in 0..1, floats or arrays of one shape
+    prevalence : in 0..1
+
+    Returns
+    -------
+    dict of floats or arrays
+        ppv and npv (NaN where no film is called so), false_alarms and missed (films per 100).
+    """
+    found, missed = prevalence * sensitivity, prevalence * (1 - sensitivity)
+    alarms, cleared = (1 - prevalence) * (1 - specificity), (1 - prevalence) * specificity
+    with np.errstate(invalid="ignore"):
+        return {
+            "ppv": np.divide(found, found + alarms),
+            "npv": np.divide(cleared, cleared + missed),
+            "false_alarms": 100 * alarms,
+            "missed": 100 * missed,
+        }
+
+
 def tabulate_operating_points(
     train: pd.DataFrame, test: pd.DataFrame, rules: Sequence[str | float], seed: int = 0
 ) -> pd.DataFrame:
@@ -126,16 +150,9 @@ def tabulate_prevalences(
     )
     rows = []
     for prevalence in prevalences:
-        found = prevalence * sensitivity
-        alarms = (1 - prevalence) * (1 - specificity)
-        cleared = (1 - prevalence) * specificity
-        missed = prevalence * (1 - sensitivity)
-        row = {"prevalence": prevalence}
-        for name, (value, *resampled) in {
-            "ppv": found / (found + alarms),
-            "npv": cleared / (cleared + missed),
-            "false_alarms": 100 * alarms,
-        }.items():
+        row, worth = {"prevalence": prevalence}, at_prevalence(sensitivity, specificity, prevalence)
+        for name in ("ppv", "npv", "false_alarms"):
+            value, *resampled = worth[name]
             interval = percentile_interval(value, np.asarray(resampled))
             row |= {f"{name}_{end}": bound for end, bound in interval.items()}
         rows.append(row)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm.auto import tqdm
 
 from cxrlib.backbone import BATCH
@@ -14,6 +13,7 @@ from cxrlib.bootstrap import (
     resample_patients,
     with_interval,
 )
+from cxrlib.explain import resize_map
 from cxrlib.images import read_image
 from cxrlib.metrics import format_interval
 from cxrlib.run import Run
@@ -106,7 +106,7 @@ def perturb_films(run: Run, films: pd.DataFrame) -> pd.DataFrame:
             batch = np.zeros((BATCH, size, size, 1), np.float32)
             for number, film in enumerate(part.itertuples()):
                 pixels = read_image(film.path, size)
-                mask = _resize_mask(film.mask, size)
+                mask = resize_map(film.mask, size) > 0.5
                 changed = [pixels, *(change_film(pixels, mask, change) for change in CHANGES)]
                 first = number * len(variants)
                 batch[first : first + len(variants), ..., 0] = changed
@@ -153,11 +153,6 @@ def tabulate_changes(scores: pd.DataFrame, threshold: float, seed: int = 0) -> p
         row["decisions changed"] = format_interval(with_interval(mean, (crossed,), weights))
         rows[change] = row
     return pd.DataFrame(rows).T.rename_axis("change")
-
-
-def _resize_mask(mask: np.ndarray, side: int) -> np.ndarray:
-    image = Image.fromarray(mask.astype(np.uint8))
-    return np.asarray(image.resize((side, side), Image.Resampling.NEAREST)).astype(bool)
 
 
 def _elsewhere(mask: np.ndarray) -> np.ndarray:

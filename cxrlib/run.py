@@ -1,6 +1,5 @@
 """A run is a folder: what training leaves behind and every later step reads."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,10 +13,10 @@ import pandas as pd
 from cxrlib import versions
 from cxrlib.backbone import Backbone, join, keras, load_backbone
 from cxrlib.card import model_card
-from cxrlib.images import PREPROCESSING, file_digest, film_digest
+from cxrlib.images import PREPROCESSING, file_digest
 from cxrlib.metrics import evaluate
 from cxrlib.operating import choose_threshold
-from cxrlib.study import NO_FINDING, SPLIT_SALT, TEST_SHARE, Study
+from cxrlib.study import NO_FINDING, SPLIT_SALT, TEST_SHARE, Study, digest_films
 from cxrlib.train import Fitted
 
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
@@ -221,14 +220,6 @@ def record_test(run: Run, predictions: pd.DataFrame, metrics: dict) -> Run:
     _write_facts(part, facts)
     _put(part, run.folder)
     return Run(run.folder, facts, run.model)
-
-
-def digest_films(films: pd.DataFrame) -> str:
-    """Return the SHA-256 of names, targets and contents of films, whatever their order."""
-    lines = sorted(
-        f"{film.filename},{film.target},{film_digest(film.path)}" for film in films.itertuples()
-    )
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _decide(probability, threshold: float) -> np.ndarray:

@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 from cxrlib.backbone import BATCH
 from cxrlib.images import SUFFIXES, ImageError, is_film, read_image, view_of
 from cxrlib.metrics import evaluate
-from cxrlib.run import Run, RunError, digest_films, record_test
-from cxrlib.study import Study, choose_films
+from cxrlib.run import Run, RunError, record_test
+from cxrlib.study import Study, choose_films, digest_films
 
 COLUMNS = ["path", "status", "probability", "decision", "reason"]
 

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.checks import BOX, BOX_TEXT, NO_FINDING, StudyError, check_rows, spelled_as
-from cxrlib.nih import add_entries, read_age
+from cxrlib.images import film_digest
+from cxrlib.nih import ENTRIES, add_entries, read_age
 
 # Fixed, so that a patient keeps a side for ever, whatever the study, the finding or the seed.
 SPLIT_SALT = "cxrlib"
@@ -52,30 +53,29 @@ def split_of(patient: str) -> str:
     return "test" if int.from_bytes(digest[:8]) / 2**64 < TEST_SHARE else "train"
 
 
-def read_study(
-    folder: str | Path, decode: bool = False, entries: str | Path | None = None
-) -> Study:
+def read_study(folder: str | Path, decode: bool = False) -> Study:
     """Read and check a study.
 
-    Rows that cannot be trusted are left out and listed in `problems`, with a warning.
+    Rows that cannot be trusted are left out and listed in `problems`, with a warning. Where NIH's
+    `Data_Entry_2017.csv` (or `..._v2020.csv`) lies beside `labels.csv`, age and sex are taken from
+    it by image name.
 
     Parameters
     ----------
     folder : the study's folder
     decode : decode every image fully, so that files cut short are found too; else only headers
         are read.
-    entries : NIH's `Data_Entry_2017.csv` (or `..._v2020.csv`), for age and sex by image name
 
     Raises
     ------
     StudyError
-        No `labels.csv`, required columns missing, or no usable row; `entries` is no such table, or
-        has none of the study's images.
+        No `labels.csv`, required columns missing, or no usable row; entries of NIH that are no
+        such table, or have none of the study's images.
     """
     folder = Path(folder)
     rows = _read_table(folder / "labels.csv")
-    if entries:
-        add_entries(rows, folder, Path(entries))
+    for entries in sorted(folder.glob(ENTRIES)):
+        add_entries(rows, folder, entries)
     sizes, log = check_rows(folder, rows, decode)
     rows = rows.drop(index=sorted(log.dropped), columns=BOX_TEXT)
     if rows.empty:
@@ -145,6 +145,14 @@ def count_split(films: pd.DataFrame) -> pd.DataFrame:
     counts["prevalence"] = counts["positives"] / counts["films"]
     counts["AP share"] = by["view"].agg(lambda view: (view == "AP").mean())
     return counts.reindex(["train", "test"], fill_value=0).round(3)
+
+
+def digest_films(films: pd.DataFrame) -> str:
+    """Return the SHA-256 of names, targets and contents of films, whatever their order."""
+    lines = sorted(
+        f"{film.filename},{film.target},{film_digest(film.path)}" for film in films.itertuples()
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from tqdm.auto import tqdm
 
 from cxrlib.backbone import keras
+from cxrlib.calibration import fit_platt
 
 FOLDS = 5
 STRENGTHS = (1e-4, 1e-3, 1e-2)  # C, the inverse of the L2 penalty
@@ -167,13 +168,7 @@ def calibrate(fitted: Fitted, target: np.ndarray) -> Fitted:
     """Fold a logistic calibration into the last layer; `fitted.probability` holds logits so far."""
     known = ~np.isnan(fitted.probability)
     logit, ill = fitted.probability[known], target[known]
-    # Platt's smoothed targets, as two weighted copies: without them, a fold that is separated
-    # without error would ask for an infinite slope.
-    soft = np.where(ill == 1, (ill.sum() + 1) / (ill.sum() + 2), 1 / ((1 - ill).sum() + 2))
-    platt = LogisticRegression(C=np.inf, solver="newton-cholesky").fit(
-        np.tile(logit, 2)[:, None], np.repeat([1, 0], len(ill)), np.concatenate([soft, 1 - soft])
-    )
-    slope, intercept = float(platt.coef_[0, 0]), float(platt.intercept_[0])
+    slope, intercept = fit_platt(logit, ill)
     if slope <= 0:
         raise TrainError(
             "the scores of held-out patients rank no better than chance, so there is nothing to "

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from scipy.special import logit
 
-from cxrlib import localise, perturb
+from cxrlib import localise
 from cxrlib.explain import map_films, randomise, resize_map
 from cxrlib.images import read_image
 from cxrlib.localise import SIDE, boxed_films, locate, score_map, tabulate_locations
@@ -221,7 +221,7 @@ def test_each_change_is_scored_as_the_run_scores_a_film(run, sides, boxed):
     size = run.facts["image_size"]
     for row, film in enumerate(films.itertuples()):
         pixels = read_image(film.path, size)
-        mask = perturb._resize_mask(film.mask, size)
+        mask = resize_map(film.mask, size) > 0.5
         for change in ("unchanged", "box hidden", "mirrored"):
             seen = pixels if change == "unchanged" else change_film(pixels, mask, change)
             expected = run.model.predict_on_batch(seen[None, ..., None].astype(np.float32))[0, 0]

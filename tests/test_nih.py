@@ -1,5 +1,7 @@
 """NIH's own table of entries, and the study that takes age and sex from it."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,21 +68,30 @@ def test_a_study_may_hold_age_and_sex_itself(study):
 
 
 def test_entries_are_joined_by_name_whatever_the_ending(study, entries):
-    films = read_study(study, entries=entries).films
+    shutil.copy(entries, study)
+    films = read_study(study).films
     assert films["sex"].tolist() == ["M", "F", "F"]  # the third is the study's own
     assert films["age"].tolist() == [58, 81, 7.5]
 
 
-def test_another_table_is_refused(study, tmp_path, entries):
-    other = tmp_path / "other.csv"
-    other.write_text("Image Index,Patient Age\nx.png,3\n")
-    with pytest.raises(StudyError, match=r"other\.csv lacks the column Finding Labels, Patient G"):
-        read_study(study, entries=other)
-    with pytest.raises(StudyError, match=r"gone\.csv cannot be read as a table"):
-        read_study(study, entries=tmp_path / "gone.csv")
-    entries.write_text(HEADER + ROWS.replace("0000000", "0009999"))
+def test_another_table_is_refused(study):
+    beside = study / "Data_Entry_2017.csv"
+    beside.write_text("Image Index,Patient Age\nx.png,3\n")
+    with pytest.raises(StudyError, match=r"2017\.csv lacks the column Finding Labels, Patient G"):
+        read_study(study)
+    beside.write_text("")
+    with pytest.raises(StudyError, match=r"2017\.csv cannot be read as a table"):
+        read_study(study)
+    beside.write_text(HEADER + ROWS.replace("0000000", "0009999"))
     with pytest.raises(StudyError, match=r"2017\.csv has no image of .*labels\.csv"):
-        read_study(study, entries=entries)
+        read_study(study)
+
+
+def test_the_later_edition_has_the_last_word(study, entries):
+    shutil.copy(entries, study)
+    later = (HEADER + ROWS).replace("058Y", "59").replace("081Y", "")
+    (study / "Data_Entry_2017_v2020.csv").write_text(later)
+    assert read_study(study).films["age"].tolist() == [59, 81, 7.5]
 
 
 def test_the_detectors_size_is_kept_beside_the_files(make_tiny_study, tmp_path):

@@ -154,9 +154,7 @@ def test_other_slashes_are_left_alone(text):
 
 @every_notebook
 def test_code_cells_are_short(path):
-    # The knobs are a list, however many there are.
-    cells = [c for c in code_cells(path) if "parameters" not in c.metadata.get("tags", [])]
-    lengths = [len(lines(cell)) for cell in cells]
+    lengths = [len(lines(cell)) for cell in code_cells(path)]
     assert median(lengths) <= 5
     assert max(lengths) <= 12
 

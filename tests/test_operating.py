@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_metrics import scored_films
 
-from cxrlib.operating import choose_threshold, tabulate_operating_points, tabulate_prevalences
+from cxrlib.operating import (
+    at_prevalence,
+    choose_threshold,
+    tabulate_operating_points,
+    tabulate_prevalences,
+)
 
 TARGET = np.array([0, 0, 0, 1, 0, 1, 1])
 PROBABILITY = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
@@ -129,6 +134,12 @@ def test_at_the_prevalence_of_the_films_it_is_the_predictive_value_itself():
     called = films["probability"] >= 0.5
     assert row["ppv"] == pytest.approx(films.loc[called, "target"].mean())
     assert row["npv"] == pytest.approx(1 - films.loc[~called, "target"].mean())
+
+
+def test_calls_that_are_never_made_are_worth_nothing_known():
+    worth = at_prevalence(0.0, 1.0, 0.2)
+    assert np.isnan(worth["ppv"]) and worth["npv"] == pytest.approx(0.8)
+    assert (worth["false_alarms"], worth["missed"]) == (0, 20)
 
 
 def test_no_false_alarm_seen_is_not_a_promise_of_none():

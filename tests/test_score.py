@@ -17,9 +17,9 @@ from scipy.special import expit
 from cxrlib import cli, score
 from cxrlib.backbone import BATCH
 from cxrlib.images import read_image
-from cxrlib.run import Run, RunError, digest_films, load_run
+from cxrlib.run import Run, RunError, load_run
 from cxrlib.score import list_films, score_films, score_test
-from cxrlib.study import choose_films, read_study
+from cxrlib.study import choose_films, digest_films, read_study
 
 COLUMNS = ["path", "status", "probability", "decision", "reason"]
 CXR = Path(sys.executable).with_name("cxr")

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from traitlets import Dict, Enum, Int, Unicode, observe, validate
 
+from cxrlib.checks import BOX
 from cxrlib.explain import map_evidence
-from cxrlib.images import ImageError, read_image
+from cxrlib.images import ImageError, boxes_on_square, read_image
 from cxrlib.run import Run
 from cxrlib.study import Study
 from cxrlib.widgets.base import Widget, script, to_bytes
@@ -152,17 +153,13 @@ class Browser(Widget):
 
     def _boxes_of(self, film: pd.Series) -> list[dict]:
         """Return boxes as fractions of the padded square that the view shows."""
-        side = max(film["width"], film["height"])
-        left, top = (side - film["width"]) / 2, (side - film["height"]) / 2
+        boxes = self._findings.iloc[self._boxes.get(film["filename"], [])]
+        on_square = boxes_on_square(boxes[BOX].to_numpy(), film["width"], film["height"])
         return [
-            {
-                "label": box.label,
-                "x": (box.xmin + left) / side,
-                "y": (box.ymin + top) / side,
-                "width": (box.xmax - box.xmin) / side,
-                "height": (box.ymax - box.ymin) / side,
-            }
-            for box in self._findings.iloc[self._boxes.get(film["filename"], [])].itertuples()
+            {"label": label, "x": xmin, "y": ymin, "width": xmax - xmin, "height": ymax - ymin}
+            for label, (xmin, ymin, xmax, ymax) in zip(
+                boxes["label"], on_square.tolist(), strict=True
+            )
         ]
 
     def _answer(self, _, question: dict, __) -> None:

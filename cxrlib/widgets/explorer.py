@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import RocCurveDisplay
 from traitlets import Float, Unicode
 
+from cxrlib.operating import at_prevalence
 from cxrlib.plots import NEGATIVE, plot_confusion, plot_scores
 from cxrlib.widgets.base import Widget, script
 
@@ -65,18 +66,16 @@ class Explorer(Widget):
         fp = int((self._negative >= self.threshold).sum())
         fn, tn = len(self._positive) - tp, len(self._negative) - fp
         sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
-        ill, well = self.prevalence, 1 - self.prevalence
-        found, missed = ill * sensitivity, ill * (1 - sensitivity)
-        alarms, cleared = well * (1 - specificity), well * specificity
+        worth = at_prevalence(sensitivity, specificity, self.prevalence)
         return pd.Series(
             {
                 **{"tp": tp, "fp": fp, "fn": fn, "tn": tn},
                 "sensitivity": sensitivity,
                 "specificity": specificity,
-                "ppv": found / (found + alarms) if found + alarms else np.nan,
-                "npv": cleared / (cleared + missed) if cleared + missed else np.nan,
-                "false alarms per 100": 100 * alarms,
-                "missed per 100": 100 * missed,
+                "ppv": worth["ppv"],
+                "npv": worth["npv"],
+                "false alarms per 100": worth["false_alarms"],
+                "missed per 100": worth["missed"],
             }
         )
 

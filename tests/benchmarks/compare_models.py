@@ -32,9 +32,9 @@ from cxrlib import versions
 from cxrlib.backbone import BUNDLED, extract_features, keras, load_backbone
 from cxrlib.compare import compare_auc
 from cxrlib.finetune import fine_tune
-from cxrlib.run import digest_films, save_run
+from cxrlib.run import save_run
 from cxrlib.score import score_test
-from cxrlib.study import choose_films, read_study
+from cxrlib.study import choose_films, digest_films, read_study
 from cxrlib.train import fit_head
 
 EPOCHS = 20
