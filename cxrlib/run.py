@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from cxrlib import versions
 from cxrlib.backbone import Backbone, join, keras, load_backbone
@@ -45,6 +46,10 @@ class Run:
     @property
     def threshold(self) -> float:
         return self.facts["threshold"]["value"]
+
+    def predict(self, films: np.ndarray) -> np.ndarray:
+        """Return the probability of the finding, (n,) in 0..1, of films (n, size, size, 1)."""
+        return expit(self.model.predict_on_batch(films)[:, 0])
 
     @property
     def predictions(self) -> pd.DataFrame:

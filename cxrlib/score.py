@@ -8,7 +8,6 @@ from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 from tqdm.auto import tqdm
 
 from cxrlib.backbone import BATCH
@@ -153,7 +152,7 @@ def _score_batch(run: Run, batch: list[tuple]) -> list[tuple]:
     films = np.zeros((BATCH, size, size, 1), np.float32)
     if readable:
         films[: len(readable), ..., 0] = readable
-        probabilities = iter(expit(run.model.predict_on_batch(films)[: len(readable), 0]))
+        probabilities = iter(run.predict(films)[: len(readable)])
     rows = []
     for path, pixels in batch:
         if isinstance(pixels, tuple):
