@@ -1,7 +1,6 @@
 """Fixtures for all tests: generated studies, a run trained in seconds, a headless Chromium."""
 
 import os
-import shutil
 from pathlib import Path
 
 # Before Keras is imported: its notices about CPU instructions are not what a test is about.
@@ -12,12 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from lab import open_chromium
+
 MEDICAL = Path(__file__).parents[1] / "medical"
 BOX = ["xmin", "ymin", "xmax", "ymax"]
-CHROMIUM_FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 
 
 @pytest.fixture(scope="session")
@@ -73,12 +70,7 @@ def trained_run(tmp_path_factory, medical):
 @pytest.fixture(scope="session")
 def chromium():
     """A headless browser; what needs it is skipped where none is installed."""
-    from playwright.sync_api import sync_playwright
-
-    path = shutil.which("chromium")
-    if not path:
-        pytest.skip("no chromium on this machine: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+    with open_chromium() as browser:
+        if browser is None:
+            pytest.skip("no chromium on this machine: apt-get install chromium")
         yield browser
-        browser.close()

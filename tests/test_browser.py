@@ -6,21 +6,16 @@ Screenshots go to runs/screenshots/. Skipped where no Chromium is installed.
 
 import base64
 import json
-import os
-import secrets
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 import pytest
 
 from cxrlib.metrics import evaluate
+from lab import open_notebook, serve_lab
 
 ROOT = Path(__file__).parents[1]
 SHOTS = ROOT / "runs" / "screenshots"
@@ -43,37 +38,9 @@ FEW_CELLS = [CELLS[0], "browser = Browser(data)\nbrowser", CELLS[2]]
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """A function from a path to its address, token included, on a JupyterLab of its own."""
-    folder = tmp_path_factory.mktemp("lab")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for name, cells in (("widgets", CELLS), ("few", FEW_CELLS)):
-        notebook = nbformat.v4.new_notebook(
-            cells=[nbformat.v4.new_code_cell(source) for source in cells],
-            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
-        )
-        nbformat.write(notebook, folder / f"{name}.ipynb")
-    token = secrets.token_hex(16)
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
-    command += ["--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={token}"]
-    command += ["--LabApp.news_url=", f"--ServerApp.root_dir={folder}"]
-    # Settings of its own: what is answered here must not change the user's JupyterLab.
-    environment = os.environ | {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
-    with open(folder / "server.log", "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment)
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token={token}", timeout=2)
-                break
-            except OSError:
-                time.sleep(0.5)
-        else:
-            pytest.fail((folder / "server.log").read_text())
-        yield lambda path: f"http://127.0.0.1:{port}/{path}?token={token}"
-    finally:
-        server.terminate()
-        server.wait(30)
+    notebooks = {"widgets.ipynb": CELLS, "few.ipynb": FEW_CELLS}
+    with serve_lab(tmp_path_factory.mktemp("lab"), notebooks) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +50,7 @@ def page(chromium, lab):
     page = chromium.new_page(viewport={"width": 1300, "height": 1000})
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))
-    page.goto(lab("lab/tree/widgets.ipynb"))
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
-    # Cells run before the kernel is there are lost.
-    page.get_by_text("| Idle").wait_for(timeout=60_000)
-    page.get_by_role("button", name="No", exact=True).click()  # to Jupyter's news
+    open_notebook(page, lab("lab/tree/widgets.ipynb"))
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     try:

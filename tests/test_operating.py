@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_metrics import scored_films
 
 from cxrlib.operating import (
     at_prevalence,
@@ -13,6 +12,7 @@ from cxrlib.operating import (
     tabulate_operating_points,
     tabulate_prevalences,
 )
+from test_metrics import scored_films
 
 TARGET = np.array([0, 0, 0, 1, 0, 1, 1])
 PROBABILITY = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
