@@ -1,5 +1,6 @@
 """The same function on many arguments, in several processes or on several machines."""
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -82,6 +83,7 @@ def _connect(scheduler: str | None, workers: int | None):
             threads_per_worker=1,
             memory_limit=None,
             dashboard_address=None,
+            silence_logs=logging.ERROR,  # that a worker is slow to end is no news
             env={"TF_NUM_INTRAOP_THREADS": cores},
         )
         with cluster, Client(cluster, set_as_default=False) as client:

@@ -243,12 +243,12 @@ def _to_parquet(table: Path, out: Path) -> Path:
     schema = pyarrow.schema(
         [(name, "float64" if name == "probability" else "string") for name in COLUMNS]
     )
-    reader = arrow.open_csv(
-        table,
-        parse_options=arrow.ParseOptions(newlines_in_values=True),
-        convert_options=arrow.ConvertOptions(column_types=schema, null_values=[""]),
-    )
-    with reader, parquet.ParquetWriter(out, schema) as writer:
-        for batch in reader:
+    how = {
+        "parse_options": arrow.ParseOptions(newlines_in_values=True),
+        "convert_options": arrow.ConvertOptions(column_types=schema, null_values=[""]),
+    }
+    # Given a path, pyarrow reads far ahead.
+    with open(table, "rb") as file, parquet.ParquetWriter(out, schema) as writer:
+        for batch in arrow.open_csv(file, **how):
             writer.write_batch(batch)
     return out
