@@ -15,7 +15,10 @@ def main(arguments: list[str] | None = None) -> None:
     score = commands.add_parser("score", help="score films with a run")
     score.add_argument("run", metavar="RUN", help="folder of a run, as notebook 02 writes it")
     score.add_argument("paths", metavar="PATH", nargs="+", help="image files and folders")
-    score.add_argument("--out", metavar="FILE", required=True, help="CSV to write")
+    score.add_argument("--out", metavar="FILE", required=True, help="CSV or .parquet to write")
+    where = score.add_mutually_exclusive_group()
+    where.add_argument("--workers", metavar="N", type=int, help="processes on this machine")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster")
     score.set_defaults(command=_score)
 
     download = commands.add_parser("download", help="download a public study")
@@ -41,11 +44,11 @@ def main(arguments: list[str] | None = None) -> None:
 # Each command imports what it needs: TensorFlow takes seconds, and only scoring wants it.
 def _score(options) -> str:
     from cxrlib.run import load_run
-    from cxrlib.score import score_films
+    from cxrlib.score import write_scores
 
-    scores = score_films(load_run(options.run), options.paths, options.out)
-    counts = scores["status"].value_counts()
-    return f"{options.out}: " + ", ".join(f"{n} {status}" for status, n in counts.items())
+    where = {"scheduler": options.scheduler, "workers": options.workers}
+    counts = write_scores(load_run(options.run), options.paths, options.out, **where)
+    return f"{options.out}: " + ", ".join(f"{n} {status}" for status, n in counts.most_common())
 
 
 def _download(options) -> str:
