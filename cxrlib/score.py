@@ -11,8 +11,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from cxrlib.backbone import BATCH
-from cxrlib.images import SUFFIXES, ImageError, is_film, read_image, view_of
+from cxrlib.images import SUFFIXES, ImageError, is_film, read_image
 from cxrlib.metrics import evaluate
+from cxrlib.refuse import find_reason_in_file, find_reasons
 from cxrlib.run import Run, RunError, record_test
 from cxrlib.study import Study, choose_films, digest_films
 
@@ -47,22 +48,26 @@ def list_films(paths: Iterable[str | Path | BinaryIO]) -> list[Path | BinaryIO]:
 
 
 def score_films(
-    run: Run, paths: Iterable[str | Path | BinaryIO], out: str | Path | None = None
+    run: Run,
+    paths: Iterable[str | Path | BinaryIO],
+    out: str | Path | None = None,
+    check: bool = True,
 ) -> pd.DataFrame:
-    """Score films; one that cannot be read gets a row that says why, and the rest go on.
+    """Score films; one that cannot be read or is refused gets a row that says why.
 
     Parameters
     ----------
     run : Run
     paths : image files and folders; binary file objects with a `name` are read from memory
     out : CSV to write, whole or not at all, in UTF-8; what a file name has beyond it is escaped
+    check : refuse what is no frontal chest film, see `cxrlib.refuse`
 
     Returns
     -------
     DataFrame, one row a film
-        path, status ('ok', 'unreadable', or 'refused' for a DICOM film whose header says lateral),
-        probability of the finding (0..1, at the prevalence of the training films; NaN unless ok),
-        decision ('positive', 'negative' or ''), reason.
+        path, status ('ok', 'refused' or 'unreadable'), probability of the finding (0..1, at the
+        prevalence of the training films; NaN unless ok), decision ('positive', 'negative' or ''),
+        reason.
 
     Raises
     ------
@@ -74,7 +79,7 @@ def score_films(
         raise FileNotFoundError(f"{out} cannot be written: give a file in a folder that exists")
     rows = []
     with tqdm(total=len(films), desc="scores", unit="film", disable=len(films) == 1) as progress:
-        for batch in _read_batches(films, run.facts["image_size"]):
+        for batch in _read_batches(films, run.facts["image_size"], check):
             rows += _score_batch(run, batch)
             progress.update(len(batch))
     scores = pd.DataFrame(rows, columns=COLUMNS)
@@ -91,7 +96,8 @@ def score_films(
 def score_test(run: Run, study: Study) -> Run:
     """Score the test patients of the run's question once, and record the result in the run.
 
-    Called again on the same films it returns what is recorded.
+    Called again on the same films it returns what is recorded. No film is refused here: who
+    labelled it says that it is one, and leaving out odd films would flatter the classifier.
 
     Raises
     ------
@@ -117,7 +123,7 @@ def score_test(run: Run, study: Study) -> Run:
             f"{test['target'].sum()} films with the finding and {(1 - test['target']).sum()} "
             "without; a measurement needs both. Add patients."
         )
-    scores = score_films(run, test["path"])
+    scores = score_films(run, test["path"], check=False)
     unread = scores[scores["status"] != "ok"]
     if len(unread):
         raise RunError(
@@ -128,14 +134,13 @@ def score_test(run: Run, study: Study) -> Run:
     return record_test(run, test, evaluate(test, run.threshold, run.facts["seed"]))
 
 
-def _read_batches(films: list, size: int) -> Iterator[list[tuple]]:
+def _read_batches(films: list, size: int, check: bool) -> Iterator[list[tuple]]:
     """Yield batches of (path, pixels), or (path, (status, reason)) where a film gets no score."""
 
     def read(path):
         try:
-            if view_of(path) == "lateral":
-                return path, ("refused", "a lateral film, by its DICOM header")
-            return path, read_image(path, size)
+            reason = find_reason_in_file(path) if check else ""
+            return path, ("refused", reason) if reason else read_image(path, size)
         except FileNotFoundError:
             return path, ("unreadable", "the file does not exist")
         except ImageError as error:
@@ -143,7 +148,19 @@ def _read_batches(films: list, size: int) -> Iterator[list[tuple]]:
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(films), BATCH):
-            yield list(pool.map(read, films[start : start + BATCH]))
+            batch = list(pool.map(read, films[start : start + BATCH]))
+            yield _refuse(batch) if check else batch
+
+
+def _refuse(batch: list[tuple]) -> list[tuple]:
+    """Put a reason in the place of pixels that show no frontal chest film."""
+    read = {n: pixels for n, (_, pixels) in enumerate(batch) if not isinstance(pixels, tuple)}
+    if read:
+        reasons = find_reasons(np.stack(list(read.values())))["reason"]
+        for n, reason in zip(read, reasons, strict=True):
+            if reason:
+                batch[n] = batch[n][0], ("refused", reason)
+    return batch
 
 
 def _score_batch(run: Run, batch: list[tuple]) -> list[tuple]:
