@@ -34,7 +34,7 @@ REASONS = {
     "upside down, mirrored": "upside down",
     "on its left side": "on its side: turn it clockwise",
     "on its right side": "on its side: turn it counter-clockwise",
-    "part": "not a whole chest: a part of one, or something else",
+    "part": "no whole chest: a part of one, or something else",
     "lateral": "like a lateral film",
     "else": "unlike a frontal chest film",
 }
