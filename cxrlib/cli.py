@@ -17,6 +17,7 @@ def main(arguments: list[str] | None = None) -> None:
     score.add_argument("run", metavar="RUN", help="folder of a run, as notebook 02 writes it")
     score.add_argument("paths", metavar="PATH", nargs="+", help="image files and folders")
     score.add_argument("--out", metavar="FILE", required=True, help="CSV or .parquet to write")
+    score.add_argument("--no-check", action="store_true", help="refuse nothing that can be read")
     where = score.add_mutually_exclusive_group()
     where.add_argument("--workers", metavar="N", type=int, help="processes on this machine")
     where.add_argument("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster")
@@ -56,8 +57,9 @@ def _score(options) -> str:
     from cxrlib.run import load_run
     from cxrlib.score import write_scores
 
-    where = {"scheduler": options.scheduler, "workers": options.workers}
-    counts = write_scores(load_run(options.run), options.paths, options.out, **where)
+    how = {"scheduler": options.scheduler, "workers": options.workers}
+    how["check"] = not options.no_check
+    counts = write_scores(load_run(options.run), options.paths, options.out, **how)
     return f"{options.out}: " + ", ".join(f"{n} {status}" for status, n in counts.most_common())
 
 

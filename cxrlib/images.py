@@ -103,6 +103,28 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def colour_of(path: str | Path | BinaryIO) -> float:
+    """Return how coloured a picture is: the mean range of its channels, 0 (grey) to 1.
+
+    Read at an eighth of its size or more. DICOM films are grey, or are not read at all.
+
+    Raises
+    ------
+    FileNotFoundError, ImageError
+    """
+    if dicom.is_dicom(path):
+        return 0.0
+    with _open(path) as image:
+        if image.mode in ("1", "L", "LA") or image.mode.startswith(("I", "F")):
+            return 0.0
+        try:
+            image.draft("RGB", (128, 128))
+            colours = np.asarray(image.convert("RGB").reduce(max(1, min(image.size) // 128)))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ImageError(path, str(error)) from error
+    return float(np.ptp(colours / np.float32(255), axis=2).mean())
+
+
 def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarray:
     """Read a radiograph as grey values.
 

@@ -19,9 +19,10 @@ from tqdm.auto import tqdm
 from cxrlib import versions
 from cxrlib.backbone import BATCH, read_ahead
 from cxrlib.cluster import ClusterError, spread
-from cxrlib.images import ImageError, read_image, view_of, walk_films
+from cxrlib.images import ImageError, read_image, walk_films
 from cxrlib.metrics import evaluate
 from cxrlib.parts import COLUMNS, open_parts, read_scores
+from cxrlib.refuse import find_reason_in_file, find_reasons
 from cxrlib.run import Run, RunError, load_run, record_test
 from cxrlib.study import Study, choose_films, digest_films
 
@@ -47,23 +48,25 @@ def score_films(
     run: Run,
     paths: Iterable[str | Path | BinaryIO],
     out: str | Path | None = None,
+    check: bool = True,
     **how,
 ) -> pd.DataFrame:
-    """Score films; one that cannot be read gets a row that says why, and the rest go on.
+    """Score films; one that cannot be read or is refused gets a row that says why.
 
     Parameters
     ----------
     run : Run
     paths : image files and folders; without `out`, also binary file objects with a `name`
     out : CSV or Parquet file to write by `write_scores`; None only returns the table
+    check : refuse what is no frontal chest film, see `cxrlib.refuse`
     how : scheduler, workers or part of `write_scores`, together with `out`
 
     Returns
     -------
     DataFrame, one row a film
-        path, status ('ok', 'unreadable', or 'refused' for a DICOM film whose header says lateral),
-        probability of the finding (0..1, at the prevalence of the training films; NaN unless ok),
-        decision ('positive', 'negative' or ''), reason.
+        path, status ('ok', 'refused' or 'unreadable'), probability of the finding (0..1, at the
+        prevalence of the training films; NaN unless ok), decision ('positive', 'negative' or ''),
+        reason.
 
     Raises
     ------
@@ -71,13 +74,13 @@ def score_films(
         As `list_films` and `write_scores`.
     """
     if out is not None:
-        write_scores(run, paths, out, **how)
+        write_scores(run, paths, out, check, **how)
         return read_scores(out)
     if how:
         raise TypeError(f"{', '.join(how)}: give `out` too, the file that parts are written to")
     films, rows = list_films(paths), []
     with tqdm(total=len(films), desc="scores", unit="film", disable=len(films) == 1) as progress:
-        for batch in _score_batches(run, _split(films)):
+        for batch in _score_batches(run, _split(films), check):
             rows += batch
             progress.update(len(batch))
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -87,6 +90,7 @@ def write_scores(
     run: Run,
     paths: Iterable[str | Path],
     out: str | Path,
+    check: bool = True,
     scheduler: str | None = None,
     workers: int | None = None,
     part: int = PART,
@@ -103,6 +107,7 @@ def write_scores(
     paths : image files and folders
     out : file to write, whole or not at all, with the columns of `score_films`: Parquet where its
         name ends so, else CSV in UTF-8 (what a file name has beyond it is escaped)
+    check : refuse what is no frontal chest film, see `cxrlib.refuse`
     scheduler, workers : where to compute, see `cxrlib.cluster.spread`; here, if neither is given.
         Other machines need the same versions, and the run and the films under the same paths.
     part : films a part, a multiple of 16. What a killed process loses, and what a worker is sent.
@@ -123,7 +128,7 @@ def write_scores(
     """
     if part < BATCH or part % BATCH:
         raise ValueError(f"part is {part}: give a multiple of {BATCH}")
-    settings = _settings(run)
+    settings = _settings(run, check)
     with open_parts(out, map(_path, walk_films(paths)), settings, part) as parts:
         bar = {"desc": "scores", "unit": "film", "disable": parts.count == 1}
         with tqdm(total=parts.count, initial=parts.done, **bar) as progress:
@@ -136,7 +141,8 @@ def write_scores(
             else:
                 # One stream of batches, so that films are read ahead from part to part.
                 todo, ahead = tee(parts.todo())
-                batches = _score_batches(run, (b for _, films in ahead for b in _split(films)))
+                split = (batch for _, films in ahead for batch in _split(films))
+                batches = _score_batches(run, split, check)
                 for number, films in todo:
                     rows = []
                     while len(rows) < len(films):
@@ -150,7 +156,8 @@ def write_scores(
 def score_test(run: Run, study: Study) -> Run:
     """Score the test patients of the run's question once, and record the result in the run.
 
-    Called again on the same films it returns what is recorded.
+    Called again on the same films it returns what is recorded. No film is refused here: who
+    labelled it says that it is one, and leaving out odd films would flatter the classifier.
 
     Raises
     ------
@@ -176,7 +183,7 @@ def score_test(run: Run, study: Study) -> Run:
             f"{test['target'].sum()} films with the finding and {(1 - test['target']).sum()} "
             "without; a measurement needs both. Add patients."
         )
-    scores = score_films(run, test["path"])
+    scores = score_films(run, test["path"], check=False)
     unread = scores[scores["status"] != "ok"]
     if len(unread):
         raise RunError(
@@ -200,13 +207,13 @@ def _split(films: Iterable) -> Iterator[list]:
         yield batch
 
 
-def _settings(run: Run) -> dict:
+def _settings(run: Run, check: bool) -> dict:
     """Return what decides a score beside the film."""
     later = ("metrics", "made")  # what a test adds does not change the model
     facts = {name: fact for name, fact in run.facts.items() if name not in later}
     facts["files"] = {n: d for n, d in facts["files"].items() if n != "predictions.csv"}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return {"run": digest, "versions": versions()}
+    return {"run": digest, "versions": versions(), "check": check}
 
 
 _one_part = Lock()  # a worker with several threads has one model, which takes all cores
@@ -216,12 +223,13 @@ def _score_part(folder: str, settings: dict, films: list[str]) -> list[tuple]:
     """Return the rows of a part; what a worker of a cluster runs."""
     with _one_part:
         run = _load_once(folder, settings["run"])
-        if _settings(run) != settings:
+        if _settings(run, settings["check"]) != settings:
             raise RunError(
                 f"a worker has another run at {folder}, or other versions of cxrlib and its "
                 "packages: give it the same"
             )
-        return [row for batch in _score_batches(run, _split(films)) for row in batch]
+        batches = _score_batches(run, _split(films), settings["check"])
+        return [row for batch in batches for row in batch]
 
 
 def _own_row(film: str, row: tuple) -> tuple:
@@ -240,26 +248,37 @@ def _load_once(folder: str, digest: str) -> Run:
     return load_run(folder)
 
 
-def _score_batches(run: Run, batches: Iterable[list]) -> Iterator[list[tuple]]:
+def _score_batches(run: Run, batches: Iterable[list], check: bool) -> Iterator[list[tuple]]:
     """Yield the rows of each batch, reading the next one meanwhile."""
-    for batch in read_ahead(_read_films, batches, run.facts["image_size"]):
+    for batch in read_ahead(partial(_read_films, check), batches, run.facts["image_size"]):
         yield _score_batch(run, batch)
 
 
-def _read_films(films: list, size: int, pool: Executor) -> list[tuple]:
+def _read_films(check: bool, films: list, size: int, pool: Executor) -> list[tuple]:
     """Return (path, pixels), or (path, (status, reason)) where a film gets no score."""
 
     def read(path):
         try:
-            if view_of(path) == "lateral":
-                return path, ("refused", "a lateral film, by its DICOM header")
-            return path, read_image(path, size)
+            reason = find_reason_in_file(path) if check else ""
+            return path, ("refused", reason) if reason else read_image(path, size)
         except FileNotFoundError:
             return path, ("unreadable", MISSING)
         except ImageError as error:
             return path, ("unreadable", error.reason)
 
-    return list(pool.map(read, films))
+    batch = list(pool.map(read, films))
+    return _refuse(batch) if check else batch
+
+
+def _refuse(batch: list[tuple]) -> list[tuple]:
+    """Put a reason in the place of pixels that show no frontal chest film."""
+    read = {n: pixels for n, (_, pixels) in enumerate(batch) if not isinstance(pixels, tuple)}
+    if read:
+        reasons = find_reasons(np.stack(list(read.values())))["reason"]
+        for n, reason in zip(read, reasons, strict=True):
+            if reason:
+                batch[n] = batch[n][0], ("refused", reason)
+    return batch
 
 
 def _score_batch(run: Run, batch: list[tuple]) -> list[tuple]:
