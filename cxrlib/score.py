@@ -209,8 +209,8 @@ def _split(films: Iterable) -> Iterator[list]:
 
 def _settings(run: Run, check: bool) -> dict:
     """Return what decides a score beside the film."""
-    later = ("metrics", "made")  # what a test adds does not change the model
-    facts = {name: fact for name, fact in run.facts.items() if name not in later}
+    # Not when it was made, nor what testing it adds.
+    facts = {n: fact for n, fact in run.facts.items() if n not in ("made", "metrics")}
     facts["files"] = {n: d for n, d in facts["files"].items() if n != "predictions.csv"}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return {"run": digest, "versions": versions(), "check": check}
