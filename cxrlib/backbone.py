@@ -146,7 +146,7 @@ def extract_features(
     for i in set(range(len(paths))) - set(todo):
         features[i] = np.load(files[i])
     batches = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
-    films = _read_ahead([[paths[i] for i in batch] for batch in batches], backbone.image_size)
+    films = read_ahead([[paths[i] for i in batch] for batch in batches], backbone.image_size)
     with tqdm(total=len(todo), desc="features", unit="film", disable=not todo) as progress:
         for batch, pixels in zip(batches, films, strict=True):
             # A last batch is filled up: one shape, one compilation, the same rounding.
@@ -209,8 +209,8 @@ def _build(build, pixels, weights: str | None) -> keras.Model:
     return network
 
 
-def _read_ahead(batches: list[list], size: int) -> Iterator[np.ndarray]:
-    """Yield the films of each batch, reading the next one meanwhile."""
+def read_ahead(batches: list[list], size: int) -> Iterator[np.ndarray]:
+    """Yield the films of each batch of paths, as `read_batch`, reading the next one meanwhile."""
     with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as ahead:
         pending = None
         for batch in batches:

@@ -16,6 +16,7 @@ def main(arguments: list[str] | None = None) -> None:
     score.add_argument("run", metavar="RUN", help="folder of a run, as notebook 02 writes it")
     score.add_argument("paths", metavar="PATH", nargs="+", help="image files and folders")
     score.add_argument("--out", metavar="FILE", required=True, help="CSV to write")
+    score.add_argument("--fast", action="store_true", help="with the run's engine of 8 bits")
     score.set_defaults(command=_score)
 
     download = commands.add_parser("download", help="download a public study")
@@ -43,7 +44,7 @@ def _score(options) -> str:
     from cxrlib.run import load_run
     from cxrlib.score import score_films
 
-    scores = score_films(load_run(options.run), options.paths, options.out)
+    scores = score_films(load_run(options.run, options.fast), options.paths, options.out)
     counts = scores["status"].value_counts()
     return f"{options.out}: " + ", ".join(f"{n} {status}" for status, n in counts.items())
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -117,7 +118,7 @@ def score_test(run: Run, study: Study) -> Run:
             f"{test['target'].sum()} films with the finding and {(1 - test['target']).sum()} "
             "without; a measurement needs both. Add patients."
         )
-    scores = score_films(run, test["path"])
+    scores = score_films(replace(run, engine=None), test["path"])
     unread = scores[scores["status"] != "ok"]
     if len(unread):
         raise RunError(
