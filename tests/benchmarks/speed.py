@@ -34,7 +34,7 @@ from cxrlib.study import choose_films, read_study
 ROOT = Path(__file__).parents[2]
 SIDE = 1024  # pixels of the JPEG files that are read
 JPEGS = 24
-MATRIX = 2048
+MATRIX = 4096
 MEASURED = ("films", "auc", "auc_moved", "decisions_changed", "largest_move", "accepted")
 
 
@@ -133,6 +133,8 @@ def print_table(spent: pd.DataFrame, of: str) -> None:
 
 
 def main():
+    import tensorflow as tf
+
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--run", default=ROOT / "medical" / "models" / "cardiomegaly")
     parser.add_argument("--study", default=ROOT / "medical", help="that the run was trained on")
@@ -160,30 +162,23 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         films = np.stack([read_image(path, size) for path in train["path"].iloc[:BATCH]])[..., None]
         ways = list_ways(run, films, train, Path(folder))
-        ways["matrix"] = partial(np.matmul, matrix, matrix)
+        ways["numpy's matmul"] = partial(np.matmul, matrix, matrix)
+        tensor = tf.constant(matrix)
+        ways["TensorFlow's matmul"] = lambda: tf.linalg.matmul(tensor, tensor).numpy()
         spent = time_side_by_side(ways, args.rounds)
         for count in (BATCH, 1):
             print(f"\n{size} px, milliseconds for {count} films")
             print_table(
                 spent.filter(like=f", {count} films", axis=0), f"model.predict, {count} films"
             )
-        rates = {
-            "numpy's matmul": 2 * MATRIX**3 / spent.loc["matrix"] / 1e9,
-            **{
-                name: BATCH
-                * count_operations(run.model)
-                / spent.loc[f"{name}, {BATCH} films"]
-                / 1e9
-                for name in ("model.predict", "default path")
-            },
-        }
-        print("\nfloat32 GFLOP/s: by the clock; a second of one processor")
-        for name, rate in rates.items():
-            share = rate / rates["numpy's matmul"]
-            print(
-                f"{name}: {rate['seconds']:.0f}; {rate['cpu']:.0f} "
-                f"({share['seconds']:.0%}; {share['cpu']:.0%} of the machine's)"
-            )
+        matmuls = [name for name in ways if name.endswith("matmul")]
+        networks = [f"{name}, {BATCH} films" for name in ("model.predict", "default path")]
+        work = dict.fromkeys(matmuls, 2 * MATRIX**3)
+        work |= dict.fromkeys(networks, BATCH * count_operations(run.model))
+        rates = pd.DataFrame({name: work[name] / spent.loc[name] / 1e9 for name in work}).T
+        shares = (rates / rates.loc[matmuls].max()).add_prefix("share, ")
+        print(f"\nfloat32 GFLOP/s, and the share of the faster {MATRIX} x {MATRIX} product")
+        print(rates.round(0).join(shares.round(2)).to_string())
 
 
 def read_all(read, paths: list[Path], side: int) -> None:
