@@ -18,7 +18,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "make run takes FINDING=Effusion STUDY=folder RUN=folder. PYTHON=python3.12 chooses the interpreter for .venv."
 
-run: .venv/ready ## execute notebooks 01 to 05 into runs/ and print the test AUC
+run: .venv/ready ## execute notebooks 01 to 06 into runs/ and print the test AUC
 	$(BIN)/python notebooks/execute.py $(if $(FINDING),--finding "$(FINDING)") $(if $(STUDY),--study "$(STUDY)") $(if $(RUN),--run "$(RUN)")
 
 test: .venv/ready ## lint, format check, every test, notebooks included
@@ -30,7 +30,7 @@ lab: .venv/ready ## JupyterLab in notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
 notebooks: .venv/ready ## execute the committed notebooks in place on the bundled study, renew its run
-	env -u CXR_DATA -u CXR_RUN $(BIN)/python notebooks/execute.py --in-place
+	env -u CXR_DATA -u CXR_RUN -u CXR_NIH $(BIN)/python notebooks/execute.py --in-place
 	rm -rf medical/models/cardiomegaly && mkdir -p medical/models && cp -R runs/cardiomegaly medical/models/
 
 book: .venv/ready ## README and executed notebooks as a static site in build/book/, links checked

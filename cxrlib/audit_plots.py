@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
 
 from cxrlib.calibration import tabulate_reliability
 from cxrlib.explain import resize_map
@@ -149,4 +150,43 @@ def show_maps(films: pd.DataFrame, maps: dict[str, np.ndarray], captions: list[s
             ax.set_title(method, fontsize=8)
     scale = ScalarMappable(Normalize(0, 1), "inferno")
     figure.colorbar(scale, ax=axes, shrink=0.6, aspect=30, label="share of the map's maximum")
+    return figure
+
+
+def plot_refusal(judged: pd.DataFrame, kinds: dict[str, list[str]]) -> Figure:
+    """Draw each picture's score by kind, and ROC curves of strangers against films.
+
+    Parameters
+    ----------
+    judged : DataFrame with kind ('film', or what it is instead) and score, as
+        `refuse.find_reasons` gives it; refused above 0; infinite ones stand at the right
+    kinds : by name, the kinds that one curve takes together
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), width_ratios=(3, 2))
+    figure.set_layout_engine("constrained")
+    largest = judged["score"].replace(np.inf, np.nan).max()
+    score = judged["score"].clip(upper=1.15 * largest)
+    names = judged["kind"].unique()[::-1]
+    for row, name in enumerate(names):
+        shown = score[judged["kind"] == name]
+        spread = row + np.linspace(-0.25, 0.25, len(shown))
+        colour = NEGATIVE if name == "film" else POSITIVE
+        left.plot(shown, spread, ".", color=colour, alpha=0.4, ms=4)
+    left.axvline(0, color="0.6", lw=1)
+    left.set_yticks(range(len(names)), names)
+    left.set_xlabel("score: refused above 0")
+    film, least = judged["kind"] == "film", 1
+    for (colour, line), (name, members) in zip(LINES, kinds.items(), strict=False):
+        stranger = judged["kind"].isin(members)
+        chosen = film | stranger
+        false_rate, true_rate, _ = roc_curve(stranger[chosen], score[chosen])
+        right.step(false_rate, true_rate, line, where="post", color=colour, label=name)
+        point = (score[film] > 0).mean(), (score[stranger] > 0).mean()
+        right.plot(*point, "o", color=colour, clip_on=False)
+        least = min(least, true_rate[false_rate == 0].max(), point[1])
+    right.set(xlabel="share of films refused", ylabel="share of strangers refused")
+    right.set(xlim=(-0.002, 0.1), ylim=(min(0.9, least - 0.02), 1.005))
+    right.legend(fontsize=8, frameon=False, loc="lower right")
+    for ax in (left, right):
+        plain(ax)
     return figure

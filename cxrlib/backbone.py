@@ -4,7 +4,7 @@ import hashlib
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +146,8 @@ def extract_features(
     for i in set(range(len(paths))) - set(todo):
         features[i] = np.load(files[i])
     batches = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
-    films = read_ahead([[paths[i] for i in batch] for batch in batches], backbone.image_size)
+    named = [[paths[i] for i in batch] for batch in batches]
+    films = read_ahead(read_batch, named, backbone.image_size)
     with tqdm(total=len(todo), desc="features", unit="film", disable=not todo) as progress:
         for batch, pixels in zip(batches, films, strict=True):
             # A last batch is filled up: one shape, one compilation, the same rounding.
@@ -156,6 +157,19 @@ def extract_features(
                 _save_whole(files[i], features[i])
             progress.update(len(batch))
     return features
+
+
+def read_ahead(read: Callable, batches: Iterable[list], size: int) -> Iterator:
+    """Yield `read(batch, size, pool)` of each batch of films, reading the next one meanwhile."""
+    with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as ahead:
+        pending = None
+        for batch in batches:
+            following = ahead.submit(read, batch, size, readers)
+            if pending:
+                yield pending.result()
+            pending = following
+        if pending:
+            yield pending.result()
 
 
 def join(backbone: Backbone, head: keras.Model) -> keras.Model:
@@ -207,19 +221,6 @@ def _build(build, pixels, weights: str | None) -> keras.Model:
     except (ValueError, OSError) as error:
         raise BackboneError(f"{path} does not hold weights of {build.__name__}: {error}") from error
     return network
-
-
-def read_ahead(batches: list[list], size: int) -> Iterator[np.ndarray]:
-    """Yield the films of each batch of paths, as `read_batch`, reading the next one meanwhile."""
-    with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as ahead:
-        pending = None
-        for batch in batches:
-            following = ahead.submit(read_batch, batch, size, readers)
-            if pending:
-                yield pending.result()
-            pending = following
-        if pending:
-            yield pending.result()
 
 
 def _digest(model: keras.Model, to_range: keras.layers.Rescaling) -> str:

@@ -1,7 +1,8 @@
-"""The command `cxr`: score films, download the NIH sample, simulate a study."""
+"""The command `cxr`: score and export, examine the installation, get a study."""
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 
@@ -15,9 +16,22 @@ def main(arguments: list[str] | None = None) -> None:
     score = commands.add_parser("score", help="score films with a run")
     score.add_argument("run", metavar="RUN", help="folder of a run, as notebook 02 writes it")
     score.add_argument("paths", metavar="PATH", nargs="+", help="image files and folders")
-    score.add_argument("--out", metavar="FILE", required=True, help="CSV to write")
+    score.add_argument("--out", metavar="FILE", required=True, help="CSV or .parquet to write")
+    score.add_argument("--no-check", action="store_true", help="refuse nothing that can be read")
     score.add_argument("--fast", action="store_true", help="with the run's engine of 8 bits")
+    where = score.add_mutually_exclusive_group()
+    where.add_argument("--workers", metavar="N", type=int, help="processes on this machine")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster")
     score.set_defaults(command=_score)
+
+    export = commands.add_parser("export", help="write a run's classifier for other software")
+    export.add_argument("run", metavar="RUN", help="folder of a run")
+    export.add_argument("--format", choices=["keras", "onnx", "litert", "openvino"], required=True)
+    export.add_argument("--out", metavar="DIR", required=True, help="new folder to write")
+    export.set_defaults(command=_export)
+
+    doctor = commands.add_parser("doctor", help="examine the installation, step by step")
+    doctor.set_defaults(command=_doctor)
 
     download = commands.add_parser("download", help="download a public study")
     download.add_argument("study", choices=["nih-sample"])
@@ -42,11 +56,40 @@ def main(arguments: list[str] | None = None) -> None:
 # Each command imports what it needs: TensorFlow takes seconds, and only scoring wants it.
 def _score(options) -> str:
     from cxrlib.run import load_run
-    from cxrlib.score import score_films
+    from cxrlib.score import write_scores
 
-    scores = score_films(load_run(options.run, options.fast), options.paths, options.out)
-    counts = scores["status"].value_counts()
-    return f"{options.out}: " + ", ".join(f"{n} {status}" for status, n in counts.items())
+    how = {"scheduler": options.scheduler, "workers": options.workers}
+    how["check"] = not options.no_check
+    run = load_run(options.run, options.fast)
+    counts = write_scores(run, options.paths, options.out, **how)
+    return f"{options.out}: " + ", ".join(f"{n} {status}" for status, n in counts.most_common())
+
+
+def _export(options) -> str:
+    from cxrlib.export import export_run
+    from cxrlib.run import load_run
+
+    card = export_run(load_run(options.run), options.format, options.out)
+    check = card["check"]
+    return (
+        f"{options.out}: {', '.join(card['files'])} and card.json; on {check['films']} films "
+        f"{check['runtime']} differs from the run by at most {check['largest_difference']:.1g}"
+    )
+
+
+def _doctor(options) -> str:
+    start = time.monotonic()
+    from cxrlib.doctor import describe_machine, examine
+
+    for name, value in describe_machine().items():
+        print(f"{name:14}{value}")
+    steps = examine()
+    for row in steps.itertuples():
+        print(f"{row.step:14}{'ok     ' if row.same else 'DIFFERS'}  {row.found}")
+    seconds = f"{time.monotonic() - start:.0f} seconds"
+    if not row.same:
+        raise ValueError(f"step '{row.step}' differs ({seconds}). {row.advice}")
+    return f"all {len(steps)} steps are as stored ({seconds})"
 
 
 def _download(options) -> str:

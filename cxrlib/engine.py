@@ -15,7 +15,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from cxrlib.backbone import BATCH, keras, read_ahead
-from cxrlib.images import read_image
+from cxrlib.images import read_batch, read_image
 
 FILES = ("engine.xml", "engine.bin")  # OpenVINO's: the graph, and its weights
 CALIBRATION = 48  # films that give each activation its range
@@ -88,7 +88,9 @@ def add_engine(folder: str | Path, model: keras.Model, films: pd.DataFrame, cut:
     ways = freeze(model), load_engine(folder)
     paths = films["path"].tolist()
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-    logits = [[way(pixels)[:, 0] for way in ways] for pixels in read_ahead(batches, size)]
+    logits = [
+        [way(pixels)[:, 0] for way in ways] for pixels in read_ahead(read_batch, batches, size)
+    ]
     full, fast = expit(np.concatenate(logits, axis=1))
     measured = compare(films["target"].to_numpy(), full, fast, cut)
     if not measured["accepted"]:

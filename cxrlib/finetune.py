@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def fine_tune(
     epochs: int = 8,
     augment: bool = True,
     seed: int = 0,
+    devices: Sequence[str] | None = None,
 ) -> Fitted:
     """Train backbone and head together on four folds of the training patients.
 
@@ -38,6 +40,9 @@ def fine_tune(
     the backbone (Kumar et al., ICLR 2022). The one left out decides when to stop and calibrates.
     Batch normalisation stays frozen. After each epoch everything is saved: a call that was
     interrupted goes on where it stopped, and one with other settings starts anew.
+
+    Several devices share each batch of 16 (`tf.distribute.MirroredStrategy`): the steps are those
+    of one device up to rounding, so an interrupted call may go on with more devices or fewer.
 
     Parameters
     ----------
@@ -49,6 +54,8 @@ def fine_tune(
     augment : turn by up to 5 degrees, shift by 4 %, zoom by 8 %, change contrast by 15 %; never a
         mirror image, since the heart lies on one side
     seed : of order and augmentation
+    devices : names such as 'GPU:0' and 'GPU:1' to train on, the same in all calls of a process;
+        None takes all GPUs where there are two or more, else what TensorFlow takes (GPU or CPU)
 
     Returns
     -------
@@ -59,7 +66,8 @@ def fine_tune(
     Raises
     ------
     TrainError
-        A layer that the backbone does not have, a test patient's film, or fewer than one epoch.
+        A layer that the backbone does not have, a test patient's film, fewer than one epoch, or a
+        device that TensorFlow does not see.
     """
     refuse_test_films(films)
     names = [layer.name for layer in backbone.model.layers]
@@ -71,6 +79,7 @@ def fine_tune(
         )
     if epochs < 1:
         raise TrainError(f"fine-tuning for {epochs} epochs: give at least 1")
+    strategy = _strategy(devices)
     facts = fitted.facts | {
         "from_layer": from_layer,
         "finetuning_rate": learning_rate,
@@ -94,15 +103,16 @@ def fine_tune(
         start = model.evaluate(validation, verbose=0, return_dict=True)
         history = _keep(folder, model, None, {"epoch": 0} | _named(start, "val_"))
     # Read back even at the start: what `join` gave shares its layers with the caller's backbone.
-    model = _load(folder, int(history["epoch"].max()))
+    with strategy.scope():
+        model = _load(folder, int(history["epoch"].max()))
     progress = tqdm(range(len(history), epochs + 1), desc="fine-tuning", unit="epoch")
     for epoch in progress:
         if epoch - _best(history) > PATIENCE:
             break
         training = _Films(films[~held_out], backbone.image_size, augment, seed * 1000 + epoch)
         # Keras would shuffle batches by Python's global, unseeded generator.
-        log = model.fit(training, shuffle=False, verbose=0).history
-        end = model.evaluate(validation, verbose=0, return_dict=True)
+        log = model.fit(_share(training, strategy), shuffle=False, verbose=0).history
+        end = model.evaluate(_share(validation, strategy), verbose=0, return_dict=True)
         row = {"epoch": epoch} | _named({k: v[0] for k, v in log.items()}, "")
         history = _keep(folder, model, history, row | _named(end, "val_"))
         progress.set_postfix(row)
@@ -121,6 +131,7 @@ class _Films(keras.utils.PyDataset):
 
     def __init__(self, films: pd.DataFrame, size: int, augment: bool = False, seed=None):
         super().__init__()
+        self.given = films, size, augment, seed
         shuffled = seed is not None
         self.films = films.sample(frac=1, random_state=seed) if shuffled else films
         self.weights = compute_sample_weight("balanced", self.films["target"])
@@ -145,6 +156,54 @@ class _Films(keras.utils.PyDataset):
         pixels = np.stack([read_image(path, self.size) for path in batch["path"]])[..., None]
         pixels = self.augment(pixels, training=True) if self.augment.layers else pixels
         return pixels, batch["target"].to_numpy()[:, None], self.weights[rows]
+
+
+def _strategy(devices: Sequence[str] | None):
+    """Return how `devices` share the training: TensorFlow's default where they are not named."""
+    import tensorflow as tf
+
+    seen = [x.name.removeprefix("/device:") for x in tf.config.list_logical_devices()]
+    gpus = [name for name in seen if name.startswith("GPU")]
+    if devices is None and len(gpus) < 2:
+        return tf.distribute.get_strategy()
+    for name in devices or gpus:
+        if name not in seen:
+            raise TrainError(f"device '{name}': TensorFlow sees {', '.join(seen)}")
+    return tf.distribute.MirroredStrategy(devices or gpus)
+
+
+def _share(films: _Films, strategy):
+    """Return `films` as they are for one device, for several in batches that split evenly.
+
+    Keras takes the mean of each device's share and then of the devices, which is the mean of the
+    batch only where all shares are equal. Blank films of weight 0 make them so; larger weights of
+    the rest make up for them, over the batch in training (an optimiser's step is one batch), over
+    all films in validation. So the loss that `fit` logs counts a filled last batch a little more.
+    """
+    import tensorflow as tf
+
+    if not isinstance(strategy, tf.distribute.MirroredStrategy):
+        return films
+    replicas, training = strategy.num_replicas_in_sync, films.given[-1] is not None
+    blanks = [-len(films.films[i * BATCH : (i + 1) * BATCH]) % replicas for i in range(len(films))]
+
+    def batches():
+        # Keras begins more than one pass: each has seeds of its own, which are two batches on when
+        # it starts, as Keras has them on one device.
+        again = _Films(*films.given)
+        for index in range(min(2, len(again))):
+            again[index]
+        for index, missing in enumerate(blanks):
+            pixels, target, weights = again[index]
+            more = missing / len(weights) if training else sum(blanks) / len(films.films)
+            batch = pixels, target, weights * (1 + more)
+            yield tuple(np.pad(x, [(0, missing)] + [(0, 0)] * (np.ndim(x) - 1)) for x in batch)
+
+    shapes = (None, films.size, films.size, 1), (None, 1), (None,)
+    kinds = tf.float32, tf.int64, tf.float64
+    signature = tuple(map(tf.TensorSpec, shapes, kinds))
+    shared = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return shared.apply(tf.data.experimental.assert_cardinality(len(films))).prefetch(1)
 
 
 def _trainable(model: keras.Model, from_layer: str, learning_rate: float) -> keras.Model:

@@ -1,7 +1,8 @@
 """JPEG, PNG, TIFF, BMP and DICOM files, 8 to 16 bit, to one float array in 0..1."""
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -64,6 +65,30 @@ def is_film(path: str | Path) -> bool:
     return path.name.upper() != "DICOMDIR" and dicom.is_dicom(path)
 
 
+def walk_films(paths: Iterable[str | Path | BinaryIO]) -> Iterator[Path | BinaryIO]:
+    """Yield the files named, and the image files in the folders named and below them, sorted.
+
+    A binary file object stands for itself, a file that is missing for its name.
+
+    Raises
+    ------
+    FileNotFoundError
+        A folder without an image file, or no path at all.
+    """
+    path = None
+    for path in (p if hasattr(p, "read") else Path(p) for p in paths):
+        if not (isinstance(path, Path) and path.is_dir()):
+            yield path
+            continue
+        film = None
+        for film in _films_below(path):
+            yield film
+        if film is None:
+            raise FileNotFoundError(f"{path} holds no image file ({', '.join(sorted(SUFFIXES))})")
+    if path is None:
+        raise FileNotFoundError("no film to score: give image files or folders")
+
+
 def film_digest(path: str | Path) -> str:
     """Return the SHA-256 of a film: of the file; of a DICOM file, of its grey values alone.
 
@@ -80,6 +105,28 @@ def file_digest(path: str | Path) -> str:
     """Return the SHA-256 of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def colour_of(path: str | Path | BinaryIO) -> float:
+    """Return how coloured a picture is: the mean range of its channels, 0 (grey) to 1.
+
+    Read at an eighth of its size or more. DICOM films are grey, or are not read at all.
+
+    Raises
+    ------
+    FileNotFoundError, ImageError
+    """
+    if dicom.is_dicom(path):
+        return 0.0
+    with _open(path) as image:
+        if image.mode in ("1", "L", "LA") or image.mode.startswith(("I", "F")):
+            return 0.0
+        try:
+            image.draft("RGB", (128, 128))
+            colours = np.asarray(image.convert("RGB").reduce(max(1, min(image.size) // 128)))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ImageError(path, str(error)) from error
+    return float(np.ptp(colours / np.float32(255), axis=2).mean())
 
 
 def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarray:
@@ -139,6 +186,16 @@ def boxes_on_square(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
 def read_batch(paths: Iterable[str | Path], size: int, pool: ThreadPoolExecutor) -> np.ndarray:
     """Read images in parallel into one float32 array, (n, size, size, 1), in 0..1."""
     return np.stack(list(pool.map(lambda path: read_image(path, size), paths)))[..., None]
+
+
+def _films_below(folder: Path) -> Iterator[Path]:
+    for name in sorted(os.listdir(folder)):
+        path = folder / name
+        if path.is_dir():
+            if not path.is_symlink():  # it may lead in a circle
+                yield from _films_below(path)
+        elif path.is_file() and is_film(path):
+            yield path
 
 
 def _of_dicom(read, path: str | Path):

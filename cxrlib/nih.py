@@ -7,6 +7,7 @@ import pandas as pd
 from cxrlib.checks import StudyError
 
 ENTRIES = "Data_Entry_2017*.csv"  # the later edition, v2020, sorts after the first
+LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
 ENTRY_COLUMNS = {
     "Image Index": "filename",
     "Patient ID": "patient",
@@ -44,6 +45,56 @@ def read_entries(path: str | Path) -> pd.DataFrame:
     entries["patient"] = entries["patient"].str.zfill(8)
     entries["age"] = read_age(entries["age"])
     return entries
+
+
+def read_official_split(folder: str | Path, entries: pd.DataFrame) -> pd.Series:
+    """Read who is tested at NIH, from `train_val_list.txt` and `test_list.txt`.
+
+    It is NIH's split, not the one of `cxrlib.study.split_of`: the two do not agree, and a result
+    on one cannot be set beside a result on the other.
+
+    Parameters
+    ----------
+    folder : holds both lists, one file name a line
+    entries : of the same edition, as `read_entries` gives them
+
+    Returns
+    -------
+    Series of 'train' and 'test', '' for an image in neither list, with the index of `entries`
+
+    Raises
+    ------
+    StudyError
+        A list is missing or empty, a name is in both or has no entry, or a patient has images in
+        both.
+    """
+    side_of = {}
+    for side, name in LISTS.items():
+        path = Path(folder, name)
+        try:
+            names = path.read_text(encoding="utf-8-sig").split()
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{path} cannot be read: {error}. NIH's Box folder has it.") from error
+        if not names:
+            raise StudyError(f"{path} is empty. NIH's Box folder has it.")
+        if both := [name for name in names if side_of.get(name, side) != side]:
+            raise StudyError(
+                f"{both[0]} stands in both lists of {folder}, one of {len(both)}. Fetch them again."
+            )
+        side_of |= dict.fromkeys(names, side)
+    if unknown := side_of.keys() - set(entries["filename"]):
+        raise StudyError(
+            f"{min(unknown)}, one of {len(unknown)}, stands in a list of {folder}, but has no "
+            "entry. Give lists and table of the same edition."
+        )
+    sides = entries["filename"].map(side_of).fillna("")
+    counts = sides[sides != ""].groupby(entries["patient"]).nunique()
+    if (counts > 1).any():
+        raise StudyError(
+            f"{folder}: patient {counts.idxmax()}, one of {(counts > 1).sum()}, has images in both "
+            "lists. A test on them flatters: move all images of a patient to one side."
+        )
+    return sides
 
 
 def add_entries(rows: pd.DataFrame, folder: Path, path: str | Path) -> None:

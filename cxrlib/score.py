@@ -1,23 +1,34 @@
-"""Apply a run to films: a file, a folder, or the test patients of a study."""
+"""Apply a run to films: a file, a folder, a million of them, or the test patients of a study."""
 
+import hashlib
+import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import replace
+from functools import lru_cache, partial
+from itertools import islice, tee
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from cxrlib.backbone import BATCH
-from cxrlib.images import SUFFIXES, ImageError, is_film, read_image, view_of
+from cxrlib import versions
+from cxrlib.backbone import BATCH, read_ahead
+from cxrlib.cluster import ClusterError, spread
+from cxrlib.images import ImageError, read_image, walk_films
 from cxrlib.metrics import evaluate
-from cxrlib.run import Run, RunError, record_test
+from cxrlib.parts import COLUMNS, open_parts, read_scores
+from cxrlib.refuse import find_reason_in_file, find_reasons
+from cxrlib.run import Run, RunError, load_run, record_test
 from cxrlib.study import Study, choose_films, digest_films
 
-COLUMNS = ["path", "status", "probability", "decision", "reason"]
+PART = 64  # films; whole batches, so that they are composed the same way wherever a process ends
+MISSING = "the file does not exist"
 
 
 def list_films(paths: Iterable[str | Path | BinaryIO]) -> list[Path | BinaryIO]:
@@ -31,68 +42,123 @@ def list_films(paths: Iterable[str | Path | BinaryIO]) -> list[Path | BinaryIO]:
         A folder without an image file, or no path at all. A file that is missing is no error here:
         it gets its row among the scores.
     """
-    films = []
-    for path in (p if hasattr(p, "read") else Path(p) for p in paths):
-        if isinstance(path, Path) and path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.is_file() and is_film(p))
-            if not found:
-                raise FileNotFoundError(
-                    f"{path} holds no image file ({', '.join(sorted(SUFFIXES))})"
-                )
-            films += found
-        else:
-            films.append(path)
-    if not films:
-        raise FileNotFoundError("no film to score: give image files or folders")
-    return films
+    return list(walk_films(paths))
 
 
 def score_films(
-    run: Run, paths: Iterable[str | Path | BinaryIO], out: str | Path | None = None
+    run: Run,
+    paths: Iterable[str | Path | BinaryIO],
+    out: str | Path | None = None,
+    check: bool = True,
+    **how,
 ) -> pd.DataFrame:
-    """Score films; one that cannot be read gets a row that says why, and the rest go on.
+    """Score films; one that cannot be read or is refused gets a row that says why.
 
     Parameters
     ----------
     run : Run
-    paths : image files and folders; binary file objects with a `name` are read from memory
-    out : CSV to write, whole or not at all, in UTF-8; what a file name has beyond it is escaped
+    paths : image files and folders; without `out`, also binary file objects with a `name`
+    out : CSV or Parquet file to write by `write_scores`; None only returns the table
+    check : refuse what is no frontal chest film, see `cxrlib.refuse`
+    how : scheduler, workers or part of `write_scores`, together with `out`
 
     Returns
     -------
     DataFrame, one row a film
-        path, status ('ok', 'unreadable', or 'refused' for a DICOM film whose header says lateral),
-        probability of the finding (0..1, at the prevalence of the training films; NaN unless ok),
-        decision ('positive', 'negative' or ''), reason.
+        path, status ('ok', 'refused' or 'unreadable'), probability of the finding (0..1, at the
+        prevalence of the training films; NaN unless ok), decision ('positive', 'negative' or ''),
+        reason.
+
+    Raises
+    ------
+    FileNotFoundError, RunError, OutputError, ClusterError
+        As `list_films` and `write_scores`.
+    """
+    if out is not None:
+        write_scores(run, paths, out, check, **how)
+        return read_scores(out)
+    if how:
+        raise TypeError(f"{', '.join(how)}: give `out` too, the file that parts are written to")
+    films, rows = list_films(paths), []
+    with tqdm(total=len(films), desc="scores", unit="film", disable=len(films) == 1) as progress:
+        for batch in _score_batches(run, _split(films), check):
+            rows += batch
+            progress.update(len(batch))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def write_scores(
+    run: Run,
+    paths: Iterable[str | Path],
+    out: str | Path,
+    check: bool = True,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    part: int = PART,
+) -> Counter:
+    """Score any number of films into a file, in memory that does not grow with them.
+
+    What is done stands in `OUT.parts`, in whole parts. A call that ended early, by `kill -9` or by
+    a full disk, goes on there when it is given again, and the file is the same to the last byte.
+    So it is with several workers.
+
+    Parameters
+    ----------
+    run : Run
+    paths : image files and folders
+    out : file to write, whole or not at all, with the columns of `score_films`: Parquet where its
+        name ends so, else CSV in UTF-8 (what a file name has beyond it is escaped)
+    check : refuse what is no frontal chest film, see `cxrlib.refuse`
+    scheduler, workers : where to compute, see `cxrlib.cluster.spread`; here, if neither is given.
+        Other machines need the same versions, and the run and the films under the same paths.
+    part : films a part, a multiple of 16. What a killed process loses, and what a worker is sent.
+
+    Returns
+    -------
+    Counter, films by status
 
     Raises
     ------
     FileNotFoundError
         As `list_films`; or `out` is not a file in a folder that exists, found before scoring.
+    OutputError
+        `out` cannot be written, is being written by another process, or has parts of another run,
+        other films or other versions beside it.
+    ClusterError, RunError
+        The cluster cannot be had or fails; a worker sees other films, run or versions than here.
     """
-    films = list_films(paths)
-    if out and (Path(out).is_dir() or not Path(out).absolute().parent.is_dir()):
-        raise FileNotFoundError(f"{out} cannot be written: give a file in a folder that exists")
-    rows = []
-    with tqdm(total=len(films), desc="scores", unit="film", disable=len(films) == 1) as progress:
-        for batch in _read_batches(films, run.facts["image_size"]):
-            rows += _score_batch(run, batch)
-            progress.update(len(batch))
-    scores = pd.DataFrame(rows, columns=COLUMNS)
-    if out:
-        part = Path(f"{out}.{os.getpid()}.part")
-        try:
-            scores.to_csv(part, index=False, errors="backslashreplace")
-            os.replace(part, out)
-        finally:
-            part.unlink(missing_ok=True)
-    return scores
+    if part < BATCH or part % BATCH:
+        raise ValueError(f"part is {part}: give a multiple of {BATCH}")
+    settings = _settings(run, check)
+    with open_parts(out, map(_path, walk_films(paths)), settings, part) as parts:
+        bar = {"desc": "scores", "unit": "film", "disable": parts.count == 1}
+        with tqdm(total=parts.count, initial=parts.done, **bar) as progress:
+            if scheduler or workers is not None:
+                there = partial(_score_part, str(run.folder.absolute()), settings)
+                tasks = ((task, list(map(os.path.abspath, task[1]))) for task in parts.todo())
+                for (number, films), rows in spread(there, tasks, scheduler, workers):
+                    parts.write(number, [_own_row(*pair) for pair in zip(films, rows, strict=True)])
+                    progress.update(len(films))
+            else:
+                # One stream of batches, so that films are read ahead from part to part.
+                todo, ahead = tee(parts.todo())
+                split = (batch for _, films in ahead for batch in _split(films))
+                batches = _score_batches(run, split, check)
+                for number, films in todo:
+                    rows = []
+                    while len(rows) < len(films):
+                        batch = next(batches)
+                        rows += batch
+                        progress.update(len(batch))
+                    parts.write(number, rows)
+        return parts.finish()
 
 
 def score_test(run: Run, study: Study) -> Run:
     """Score the test patients of the run's question once, and record the result in the run.
 
-    Called again on the same films it returns what is recorded.
+    Called again on the same films it returns what is recorded. No film is refused here: who
+    labelled it says that it is one, and leaving out odd films would flatter the classifier.
 
     Raises
     ------
@@ -118,7 +184,7 @@ def score_test(run: Run, study: Study) -> Run:
             f"{test['target'].sum()} films with the finding and {(1 - test['target']).sum()} "
             "without; a measurement needs both. Add patients."
         )
-    scores = score_films(replace(run, engine=None), test["path"])
+    scores = score_films(replace(run, engine=None), test["path"], check=False)
     unread = scores[scores["status"] != "ok"]
     if len(unread):
         raise RunError(
@@ -129,31 +195,98 @@ def score_test(run: Run, study: Study) -> Run:
     return record_test(run, test, evaluate(test, run.threshold, run.facts["seed"]))
 
 
-def _read_batches(films: list, size: int) -> Iterator[list[tuple]]:
-    """Yield batches of (path, pixels), or (path, (status, reason)) where a film gets no score."""
+def _path(film: Path | BinaryIO) -> str:
+    if not isinstance(film, Path):
+        raise TypeError(f"{film.name} is in memory: score it without `out`")
+    return str(film)
+
+
+def _split(films: Iterable) -> Iterator[list]:
+    """Yield batches; the last may be shorter."""
+    films = iter(films)
+    while batch := list(islice(films, BATCH)):
+        yield batch
+
+
+def _settings(run: Run, check: bool) -> dict:
+    """Return what decides a score beside the film."""
+    later = ("metrics", "made")  # what a test adds does not change the model
+    facts = {name: fact for name, fact in run.facts.items() if name not in later}
+    facts["files"] = {n: d for n, d in facts["files"].items() if n != "predictions.csv"}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    fast = run.engine is not None
+    return {"run": digest, "versions": versions(), "check": check, "fast": fast}
+
+
+_one_part = Lock()  # a worker with several threads has one model, which takes all cores
+
+
+def _score_part(folder: str, settings: dict, films: list[str]) -> list[tuple]:
+    """Return the rows of a part; what a worker of a cluster runs."""
+    with _one_part:
+        run = _load_once(folder, settings["run"], settings["fast"])
+        if _settings(run, settings["check"]) != settings:
+            raise RunError(
+                f"a worker has another run at {folder}, or other versions of cxrlib and its "
+                "packages: give it the same"
+            )
+        batches = _score_batches(run, _split(films), settings["check"])
+        return [row for batch in batches for row in batch]
+
+
+def _own_row(film: str, row: tuple) -> tuple:
+    """Return the row of a film, as a worker gave it, under the film's name here."""
+    if row[-1] == MISSING and os.path.exists(film):
+        raise ClusterError(
+            f"a worker does not find {film}, which is there: its machine must see films and run "
+            "under the same paths as this one"
+        )
+    return _name(film), *row[1:]
+
+
+@lru_cache(1)
+def _load_once(folder: str, digest: str, fast: bool) -> Run:
+    """Return a run; `digest` has it loaded anew where a new one took its place."""
+    return load_run(folder, fast)
+
+
+def _score_batches(run: Run, batches: Iterable[list], check: bool) -> Iterator[list[tuple]]:
+    """Yield the rows of each batch, reading the next one meanwhile."""
+    for batch in read_ahead(partial(_read_films, check), batches, run.facts["image_size"]):
+        yield _score_batch(run, batch)
+
+
+def _read_films(check: bool, films: list, size: int, pool: Executor) -> list[tuple]:
+    """Return (path, pixels), or (path, (status, reason)) where a film gets no score."""
 
     def read(path):
         try:
-            if view_of(path) == "lateral":
-                return path, ("refused", "a lateral film, by its DICOM header")
-            return path, read_image(path, size)
+            reason = find_reason_in_file(path) if check else ""
+            return path, ("refused", reason) if reason else read_image(path, size)
         except FileNotFoundError:
-            return path, ("unreadable", "the file does not exist")
+            return path, ("unreadable", MISSING)
         except ImageError as error:
             return path, ("unreadable", error.reason)
 
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(films), BATCH):
-            yield list(pool.map(read, films[start : start + BATCH]))
+    batch = list(pool.map(read, films))
+    return _refuse(batch) if check else batch
+
+
+def _refuse(batch: list[tuple]) -> list[tuple]:
+    """Put a reason in the place of pixels that show no frontal chest film."""
+    read = {n: pixels for n, (_, pixels) in enumerate(batch) if not isinstance(pixels, tuple)}
+    if read:
+        reasons = find_reasons(np.stack(list(read.values())))["reason"]
+        for n, reason in zip(read, reasons, strict=True):
+            if reason:
+                batch[n] = batch[n][0], ("refused", reason)
+    return batch
 
 
 def _score_batch(run: Run, batch: list[tuple]) -> list[tuple]:
     readable = [pixels for _, pixels in batch if not isinstance(pixels, tuple)]
-    size = run.facts["image_size"]
-    films = np.zeros((BATCH, size, size, 1), np.float32)
     if readable:
-        films[: len(readable), ..., 0] = readable
-        probabilities = iter(run.predict(films)[: len(readable)])
+        probabilities = iter(run.predict(np.stack(readable)[..., None]))
     rows = []
     for path, pixels in batch:
         if isinstance(pixels, tuple):
@@ -166,5 +299,7 @@ def _score_batch(run: Run, batch: list[tuple]) -> list[tuple]:
     return rows
 
 
-def _name(film: Path | BinaryIO) -> str:
-    return str(film) if isinstance(film, Path) else film.name
+def _name(film: str | Path | BinaryIO) -> str:
+    """Return the name of a film; what is not UTF-8 in it is escaped."""
+    name = film.name if hasattr(film, "read") else str(film)
+    return name.encode("utf-8", "backslashreplace").decode()

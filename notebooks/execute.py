@@ -1,4 +1,4 @@
-"""Execute notebooks 01 to 05 in order, as `make run` does.
+"""Execute notebooks 01 to 06 in order, as `make run` does.
 
 They go to runs/notebooks/ as ipynb and HTML. The first that fails ends it, and what it had executed
 stays there. With --in-place the committed notebooks are replaced too, once all have succeeded.
@@ -25,11 +25,12 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 def main():
     args = parse_arguments()
-    for name in ("CXR_DATA", "CXR_RUN"):  # kernels start in notebooks/, not where this was called
+    # Kernels start in notebooks/, not where this was called.
+    for name in ("CXR_DATA", "CXR_RUN", "CXR_NIH"):
         if os.environ.get(name):
             os.environ[name] = os.path.abspath(os.environ[name])
 
-    sources = sorted(NOTEBOOKS.glob("0[1-5]_*.ipynb"))
+    sources = sorted(NOTEBOOKS.glob("0[1-6]_*.ipynb"))
     known = {source: set(papermill.inspect_notebook(source)) for source in sources}
     parameters = chosen_parameters(args)
     if unknown := parameters.keys() - set().union(*known.values()):

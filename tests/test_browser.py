@@ -5,6 +5,7 @@ Screenshots go to runs/screenshots/. Skipped where no Chromium is installed.
 """
 
 import base64
+import io
 import json
 import time
 import urllib.request
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cxrlib.metrics import evaluate
 from lab import open_notebook, serve_lab
@@ -249,6 +251,11 @@ def test_a_film_is_read_and_a_file_that_is_none_gets_a_sentence(page, kernel, me
     none = {"name": "notes.png", "mimeType": "image/png", "buffer": b"x" * 5_000_000}
     widget.get_by_label("Choose a film").set_input_files(none)
     wait_for(lambda: "notes.png gets no score" in widget.locator(".caption").inner_text())
+    upside_down = io.BytesIO()
+    Image.open(film).rotate(180).save(upside_down, "PNG")
+    turned = {"name": "turned.png", "mimeType": "image/png", "buffer": upside_down.getvalue()}
+    widget.get_by_label("Choose a film").set_input_files(turned)
+    wait_for(lambda: "no score: upside down." in widget.locator(".caption").inner_text())
     assert "Traceback" not in page.locator(".jp-Notebook").inner_text()
 
 

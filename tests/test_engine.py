@@ -51,13 +51,12 @@ def saved(parts, tmp_path_factory, seen):
         seen.append(path)
         return read_image(path, size)
 
-    def read_ahead(batches, size):
-        for batch in batches:
-            yield np.stack([read(path, size) for path in batch])[..., None]
+    def read_all(paths, size, pool):
+        return np.stack([read(path, size) for path in paths])[..., None]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "read_image", read)
-        patch.setattr(module, "read_ahead", read_ahead)
+        patch.setattr(module, "read_batch", read_all)
         return save_run(tmp_path_factory.mktemp("runs") / "fast", *parts, engine=True)
 
 

@@ -38,6 +38,24 @@ from test_finetune import SETTINGS, fine_tune, prepare
 fine_tune(*prepare(sys.argv[2]), sys.argv[3], **SETTINGS)
 """
 
+# Says on how many devices `fit` runs; one epoch.
+TWO_DEVICES = """
+import sys
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+sys.path.insert(0, sys.argv[1])
+from test_finetune import SETTINGS, fine_tune, keras, prepare
+fit = keras.Model.fit
+def counting_fit(model, *args, **kwargs):
+    print(model.distribute_strategy.num_replicas_in_sync)
+    return fit(model, *args, **kwargs)
+keras.Model.fit = counting_fit
+devices = ["CPU:0", "CPU:1"]
+fine_tune(*prepare(sys.argv[2]), sys.argv[3], **SETTINGS | {"epochs": 1}, devices=devices)
+"""
+
 
 @pytest.fixture(scope="module")
 def given(medical):
@@ -175,6 +193,30 @@ def test_killed_training_goes_on_as_if_undisturbed(given, tuned, medical, folder
         assert (of_settings / "epoch1.keras").stat().st_mtime_ns == first
 
 
+def test_two_devices_train_as_one_does(given, tuned, medical, folder, tmp_path):
+    fitted = given[3]
+    assert (fitted.fold == 0).sum() % 2 and (fitted.fold != 0).sum() % 2  # blank films fill up both
+    arguments = [os.path.dirname(__file__), medical, tmp_path]
+    child = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES, *arguments], capture_output=True, text=True
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stdout == "2\n"
+    # What two devices began, one ends: all is as if one had done it, up to rounding.
+    ended = fine_tune(*given, tmp_path, **SETTINGS)
+    rounding = {"rtol": 0, "atol": 1e-5}
+    for column in ("val_loss", "val_auc"):
+        np.testing.assert_allclose(ended.history[column], tuned.history[column], **rounding)
+    np.testing.assert_allclose(ended.probability, tuned.probability, **rounding)
+    frozen = keras.layers.BatchNormalization
+    for one, two in zip(last_epoch(folder).layers, last_epoch(tmp_path).layers, strict=True):
+        for old, new in zip(one.get_weights(), two.get_weights(), strict=True):
+            np.testing.assert_allclose(new, old, **rounding)
+            assert not isinstance(one, frozen) or new.tobytes() == old.tobytes()
+    # Only the logged loss of training counts the film that fills the last batch.
+    assert ended.history["loss"][1] == pytest.approx(tuned.history["loss"][1], abs=0.01)
+
+
 def test_a_finished_call_is_not_trained_again(given, tuned, folder, monkeypatch):
     monkeypatch.setattr(keras.Model, "fit", None, raising=False)
     again = fine_tune(*given, folder, **SETTINGS)
@@ -229,6 +271,8 @@ def test_errors(given, tmp_path):
         fine_tune(*given, tmp_path, from_layer="mixed1")
     with pytest.raises(TrainError, match="for 0 epochs: give at least 1"):
         fine_tune(*given, tmp_path, from_layer="mixed0", epochs=0)
+    with pytest.raises(TrainError, match="device 'GPU:9': TensorFlow sees CPU:0"):
+        fine_tune(*given, tmp_path, from_layer="mixed0", devices=["CPU:0", "GPU:9"])
     with pytest.raises(TrainError, match="48 films of test patients"):
         fine_tune(backbone, features, films.assign(split="test"), fitted, tmp_path)
     named = replace(backbone, name="MobileNetV2", layer="mixed1")

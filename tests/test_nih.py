@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cxrlib.checks import StudyError
-from cxrlib.nih import read_age, read_entries
+from cxrlib.nih import read_age, read_entries, read_official_split
 from cxrlib.study import read_study
 
 HEADER = (
@@ -103,3 +103,64 @@ def test_the_detectors_size_is_kept_beside_the_files(make_tiny_study, tmp_path):
     assert films.loc[0, ["original_width", "original_height"]].tolist() == [2500, 3000]
     assert films.loc[1, ["original_width", "original_height"]].isna().all()
     assert films["width"].tolist() == [40, 40]
+
+
+# --------------------------------------------------------------------------- read_official_split
+
+
+@pytest.fixture
+def official(tmp_path):
+    """A folder as NIH's: the table of entries and both lists. One image is in neither."""
+    rows = [
+        f"0000000{p}_00{n}.png,Hernia,{n},{p},60,F,PA,1,1,1,1" for p in range(1, 5) for n in (0, 1)
+    ]
+    (tmp_path / "Data_Entry_2017_v2020.csv").write_text(HEADER + "\n".join(rows) + "\n")
+    (tmp_path / "train_val_list.txt").write_text(
+        "00000003_001.png\n00000001_000.png\n00000001_001.png\n00000003_000.png"
+    )
+    (tmp_path / "test_list.txt").write_text(
+        "00000002_000.png\r\n00000002_001.png\r\n00000004_000.png\r\n"
+    )
+    return tmp_path
+
+
+def read_both(folder):
+    entries = read_entries(folder / "Data_Entry_2017_v2020.csv")
+    return read_official_split(folder, entries.set_index(entries["filename"].str[7:12]))
+
+
+def test_the_official_split_follows_the_lists(official):
+    expected = ["train"] * 2 + ["test"] * 2 + ["train"] * 2 + ["test", ""]
+    sides = read_both(official)
+    assert sides.tolist() == expected
+    assert sides["4_001"] == "" and sides["4_000"] == "test"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("test_list.txt", None, r"test_list.txt cannot be read: .*NIH's Box folder has it"),
+        ("train_val_list.txt", "\n", r"train_val_list.txt is empty"),
+        (
+            "test_list.txt",
+            "00000001_001.png\n",
+            "00000001_001.png stands in both lists of .*one of 1",
+        ),
+        (
+            "test_list.txt",
+            "00000009_000.png",
+            "00000009_000.png, one of 1, stands in a list .* no ent",
+        ),
+        (
+            "train_val_list.txt",
+            "00000004_001.png",
+            "patient 00000004, one of 1, has images in both",
+        ),
+    ],
+)
+def test_official_lists_that_cannot_be_used(official, name, content, message):
+    (official / name).unlink()
+    if content is not None:
+        (official / name).write_text(content)
+    with pytest.raises(StudyError, match=message):
+        read_both(official)

@@ -21,6 +21,7 @@ KNOBS = {
     },
     "03_evaluate": {"study", "run", "seed"},
     "04_infer": {"study", "run"},
+    "06_scale": {"study", "run", "count", "price", "nih"},
 }
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w.~:/-])/(home|root|tmp|work|workspace|Users|opt|mnt|media|usr|var|private|content)/\w"

@@ -1,10 +1,13 @@
 """The widgets as Python holds them; tests/test_browser.py drives them on a page."""
 
 import base64
+import io
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from cxrlib.metrics import evaluate
 from cxrlib.run import load_run
@@ -101,6 +104,23 @@ def test_the_reader_scores_from_memory_as_from_a_file(run, study, opened_for_wri
     assert opened_for_writing == []
     reader.read("x.png", b"no film")
     assert reader.evidence is None and "x.png gets no score" in reader.result["sentence"]
+
+
+def test_the_reader_refuses_what_is_no_chest_film(run, study):
+    reader = Reader(run)
+    film = Image.open(study.films["path"].iloc[0]).convert("L")
+    garden = Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 60)
+    for picture, name in ((ImageOps.invert(film), "inverted.png"), (garden, "garden.png")):
+        content = io.BytesIO()
+        picture.save(content, "PNG")
+        reader.read(name, content.getvalue())
+        assert reader.scores["status"].tolist() == ["refused"] and reader.evidence is None
+        assert reader.scores["probability"].isna().all()
+        sentence = reader.result["sentence"]
+        assert sentence == f"{name} gets no score: {reader.scores.loc[0, 'reason']}."
+        assert "probability" not in sentence
+    reader.read("film.jpg", Path(study.films["path"].iloc[0]).read_bytes())
+    assert reader.evidence is not None and "probability" in reader.result["sentence"]
 
 
 def test_each_widget_carries_a_picture_and_a_small_state(study, run):

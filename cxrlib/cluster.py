@@ -1,0 +1,103 @@
+"""The same function on many arguments, in several processes or on several machines."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+WAIT = 60  # seconds for a scheduler to answer, and for a first worker
+
+
+class ClusterError(ValueError):
+    """A cluster that cannot do the work, with the way out."""
+
+
+def spread(
+    function: Callable,
+    tasks: Iterable[tuple],
+    scheduler: str | None = None,
+    workers: int | None = None,
+) -> Iterator[tuple]:
+    """Yield (label, function(argument)) for each task, once each, in the order they are done.
+
+    A task whose worker dies is given to another one. Tasks are taken as they are needed, two for
+    each worker at a time.
+
+    Parameters
+    ----------
+    function : without side effects, of a module that the workers can import
+    tasks : label, which stays here, and argument, which is sent
+    scheduler : address of a dask.distributed scheduler, such as tcp://host:8786. Its workers run
+        what they are sent, so connect to a cluster that you trust.
+    workers : or the number of processes to start here, which share this machine's cores and end
+        with the last task. A script that starts them does so under `if __name__ == "__main__"`.
+
+    Raises
+    ------
+    ClusterError
+        No dask.distributed, no scheduler or worker there, or a task that kills every worker.
+    """
+    if not scheduler and (workers or 0) < 1:
+        raise ClusterError(f"workers is {workers}: give 1 or more")
+    try:
+        from distributed import CancelledError, KilledWorker, as_completed
+    except ImportError:
+        raise ClusterError(
+            "several workers need dask.distributed: install the extra `cluster`, as in "
+            "pip install distributed"
+        ) from None
+    tasks, labels = iter(tasks), {}
+    with _connect(scheduler, workers) as client:
+
+        def submit():
+            task = next(tasks, None)
+            if task:
+                future = client.submit(function, task[1], pure=False)
+                labels[future] = task[0]
+                done.add(future)
+            return task
+
+        done = as_completed(loop=client.loop)
+        try:
+            submit()
+            for future in done:
+                yield labels.pop(future), future.result()
+                while len(labels) < 2 * len(client.nthreads()) and submit():
+                    pass
+        except (KilledWorker, CancelledError) as error:
+            raise ClusterError(
+                f"the cluster failed: {error}. Workers that die again and again have too little "
+                "memory or another installation than this one: see their logs."
+            ) from error
+
+
+@contextmanager
+def _connect(scheduler: str | None, workers: int | None):
+    from distributed import Client, LocalCluster
+
+    if not scheduler:
+        # A model takes all cores for itself, so that several would stand in each other's way.
+        cores = str(max(1, (os.cpu_count() or 1) // workers))
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            memory_limit=None,
+            dashboard_address=None,
+            silence_logs=logging.ERROR,  # that a worker is slow to end is no news
+            env={"TF_NUM_INTRAOP_THREADS": cores},
+        )
+        with cluster, Client(cluster, set_as_default=False) as client:
+            yield client
+        return
+    try:
+        client = Client(scheduler, timeout=WAIT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"no dask scheduler answers at {scheduler}: {error}") from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=WAIT)
+        except TimeoutError:
+            raise ClusterError(
+                f"{scheduler} has no worker: start one with `dask worker {scheduler}`"
+            ) from None
+        yield client
