@@ -18,6 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     score.add_argument("paths", metavar="PATH", nargs="+", help="image files and folders")
     score.add_argument("--out", metavar="FILE", required=True, help="CSV or .parquet to write")
     score.add_argument("--no-check", action="store_true", help="refuse nothing that can be read")
+    score.add_argument("--fast", action="store_true", help="with the run's engine of 8 bits")
     where = score.add_mutually_exclusive_group()
     where.add_argument("--workers", metavar="N", type=int, help="processes on this machine")
     where.add_argument("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster")
@@ -59,7 +60,8 @@ def _score(options) -> str:
 
     how = {"scheduler": options.scheduler, "workers": options.workers}
     how["check"] = not options.no_check
-    counts = write_scores(load_run(options.run), options.paths, options.out, **how)
+    run = load_run(options.run, options.fast)
+    counts = write_scores(run, options.paths, options.out, **how)
     return f"{options.out}: " + ", ".join(f"{n} {status}" for status, n in counts.most_common())
 
 

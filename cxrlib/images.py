@@ -16,6 +16,10 @@ from cxrlib import dicom
 PREPROCESSING = "grey in 0..1, longer side to image_size, antialiased bilinear, black padding; 2"
 
 
+# Pillow would give the memory of each image back, and wait for new pages with the next: a third
+# of the time that reading takes. This keeps up to eight blocks of 16 MiB.
+Image.core.set_blocks_max(8)
+
 # No others: Pillow would hand EPS to Ghostscript, whatever the file's name.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm"}

@@ -3,8 +3,9 @@
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.special import expit
 from cxrlib import versions
 from cxrlib.backbone import Backbone, join, keras, load_backbone
 from cxrlib.card import model_card
+from cxrlib.engine import Forward, add_engine, freeze, load_engine
 from cxrlib.images import PREPROCESSING, file_digest
 from cxrlib.metrics import evaluate
 from cxrlib.operating import choose_threshold
@@ -37,19 +39,28 @@ class Run:
     folder : Path
     facts : dict, the content of `run.json`
     model : keras.Model, from films (n, image_size, image_size, 1) in 0..1 to the logit (n, 1)
+    engine : the same in 8 bits, where the run was loaded `fast`; else None
     """
 
     folder: Path
     facts: dict
     model: keras.Model
+    engine: Forward | None = None
 
     @property
     def threshold(self) -> float:
         return self.facts["threshold"]["value"]
 
     def predict(self, films: np.ndarray) -> np.ndarray:
-        """Return the probability of the finding, (n,) in 0..1, of films (n, size, size, 1)."""
-        return expit(self.model.predict_on_batch(films)[:, 0])
+        """Return the probability of the finding, (n,) in 0..1, of float32 films (n, size, size, 1).
+
+        By the engine if there is one; what measures or explains the run uses the model.
+        """
+        return expit((self.engine or self._frozen)(films)[:, 0])
+
+    @cached_property
+    def _frozen(self) -> Forward:
+        return freeze(self.model)
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -70,6 +81,7 @@ def save_run(
     fitted: Fitted,
     operating_point: str | float = "youden",
     seed: int = 0,
+    engine: bool = False,
 ) -> Run:
     """Write a run whole, replacing an earlier one in the same folder.
 
@@ -80,11 +92,12 @@ def save_run(
     backbone, fitted : the model
     operating_point : rule of `choose_threshold`, applied to held-out training films
     seed : of folds and intervals
+    engine : quantise the model for `load_run(folder, fast=True)` too; see `cxrlib.engine`
 
     Raises
     ------
-    RunError
-        The folder holds something that is no run.
+    RunError, EngineError
+        The folder holds something that is no run; OpenVINO is not installed.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / "run.json").exists():
@@ -141,27 +154,31 @@ def save_run(
             "films": len(films),
             "rows_left_out": int((study.problems["outcome"] == "row left out").sum()),
         },
-        "files": {
-            name: file_digest(part / name)
-            for name in (model_file, "predictions.csv", "history.csv")
-        },
         "versions": versions(),
         "metrics": metrics,
     }
+    model = join(backbone, fitted.model) if fitted.stage == "head" else fitted.model
+    if engine:
+        facts["engine"] = add_engine(part, model, train, threshold)
+    facts["files"] = {path.name: file_digest(path) for path in sorted(part.iterdir())}
     _write_facts(part, facts)
     _put(part, folder)
-    model = join(backbone, fitted.model) if fitted.stage == "head" else fitted.model
     return Run(folder, facts, model)
 
 
-def load_run(folder: str | Path) -> Run:
+def load_run(folder: str | Path, fast: bool = False) -> Run:
     """Read a run and check that its parts belong together.
+
+    Parameters
+    ----------
+    folder : of the run
+    fast : predict with its engine of 8 bits, for scoring many films: probabilities differ a little
 
     Raises
     ------
-    RunError
+    RunError, EngineError
         No run there, a file changed since it was written, or a backbone, weights or reading of
-        images other than those it was trained with.
+        images other than those it was trained with; no engine, or OpenVINO is not installed.
     """
     folder = Path(folder)
     try:
@@ -179,11 +196,19 @@ def load_run(folder: str | Path) -> Run:
             raise RunError(f"{folder / name} is not the file that was saved. Train again.")
     if facts["preprocessing"] != PREPROCESSING:
         raise RunError(f"{folder} was trained on films read otherwise than today. Train again.")
+    if fast and not facts.get("engine", {}).get("accepted"):
+        reason = "its engine was not accepted" if "engine" in facts else "it was saved without one"
+        raise RunError(
+            f"{folder} has no fast engine: {reason}. Load it without fast, or train again and save "
+            "it by save_run(..., engine=True)."
+        )
+    engine = load_engine(folder) if fast else None
     if facts["stage"] == "finetuned":
-        return Run(folder, facts, keras.models.load_model(folder / "model.keras", safe_mode=True))
+        model = keras.models.load_model(folder / "model.keras", safe_mode=True)
+        return Run(folder, facts, model, engine)
     backbone = load_run_backbone(folder, facts)
     head = keras.models.load_model(folder / "head.keras", safe_mode=True)
-    return Run(folder, facts, join(backbone, head))
+    return Run(folder, facts, join(backbone, head), engine)
 
 
 def load_run_backbone(folder: str | Path, facts: dict) -> Backbone:
@@ -224,7 +249,7 @@ def record_test(run: Run, predictions: pd.DataFrame, metrics: dict) -> Run:
     facts = run.facts | {"files": files, "metrics": run.facts["metrics"] | {"test": metrics}}
     _write_facts(part, facts)
     _put(part, run.folder)
-    return Run(run.folder, facts, run.model)
+    return replace(run, facts=facts)
 
 
 def _decide(probability, threshold: float) -> np.ndarray:

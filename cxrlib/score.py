@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import islice, tee
 from pathlib import Path
@@ -183,7 +184,7 @@ def score_test(run: Run, study: Study) -> Run:
             f"{test['target'].sum()} films with the finding and {(1 - test['target']).sum()} "
             "without; a measurement needs both. Add patients."
         )
-    scores = score_films(run, test["path"], check=False)
+    scores = score_films(replace(run, engine=None), test["path"], check=False)
     unread = scores[scores["status"] != "ok"]
     if len(unread):
         raise RunError(
@@ -213,7 +214,8 @@ def _settings(run: Run, check: bool) -> dict:
     facts = {n: fact for n, fact in run.facts.items() if n not in ("made", "metrics")}
     facts["files"] = {n: d for n, d in facts["files"].items() if n != "predictions.csv"}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return {"run": digest, "versions": versions(), "check": check}
+    fast = run.engine is not None
+    return {"run": digest, "versions": versions(), "check": check, "fast": fast}
 
 
 _one_part = Lock()  # a worker with several threads has one model, which takes all cores
@@ -222,7 +224,7 @@ _one_part = Lock()  # a worker with several threads has one model, which takes a
 def _score_part(folder: str, settings: dict, films: list[str]) -> list[tuple]:
     """Return the rows of a part; what a worker of a cluster runs."""
     with _one_part:
-        run = _load_once(folder, settings["run"])
+        run = _load_once(folder, settings["run"], settings["fast"])
         if _settings(run, settings["check"]) != settings:
             raise RunError(
                 f"a worker has another run at {folder}, or other versions of cxrlib and its "
@@ -243,9 +245,9 @@ def _own_row(film: str, row: tuple) -> tuple:
 
 
 @lru_cache(1)
-def _load_once(folder: str, digest: str) -> Run:
+def _load_once(folder: str, digest: str, fast: bool) -> Run:
     """Return a run; `digest` has it loaded anew where a new one took its place."""
-    return load_run(folder)
+    return load_run(folder, fast)
 
 
 def _score_batches(run: Run, batches: Iterable[list], check: bool) -> Iterator[list[tuple]]:
@@ -283,11 +285,8 @@ def _refuse(batch: list[tuple]) -> list[tuple]:
 
 def _score_batch(run: Run, batch: list[tuple]) -> list[tuple]:
     readable = [pixels for _, pixels in batch if not isinstance(pixels, tuple)]
-    size = run.facts["image_size"]
-    films = np.zeros((BATCH, size, size, 1), np.float32)
     if readable:
-        films[: len(readable), ..., 0] = readable
-        probabilities = iter(run.predict(films)[: len(readable)])
+        probabilities = iter(run.predict(np.stack(readable)[..., None]))
     rows = []
     for path, pixels in batch:
         if isinstance(pixels, tuple):

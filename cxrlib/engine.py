@@ -1,0 +1,160 @@
+"""From films to logits, quickly: the network as it is, or quantised to 8 bits for OpenVINO."""
+
+import contextlib
+import importlib
+import io
+import logging
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+
+from cxrlib.backbone import BATCH, keras, read_ahead
+from cxrlib.images import read_batch, read_image
+
+FILES = ("engine.xml", "engine.bin")  # OpenVINO's: the graph, and its weights
+CALIBRATION = 48  # films that give each activation its range
+AUC_MOVED, DECISIONS_CHANGED = 0.005, 0.01  # an engine is kept below both
+
+Forward = Callable[[np.ndarray], np.ndarray]
+
+
+class EngineError(ValueError):
+    """An engine that cannot be had, with the way out."""
+
+
+def freeze(model: keras.Model) -> Forward:
+    """Return a model as a function of float32 films (n, size, size, 1) to logits (n, 1).
+
+    With weights that cannot change TensorFlow multiplies batch normalisations into the convolutions
+    before them: the same algebra, other rounding (a few 1e-6 of a logit).
+    """
+    import tensorflow as tf  # here, since cxrlib.backbone keeps it quiet
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    films = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    traced = tf.function(lambda films: model(films, training=False)).get_concrete_function(films)
+    frozen = convert_variables_to_constants_v2(traced)
+    return lambda films: frozen(tf.constant(films, tf.float32))[0].numpy()
+
+
+def load_engine(folder: str | Path) -> Forward:
+    """Return the engine in a run's folder as a function, like `freeze`; not for several threads.
+
+    Raises
+    ------
+    EngineError
+        OpenVINO is not installed.
+    """
+    openvino = _import_openvino()
+    # What is not in 8 bits OpenVINO would compute in bfloat16 where a processor has it.
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(Path(folder) / FILES[0], "CPU", precise)
+    return lambda films: compiled(films, share_outputs=False)[0]
+
+
+def add_engine(folder: str | Path, model: keras.Model, films: pd.DataFrame, cut: float) -> dict:
+    """Quantise a model, measure the change on training films, and keep the files if it is small.
+
+    Weights and activations of convolutions become 8-bit integers, with ranges from the films of
+    some training patients and the shift of each channel's mean corrected (NNCF, Kozlov et al.,
+    arXiv 2002.08679); the head stays in float32.
+
+    Parameters
+    ----------
+    folder : where to put the engine's files
+    model : from films (n, size, size, 1) to the logit (n, 1)
+    films : DataFrame with path and target (0 or 1); training patients only
+    cut : threshold of a decision, 0..1
+
+    Returns
+    -------
+    dict, `engine` in `run.json`
+        name, files, calibrated_on (films), and what `compare` returns
+
+    Raises
+    ------
+    EngineError
+        OpenVINO or NNCF is not installed.
+    """
+    folder, size = Path(folder), model.input_shape[1]
+    some = films["path"].sample(min(CALIBRATION, len(films)), random_state=0).tolist()
+    _quantise(model, [read_image(path, size)[None, ..., None] for path in some], folder)
+    ways = freeze(model), load_engine(folder)
+    paths = films["path"].tolist()
+    batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
+    logits = [
+        [way(pixels)[:, 0] for way in ways] for pixels in read_ahead(read_batch, batches, size)
+    ]
+    full, fast = expit(np.concatenate(logits, axis=1))
+    measured = compare(films["target"].to_numpy(), full, fast, cut)
+    if not measured["accepted"]:
+        for name in FILES:
+            (folder / name).unlink()
+    return {
+        "name": "OpenVINO, 8 bits",
+        "files": list(FILES),
+        "calibrated_on": len(some),
+        **measured,
+    }
+
+
+def compare(target: np.ndarray, full: np.ndarray, fast: np.ndarray, cut: float) -> dict:
+    """Return how far an engine's probabilities `fast` are from the model's, `full`; all are (n,).
+
+    Returns
+    -------
+    dict
+        films, auc (of the model), auc_moved, decisions_changed (a share), largest_move (of a
+        probability), accepted (the AUC moved by less than 0.005 and fewer than 1 % of decisions
+        changed), note
+    """
+    auc, other = roc_auc_score(target, full), roc_auc_score(target, fast)
+    changed = float(((full >= cut) != (fast >= cut)).mean())
+    return {
+        "films": len(target),
+        "auc": float(auc),
+        "auc_moved": float(abs(other - auc)),
+        "decisions_changed": changed,
+        "largest_move": float(np.abs(fast - full).max()),
+        "accepted": bool(abs(other - auc) < AUC_MOVED and changed < DECISIONS_CHANGED),
+        "note": "measured on films that the model was fitted on: their AUC is near 1 and hardly "
+        "moves, so read the changed decisions and the largest move of a probability beside it",
+    }
+
+
+def _quantise(model: keras.Model, films: list[np.ndarray], folder: Path) -> None:
+    openvino, nncf = _import_openvino(), _import("nncf")
+    nncf.set_log_level(logging.ERROR)
+    with tempfile.TemporaryDirectory() as work:
+        exported = Path(work) / FILES[0]
+        # NNCF draws its progress on stdout.
+        with contextlib.redirect_stdout(io.StringIO()):
+            model.export(str(exported), format="openvino", verbose=False)
+            quantised = nncf.quantize(
+                openvino.Core().read_model(exported),
+                nncf.Dataset(films),
+                subset_size=len(films),
+                ignored_scope=nncf.IgnoredScope(types=["MatMul"]),
+            )
+        openvino.save_model(quantised, folder / FILES[0], compress_to_fp16=False)
+
+
+def _import_openvino():
+    # It would report its use to Google Analytics without asking; it does without this module.
+    sys.modules["openvino_telemetry"] = None
+    return _import("openvino")
+
+
+def _import(name: str):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise EngineError(
+            f"the fast engine needs {name} ({error}): pip install 'cxrlib[fast]', or do without"
+        ) from error

@@ -1,0 +1,190 @@
+"""Measure scoring and reading against Keras' `model.predict` and TensorFlow's own reading.
+
+    python tests/benchmarks/speed.py [--rounds 9]
+
+Every way is timed once a round, one after the other, so that other work on the machine falls on
+all of them. Printed are medians over the rounds: by the clock, and of the time that processors
+spent, which other work disturbs less. A ratio is the time of `model.predict`, or of TensorFlow,
+divided by that of the way: above 1 is faster. JPEG files are those of CXR_DATA where that is set,
+else the bundled films enlarged to 1,024 pixels. OpenVINO is measured where the extra `fast` is
+installed, LiteRT where ai-edge-litert is; both are made here, of the run's model. The operations
+of the network are two for each multiplication of its convolutions.
+"""
+
+import argparse
+import importlib.util
+import os
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from cxrlib.backbone import BATCH, keras
+from cxrlib.engine import add_engine, load_engine
+from cxrlib.images import read_image
+from cxrlib.run import Run, load_run
+from cxrlib.study import choose_films, read_study
+
+ROOT = Path(__file__).parents[2]
+SIDE = 1024  # pixels of the JPEG files that are read
+JPEGS = 24
+MATRIX = 4096
+MEASURED = ("films", "auc", "auc_moved", "decisions_changed", "largest_move", "accepted")
+
+
+def list_jpegs(count: int, folder: Path) -> list[Path]:
+    """Return real JPEG files, or the bundled films enlarged into `folder`."""
+    data = os.environ.get("CXR_DATA")
+    paths = sorted((Path(data or ROOT / "medical") / "images").iterdir())[:count]
+    if data:
+        return paths
+    for path in paths:
+        film = Image.open(path).convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        film.save(folder / f"{path.stem}.jpg", quality=90)
+    return sorted(folder.iterdir())
+
+
+def read_by_tensorflow(path: Path, size: int) -> np.ndarray:
+    import tensorflow as tf
+
+    film = tf.io.decode_jpeg(tf.io.read_file(str(path)), channels=1, dct_method="INTEGER_ACCURATE")
+    return tf.image.resize(film, (size, size), antialias=True).numpy()[..., 0] / 255
+
+
+def make_litert(model: keras.Model, folder: Path):
+    """Return the model with 8-bit weights and activations quantised as they come, in LiteRT."""
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    model.export(str(folder / "saved"), verbose=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder / "saved"))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    content = converter.convert()
+    interpreters = {}
+
+    def predict(films):
+        if len(films) not in interpreters:
+            made = Interpreter(model_content=content, num_threads=os.cpu_count())
+            made.resize_tensor_input(made.get_input_details()[0]["index"], films.shape)
+            made.allocate_tensors()
+            interpreters[len(films)] = made
+        made = interpreters[len(films)]
+        made.set_tensor(made.get_input_details()[0]["index"], films)
+        made.invoke()
+        return made.get_tensor(made.get_output_details()[0]["index"])
+
+    return predict
+
+
+def count_operations(model: keras.Model) -> int:
+    """Return the floating-point operations of one film: two a multiplication of a convolution."""
+    convolutions = [x for x in model.layers if type(x) is keras.layers.Conv2D]
+    return sum(2 * np.prod(x.output.shape[1:3]) * np.prod(x.kernel.shape) for x in convolutions)
+
+
+def time_side_by_side(ways: dict, rounds: int) -> pd.DataFrame:
+    """Return the median seconds, by the clock and of processors, of each way; a warm one each."""
+    spent = {name: [] for name in ways}
+    for number in tqdm(range(rounds + 1), leave=False):
+        for name, way in ways.items():
+            start, cpu = time.perf_counter(), time.process_time()
+            way()
+            took = time.perf_counter() - start, time.process_time() - cpu
+            if number:
+                spent[name].append(took)
+    medians = {name: np.median(took, axis=0) for name, took in spent.items()}
+    return pd.DataFrame(medians, index=["seconds", "cpu"]).T
+
+
+def list_ways(run: Run, films: np.ndarray, train: pd.DataFrame, folder: Path) -> dict:
+    """Return what turns `films` into scores, by name; the engines where they are installed."""
+    model = run.model
+    ways = {
+        "model.predict": lambda x: model.predict(x, batch_size=BATCH, verbose=0),
+        "predict_on_batch": model.predict_on_batch,
+        "default path": run.predict,
+    }
+    if importlib.util.find_spec("nncf"):
+        measured = add_engine(folder, model, train, run.threshold)
+        print("OpenVINO, 8 bits, on training films:", {k: measured[k] for k in MEASURED})
+        if measured["accepted"]:
+            ways["OpenVINO, 8 bits"] = replace(run, engine=load_engine(folder)).predict
+    if importlib.util.find_spec("ai_edge_litert"):
+        ways["LiteRT, 8 bits"] = make_litert(model, folder)
+    return {
+        f"{name}, {len(x)} films": partial(way, x)
+        for x in (films, films[:1])
+        for name, way in ways.items()
+    }
+
+
+def print_table(spent: pd.DataFrame, of: str) -> None:
+    """Print milliseconds and how many times as fast each way is as the one whose name has `of`."""
+    table = (1000 * spent).round(1)
+    for column in spent:
+        table[f"ratio, {column}"] = (spent.loc[of, column] / spent[column]).round(2)
+    print(table.to_string())
+
+
+def main():
+    import tensorflow as tf
+
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--run", default=ROOT / "medical" / "models" / "cardiomegaly")
+    parser.add_argument("--study", default=ROOT / "medical", help="that the run was trained on")
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+    run = load_run(args.run)
+    size = run.facts["image_size"]
+    study = choose_films(read_study(args.study), run.facts["finding"])
+    train = study.query("split == 'train'")
+    matrix = np.random.default_rng(0).random((MATRIX, MATRIX), np.float32)
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = list_jpegs(JPEGS, Path(folder))
+        reading = {}
+        for side in (size, 299):
+            for name, read in (("TensorFlow", read_by_tensorflow), ("read_image", read_image)):
+                reading[f"{name}, {side} px"] = partial(read_all, read, paths, side)
+        spent = time_side_by_side(reading, args.rounds) / len(paths)
+        print(f"\n{len(paths)} JPEG films of {Image.open(paths[0]).size}, milliseconds a film")
+        for side in (size, 299):
+            print_table(spent.filter(like=f"{side} px", axis=0), f"TensorFlow, {side} px")
+            away = [np.abs(read_image(x, side) - read_by_tensorflow(x, side)) for x in paths]
+            print(f"mean distance at {side} px: {255 * np.mean(away):.2f} of 255 grey levels")
+
+    with tempfile.TemporaryDirectory() as folder:
+        films = np.stack([read_image(path, size) for path in train["path"].iloc[:BATCH]])[..., None]
+        ways = list_ways(run, films, train, Path(folder))
+        ways["numpy's matmul"] = partial(np.matmul, matrix, matrix)
+        tensor = tf.constant(matrix)
+        ways["TensorFlow's matmul"] = lambda: tf.linalg.matmul(tensor, tensor).numpy()
+        spent = time_side_by_side(ways, args.rounds)
+        for count in (BATCH, 1):
+            print(f"\n{size} px, milliseconds for {count} films")
+            print_table(
+                spent.filter(like=f", {count} films", axis=0), f"model.predict, {count} films"
+            )
+        matmuls = [name for name in ways if name.endswith("matmul")]
+        networks = [f"{name}, {BATCH} films" for name in ("model.predict", "default path")]
+        work = dict.fromkeys(matmuls, 2 * MATRIX**3)
+        work |= dict.fromkeys(networks, BATCH * count_operations(run.model))
+        rates = pd.DataFrame({name: work[name] / spent.loc[name] / 1e9 for name in work}).T
+        shares = (rates / rates.loc[matmuls].max()).add_prefix("share, ")
+        print(f"\nfloat32 GFLOP/s, and the share of the faster {MATRIX} x {MATRIX} product")
+        print(rates.round(0).join(shares.round(2)).to_string())
+
+
+def read_all(read, paths: list[Path], side: int) -> None:
+    for path in paths:
+        read(path, side)
+
+
+if __name__ == "__main__":
+    main()
