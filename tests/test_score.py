@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from scipy.special import expit
 
-from cxrlib import cli, score
+from cxrlib import cli, rows, score
 from cxrlib.backbone import BATCH
 from cxrlib.images import read_image
 from cxrlib.run import Run, RunError, load_run
@@ -132,7 +132,7 @@ def test_the_format_of_the_file_does_not_decide(run, films, tmp_path):
 
 
 def test_an_output_that_cannot_be_is_refused_before_scoring(run, films, tmp_path, monkeypatch):
-    monkeypatch.setattr(score, "read_image", lambda *_: pytest.fail("a film was read"))
+    monkeypatch.setattr(rows, "read_image", lambda *_: pytest.fail("a film was read"))
     for out in (tmp_path, tmp_path / "nowhere" / "scores.csv"):
         with pytest.raises(FileNotFoundError, match="give a file in a folder that exists"):
             score_films(run, films, out)
@@ -147,7 +147,7 @@ def test_an_interruption_leaves_the_old_scores_alone(run, films, tmp_path, monke
         raise KeyboardInterrupt
 
     if where == "reading":
-        monkeypatch.setattr(score, "read_image", interrupt)
+        monkeypatch.setattr(rows, "read_image", interrupt)
     else:
         monkeypatch.setattr(score.os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -177,7 +177,7 @@ def own_run(run, tmp_path):
 def test_the_test_patients_are_scored_once(own_run, trained_run, monkeypatch):
     study = trained_run[1]
     # None is refused there: it would flatter the classifier.
-    monkeypatch.setattr(score, "find_reasons", lambda *_: pytest.fail("asked for reasons"))
+    monkeypatch.setattr(rows, "find_reasons", lambda *_: pytest.fail("asked for reasons"))
     tested = score_test(own_run, study)
     test = choose_films(study, "Cardiomegaly").query("split == 'test'")
     assert tested.facts["metrics"]["test"]["films"] == len(test)
