@@ -48,26 +48,32 @@ def spread(
         ) from None
     tasks, labels = iter(tasks), {}
     with _connect(scheduler, workers) as client:
+        done = as_completed(loop=client.loop)
 
-        def submit():
-            task = next(tasks, None)
-            if task:
+        def fill():
+            while len(labels) < 2 * max(1, len(client.nthreads())):
+                task = next(tasks, None)
+                if task is None:
+                    return
                 future = client.submit(function, task[1], pure=False)
                 labels[future] = task[0]
                 done.add(future)
-            return task
 
-        done = as_completed(loop=client.loop)
         try:
-            submit()
+            fill()
             for future in done:
                 yield labels.pop(future), future.result()
-                while len(labels) < 2 * len(client.nthreads()) and submit():
-                    pass
-        except (KilledWorker, CancelledError) as error:
+                fill()
+        except KilledWorker as error:
             raise ClusterError(
-                f"the cluster failed: {error}. Workers that die again and again have too little "
-                "memory or another installation than this one: see their logs."
+                f"{error.allowed_failures + 1} workers died of the same task, the last at "
+                f"{error.last_worker.address}: they have too little memory, or another "
+                "installation than this one. See their logs."
+            ) from error
+        except CancelledError as error:
+            raise ClusterError(
+                f"the connection to {scheduler or 'the workers'} was lost. Give the same command "
+                "again once they answer."
             ) from error
 
 
@@ -83,7 +89,7 @@ def _connect(scheduler: str | None, workers: int | None):
             threads_per_worker=1,
             memory_limit=None,
             dashboard_address=None,
-            silence_logs=logging.ERROR,  # that a worker is slow to end is no news
+            silence_logs=logging.CRITICAL,  # what fails is raised; the rest is of workers that end
             env={"TF_NUM_INTRAOP_THREADS": cores},
         )
         with cluster, Client(cluster, set_as_default=False) as client:

@@ -15,7 +15,8 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
-COLUMNS = ["path", "status", "probability", "decision", "reason"]
+from cxrlib.rows import COLUMNS
+
 LOCK, LISTED, PLAN = "lock", "films.jsonl", "plan.json"
 CHUNK = 1024  # films listed at a time
 

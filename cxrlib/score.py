@@ -4,31 +4,28 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
-from itertools import islice, tee
+from itertools import tee
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
 
-import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
 from cxrlib import versions
-from cxrlib.backbone import BATCH, read_ahead
+from cxrlib.backbone import BATCH
 from cxrlib.cluster import ClusterError, spread
-from cxrlib.images import ImageError, read_image, walk_films
+from cxrlib.images import walk_films
 from cxrlib.metrics import evaluate
-from cxrlib.parts import COLUMNS, open_parts, read_scores
-from cxrlib.refuse import find_reason_in_file, find_reasons
+from cxrlib.parts import open_parts, read_scores
+from cxrlib.rows import COLUMNS, MISSING, name_of, score_batches, split_films
 from cxrlib.run import Run, RunError, load_run, record_test
 from cxrlib.study import Study, choose_films, digest_films
 
 PART = 64  # films; whole batches, so that they are composed the same way wherever a process ends
-MISSING = "the file does not exist"
 
 
 def list_films(paths: Iterable[str | Path | BinaryIO]) -> list[Path | BinaryIO]:
@@ -81,7 +78,7 @@ def score_films(
         raise TypeError(f"{', '.join(how)}: give `out` too, the file that parts are written to")
     films, rows = list_films(paths), []
     with tqdm(total=len(films), desc="scores", unit="film", disable=len(films) == 1) as progress:
-        for batch in _score_batches(run, _split(films), check):
+        for batch in score_batches(run, split_films(films), check):
             rows += batch
             progress.update(len(batch))
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -142,8 +139,8 @@ def write_scores(
             else:
                 # One stream of batches, so that films are read ahead from part to part.
                 todo, ahead = tee(parts.todo())
-                split = (batch for _, films in ahead for batch in _split(films))
-                batches = _score_batches(run, split, check)
+                split = (batch for _, films in ahead for batch in split_films(films))
+                batches = score_batches(run, split, check)
                 for number, films in todo:
                     rows = []
                     while len(rows) < len(films):
@@ -201,17 +198,10 @@ def _path(film: Path | BinaryIO) -> str:
     return str(film)
 
 
-def _split(films: Iterable) -> Iterator[list]:
-    """Yield batches; the last may be shorter."""
-    films = iter(films)
-    while batch := list(islice(films, BATCH)):
-        yield batch
-
-
 def _settings(run: Run, check: bool) -> dict:
     """Return what decides a score beside the film."""
-    later = ("metrics", "made")  # what a test adds does not change the model
-    facts = {name: fact for name, fact in run.facts.items() if name not in later}
+    # Not when it was made, nor what testing it adds.
+    facts = {n: fact for n, fact in run.facts.items() if n not in ("made", "metrics")}
     facts["files"] = {n: d for n, d in facts["files"].items() if n != "predictions.csv"}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     fast = run.engine is not None
@@ -230,7 +220,7 @@ def _score_part(folder: str, settings: dict, films: list[str]) -> list[tuple]:
                 f"a worker has another run at {folder}, or other versions of cxrlib and its "
                 "packages: give it the same"
             )
-        batches = _score_batches(run, _split(films), settings["check"])
+        batches = score_batches(run, split_films(films), settings["check"])
         return [row for batch in batches for row in batch]
 
 
@@ -241,65 +231,10 @@ def _own_row(film: str, row: tuple) -> tuple:
             f"a worker does not find {film}, which is there: its machine must see films and run "
             "under the same paths as this one"
         )
-    return _name(film), *row[1:]
+    return name_of(film), *row[1:]
 
 
 @lru_cache(1)
 def _load_once(folder: str, digest: str, fast: bool) -> Run:
     """Return a run; `digest` has it loaded anew where a new one took its place."""
     return load_run(folder, fast)
-
-
-def _score_batches(run: Run, batches: Iterable[list], check: bool) -> Iterator[list[tuple]]:
-    """Yield the rows of each batch, reading the next one meanwhile."""
-    for batch in read_ahead(partial(_read_films, check), batches, run.facts["image_size"]):
-        yield _score_batch(run, batch)
-
-
-def _read_films(check: bool, films: list, size: int, pool: Executor) -> list[tuple]:
-    """Return (path, pixels), or (path, (status, reason)) where a film gets no score."""
-
-    def read(path):
-        try:
-            reason = find_reason_in_file(path) if check else ""
-            return path, ("refused", reason) if reason else read_image(path, size)
-        except FileNotFoundError:
-            return path, ("unreadable", MISSING)
-        except ImageError as error:
-            return path, ("unreadable", error.reason)
-
-    batch = list(pool.map(read, films))
-    return _refuse(batch) if check else batch
-
-
-def _refuse(batch: list[tuple]) -> list[tuple]:
-    """Put a reason in the place of pixels that show no frontal chest film."""
-    read = {n: pixels for n, (_, pixels) in enumerate(batch) if not isinstance(pixels, tuple)}
-    if read:
-        reasons = find_reasons(np.stack(list(read.values())))["reason"]
-        for n, reason in zip(read, reasons, strict=True):
-            if reason:
-                batch[n] = batch[n][0], ("refused", reason)
-    return batch
-
-
-def _score_batch(run: Run, batch: list[tuple]) -> list[tuple]:
-    readable = [pixels for _, pixels in batch if not isinstance(pixels, tuple)]
-    if readable:
-        probabilities = iter(run.predict(np.stack(readable)[..., None]))
-    rows = []
-    for path, pixels in batch:
-        if isinstance(pixels, tuple):
-            status, reason = pixels
-            rows.append((_name(path), status, np.nan, "", reason))
-        else:
-            probability = float(next(probabilities))
-            decision = "positive" if probability >= run.threshold else "negative"
-            rows.append((_name(path), "ok", probability, decision, ""))
-    return rows
-
-
-def _name(film: str | Path | BinaryIO) -> str:
-    """Return the name of a film; what is not UTF-8 in it is escaped."""
-    name = film.name if hasattr(film, "read") else str(film)
-    return name.encode("utf-8", "backslashreplace").decode()

@@ -104,7 +104,7 @@ def test_a_film_that_a_worker_does_not_find_is_an_error(films):
 
 
 def test_a_task_that_kills_every_worker_is_given_up():
-    with pytest.raises(ClusterError, match=r"failed: .*4 different workers.*too little memory"):
+    with pytest.raises(ClusterError, match="4 workers died of the same task, the last at tcp:"):
         list(spread(os._exit, [("a", 1)], workers=1))
 
 

@@ -16,8 +16,6 @@ import pandas as pd
 import pytest
 
 from cxrlib.parts import COLUMNS, OutputError, open_parts, read_scores
-from cxrlib.run import load_run
-from cxrlib.score import PART, write_scores
 
 CXR = Path(sys.executable).with_name("cxr")
 FILMS, SMALL = 50, 16  # in parts of 16, so in four
@@ -299,6 +297,10 @@ def many(trained_run, tmp_path_factory):
 
 
 def test_cxr_score_killed_twice_gives_the_undisturbed_file(trained_run, many, tmp_path):
+    # Here, as the processes above import this module, and TensorFlow takes seconds.
+    from cxrlib.run import load_run
+    from cxrlib.score import PART, write_scores
+
     out, whole = tmp_path / "scores.csv", tmp_path / "whole.csv"
     command = [CXR, "score", trained_run[0], many, "--out", out]
     run = load_run(trained_run[0])

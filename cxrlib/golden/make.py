@@ -19,11 +19,10 @@ from cxrlib.doctor import (
     FEATURES,
     FILM,
     GOLDEN,
-    GRID,
     HEAD,
     SIZE,
+    apply_network,
     digest_values,
-    score_film,
     tile_means,
 )
 from cxrlib.film import simulate_film
@@ -51,7 +50,7 @@ def fit_golden_head(backbone):
     with tempfile.TemporaryDirectory() as folder:
         make_study(folder, PATIENTS, SEED)
         films = choose_films(read_study(folder), "Cardiomegaly").query("split == 'train'")
-        features = extract_features(backbone, films["path"], GRID)
+        features = extract_features(backbone, films["path"], grid=3)
         return fit_head(features, films).model
 
 
@@ -63,9 +62,9 @@ def main() -> None:
     backbone = load_backbone(image_size=SIZE)
     head = fit_golden_head(backbone)
     head.save(HEAD)
-    features = extract_features(backbone, [FILM], GRID)[0]
-    np.save(FEATURES, features)
     grey = read_image(FILM, SIZE)
+    features, probability = apply_network(backbone, head, grey)
+    np.save(FEATURES, features)
     golden = {
         "film": file_digest(FILM),
         "grey": digest_values(grey),
@@ -73,7 +72,7 @@ def main() -> None:
         "network": backbone.digest,
         "features": digest_values(features),
         "head": file_digest(HEAD),
-        "probability": round(score_film(backbone, head, grey), 6),
+        "probability": round(probability, 6),
     }
     (GOLDEN / "golden.json").write_text(json.dumps(golden, indent=1) + "\n")
 
