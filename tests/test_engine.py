@@ -9,6 +9,7 @@ import pytest
 from scipy.special import expit
 
 from cxrlib import engine as module
+from cxrlib import score
 from cxrlib.backbone import extract_features, keras, load_backbone
 from cxrlib.cli import main
 from cxrlib.engine import FILES, EngineError, compare, freeze
@@ -206,5 +207,9 @@ def test_command_scores_fast(saved, medical, tmp_path, capsys):
     fast = pd.read_csv(tmp_path / "fast.csv")
     full = score_films(saved, films)["probability"]
     expected = replace(saved, engine=module.load_engine(saved.folder))
+    settings = score._settings(expected, True)
+    assert settings != score._settings(saved, True)
+    part = score._score_part(str(saved.folder), settings, films)
+    assert fast["probability"].tolist() == [row[2] for row in part]
     assert np.abs(fast["probability"] - full).max() > 1e-6
     assert fast["probability"].tolist() == score_films(expected, films)["probability"].tolist()
