@@ -24,7 +24,7 @@ run: .venv/ready ## execute notebooks 01 to 06 into runs/ and print the test AUC
 test: .venv/ready ## lint, format check, every test, notebooks included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lab: .venv/ready ## JupyterLab in notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -82,6 +82,7 @@ def model_card(facts: dict) -> str:
             *_table(_elsewhere(metrics[shown])),
             "",
             f"By Bayes' rule from sensitivity and specificity, {SETS[shown]}.",
+            *_engine(facts),
         ],
         "Ethical considerations": [
             "Radiographs show people, who did not choose to train this model. A classifier can "
@@ -101,6 +102,21 @@ def model_card(facts: dict) -> str:
     for name, text in sections.items():
         lines += ["", f"## {name}", "", *text]
     return "\n".join(lines) + "\n"
+
+
+def _engine(facts: dict) -> list[str]:
+    engine = facts.get("engine")
+    if not engine:
+        return []
+    return [
+        "",
+        "### Engine of 8 bits",
+        "",
+        f"{engine['name']}, {'kept' if engine['accepted'] else 'not kept'}: on {engine['films']} "
+        f"training films the AUC moved by {engine['auc_moved']:.4f}, "
+        f"{100 * engine['decisions_changed']:.1f} % of decisions changed, and no probability moved "
+        f"by more than {engine['largest_move']:.2f}. All other numbers are of the model itself.",
+    ]
 
 
 def _calibration(metrics: dict) -> pd.DataFrame:

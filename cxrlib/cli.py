@@ -79,7 +79,10 @@ def _export(options) -> str:
 
 def _doctor(options) -> str:
     start = time.monotonic()
-    from cxrlib.doctor import describe_machine, examine
+    try:
+        from cxrlib.doctor import describe_machine, examine
+    except ImportError as error:
+        raise ValueError(f"a package cannot be imported: {error}. Install it again.") from error
 
     for name, value in describe_machine().items():
         print(f"{name:14}{value}")

@@ -37,14 +37,13 @@ def spread(
     ClusterError
         No dask.distributed, no scheduler or worker there, or a task that kills every worker.
     """
-    if not scheduler and (workers or 0) < 1:
+    if scheduler is None and (workers or 0) < 1:
         raise ClusterError(f"workers is {workers}: give 1 or more")
     try:
         from distributed import CancelledError, KilledWorker, as_completed
     except ImportError:
         raise ClusterError(
-            "several workers need dask.distributed: install the extra `cluster`, as in "
-            "pip install distributed"
+            "several workers need dask.distributed: pip install 'cxrlib[cluster]'"
         ) from None
     tasks, labels = iter(tasks), {}
     with _connect(scheduler, workers) as client:
@@ -70,6 +69,11 @@ def spread(
                 f"{error.last_worker.address}: they have too little memory, or another "
                 "installation than this one. See their logs."
             ) from error
+        except (ImportError, RuntimeError) as error:
+            raise ClusterError(
+                f"scheduler or workers cannot run what they are sent: {error}. They need the same "
+                "installation as this one."
+            ) from error
         except CancelledError as error:
             raise ClusterError(
                 f"the connection to {scheduler or 'the workers'} was lost. Give the same command "
@@ -81,7 +85,7 @@ def spread(
 def _connect(scheduler: str | None, workers: int | None):
     from distributed import Client, LocalCluster
 
-    if not scheduler:
+    if scheduler is None:
         # A model takes all cores for itself, so that several would stand in each other's way.
         cores = str(max(1, (os.cpu_count() or 1) // workers))
         cluster = LocalCluster(

@@ -77,8 +77,8 @@ def examine() -> pd.DataFrame:
     for step, advice in STEPS.items():
         try:
             same, found = next(looks)
-        except (OSError, ValueError) as error:
-            same, found = False, str(error)
+        except Exception as error:  # whatever a broken installation raises, the step is the news
+            same, found = False, f"{type(error).__name__}: {error}"
         rows.append((step, same, found, "" if same else advice))
         if not same:
             break

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -51,9 +52,11 @@ def load_engine(folder: str | Path) -> Forward:
     EngineError
         OpenVINO is not installed.
     """
-    openvino = _import_openvino()
+    openvino = import_openvino()
     # What is not in 8 bits OpenVINO would compute in bfloat16 where a processor has it.
     precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    # The share of the cores that a worker has is TensorFlow's to use, and this engine's; 0 is all.
+    precise["INFERENCE_NUM_THREADS"] = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))
     compiled = openvino.Core().compile_model(Path(folder) / FILES[0], "CPU", precise)
     return lambda films: compiled(films, share_outputs=False)[0]
 
@@ -98,7 +101,7 @@ def add_engine(folder: str | Path, model: keras.Model, films: pd.DataFrame, cut:
             (folder / name).unlink()
     return {
         "name": "OpenVINO, 8 bits",
-        "files": list(FILES),
+        "files": list(FILES) if measured["accepted"] else [],
         "calibrated_on": len(some),
         **measured,
     }
@@ -129,7 +132,7 @@ def compare(target: np.ndarray, full: np.ndarray, fast: np.ndarray, cut: float) 
 
 
 def _quantise(model: keras.Model, films: list[np.ndarray], folder: Path) -> None:
-    openvino, nncf = _import_openvino(), _import("nncf")
+    openvino, nncf = import_openvino(), _import("nncf")
     nncf.set_log_level(logging.ERROR)
     with tempfile.TemporaryDirectory() as work:
         exported = Path(work) / FILES[0]
@@ -145,7 +148,20 @@ def _quantise(model: keras.Model, films: list[np.ndarray], folder: Path) -> None
         openvino.save_model(quantised, folder / FILES[0], compress_to_fp16=False)
 
 
-def _import_openvino():
+def require_engine() -> None:
+    """Raise EngineError where what `add_engine` needs is not installed."""
+    import_openvino()
+    _import("nncf")
+
+
+def import_openvino():
+    """Return the module openvino.
+
+    Raises
+    ------
+    EngineError
+        It is not installed.
+    """
     # It would report its use to Google Analytics without asking; it does without this module.
     sys.modules["openvino_telemetry"] = None
     return _import("openvino")

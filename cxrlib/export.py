@@ -12,6 +12,7 @@ from scipy.special import expit
 from cxrlib import versions
 from cxrlib.backbone import keras
 from cxrlib.doctor import GOLDEN
+from cxrlib.engine import import_openvino
 from cxrlib.images import file_digest, read_image
 from cxrlib.run import Run
 
@@ -98,7 +99,7 @@ def _runtime(form: str, packages: list[str]) -> str:
         return [f"{name} {version(name)}" for name in packages][0]
     except PackageNotFoundError as error:
         raise ExportError(
-            f"format '{form}' needs the package {error.name}: pip install {' '.join(packages)}"
+            f"format '{form}' needs the package {error.name}: pip install 'cxrlib[export]'"
         ) from None
 
 
@@ -113,6 +114,8 @@ def _write(model: keras.Model, form: str, path: Path, films: np.ndarray) -> None
     if form == "keras":
         classifier.save(path)
     else:
+        if form == "openvino":
+            import_openvino()  # before Keras does, which would let it report its use
         classifier(films[:1])  # Keras exports no model that was never called
         classifier.export(str(path), format=form, verbose=False)
 
@@ -136,11 +139,9 @@ def _read_back(form: str, path: Path, films: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(taken["index"], films)
         interpreter.invoke()
         return interpreter.get_tensor(given["index"])
-    import openvino
-
     # On CPUs that have bfloat16 OpenVINO takes it unasked.
     precision = {"INFERENCE_PRECISION_HINT": "f32"}
-    return openvino.Core().compile_model(path, "CPU", precision)(films)[0]
+    return import_openvino().Core().compile_model(path, "CPU", precision)(films)[0]
 
 
 def _card(run: Run, form: str) -> dict:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,9 @@ from filelock import FileLock, Timeout
 from cxrlib.rows import COLUMNS
 
 LOCK, LISTED, PLAN = "lock", "films.jsonl", "plan.json"
+OURS = re.compile(
+    r"\d+\.(csv|part)|films\.jsonl(\.part)?|plan\.(json|part)|joined(\.parquet)?|lock"
+)
 CHUNK = 1024  # films listed at a time
 
 
@@ -83,8 +87,7 @@ class Parts:
             with open(joined, "wb") as whole:
                 whole.write(f"{','.join(COLUMNS)}{os.linesep}".encode())
                 for number in range(-(-self.count // self.part)):
-                    with open(self._file(number), encoding="utf-8", newline="") as text:
-                        found = Counter(row[1] for row in csv.reader(text))
+                    found = _count_statuses(self._file(number))
                     if found.total() != self._films_in(number):
                         raise OutputError(
                             f"{self._file(number)} is not whole. Delete it, and give the same "
@@ -95,6 +98,8 @@ class Parts:
                         shutil.copyfileobj(part, whole)
             if self.out.suffix == ".parquet":
                 joined = _to_parquet(joined, self.folder / "joined.parquet")
+            with open(joined, "rb+") as whole:  # on the disk, before the parts are gone
+                os.fsync(whole.fileno())
             os.replace(joined, self.out)
             self._clear()
         return counts
@@ -110,6 +115,12 @@ class Parts:
 
     def _plan(self, films: Iterable[str], settings: dict) -> None:
         """Write the list of films, or find that it is the one that the parts belong to."""
+        foreign = [file.name for file in self.folder.iterdir() if not OURS.fullmatch(file.name)]
+        if foreign:
+            raise OutputError(
+                f"{self.folder} holds {min(foreign)}, which is no part of a table of scores. Move "
+                "it, or give another file."
+            )
         listed = self.folder / f"{LISTED}.part"
         films, digest = iter(films), hashlib.sha256()
         with self._told():
@@ -122,7 +133,7 @@ class Parts:
                 file.writelines(lines)
         plan = settings | {"films": digest.hexdigest(), "part": self.part}
         path = self.folder / PLAN
-        if any(self._files()) and path.exists() and json.loads(path.read_text()) != plan:
+        if any(self._files()) and path.exists() and path.read_text() != json.dumps(plan):
             listed.unlink()
             raise OutputError(
                 f"{self.folder} holds parts of other work: another run, other versions or "
@@ -138,7 +149,7 @@ class Parts:
 
     def _clear(self, but: Iterable[str] = (LOCK,)) -> None:
         for file in self.folder.iterdir():
-            if file.name not in but:
+            if OURS.fullmatch(file.name) and file.name not in but:
                 file.unlink()
 
     @contextmanager
@@ -180,7 +191,7 @@ def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int)
             import pyarrow  # noqa: F401
         except ImportError:
             raise OutputError(
-                f"{out}: Parquet needs pyarrow. Install the extra `cluster`, or give a .csv"
+                f"{out}: Parquet needs pyarrow: pip install 'cxrlib[cluster]', or give a .csv"
             ) from None
     lock = FileLock(parts.folder / LOCK)
     with parts._told():
@@ -222,6 +233,15 @@ def _stamp(film: str, line: str) -> str:
     except OSError:
         return line
     return f"{state.st_size} {state.st_mtime_ns} {line}"
+
+
+def _count_statuses(file: Path) -> Counter:
+    """Return the films of a part by status, fewer than it had where it is damaged."""
+    try:
+        with open(file, encoding="utf-8", newline="") as text:
+            return Counter(row[1] for row in csv.reader(text))
+    except (IndexError, UnicodeDecodeError, csv.Error):
+        return Counter()
 
 
 @contextmanager

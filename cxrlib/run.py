@@ -15,7 +15,7 @@ from scipy.special import expit
 from cxrlib import versions
 from cxrlib.backbone import Backbone, join, keras, load_backbone
 from cxrlib.card import model_card
-from cxrlib.engine import Forward, add_engine, freeze, load_engine
+from cxrlib.engine import Forward, add_engine, freeze, load_engine, require_engine
 from cxrlib.images import PREPROCESSING, file_digest
 from cxrlib.metrics import evaluate
 from cxrlib.operating import choose_threshold
@@ -109,6 +109,8 @@ def save_run(
     held_out["path"] = "images/" + held_out["filename"]
     metrics = {"train": evaluate(held_out, threshold, seed)}
 
+    if engine:
+        require_engine()
     part = _beside(folder)
     part.mkdir(parents=True)
     model_file = "head.keras" if fitted.stage == "head" else "model.keras"

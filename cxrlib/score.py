@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
+from importlib.metadata import version
 from itertools import tee
 from pathlib import Path
 from threading import Lock
@@ -29,16 +30,7 @@ PART = 64  # films; whole batches, so that they are composed the same way wherev
 
 
 def list_films(paths: Iterable[str | Path | BinaryIO]) -> list[Path | BinaryIO]:
-    """Return the files named, and the image files in the folders named and below them, sorted.
-
-    A binary file object, such as an upload in memory, stands for itself.
-
-    Raises
-    ------
-    FileNotFoundError
-        A folder without an image file, or no path at all. A file that is missing is no error here:
-        it gets its row among the scores.
-    """
+    """Return what `walk_films` yields; a file that is missing gets its row among the scores."""
     return list(walk_films(paths))
 
 
@@ -97,7 +89,7 @@ def write_scores(
 
     What is done stands in `OUT.parts`, in whole parts. A call that ended early, by `kill -9` or by
     a full disk, goes on there when it is given again, and the file is the same to the last byte.
-    So it is with several workers.
+    So it is with several workers, on processors of the same kind.
 
     Parameters
     ----------
@@ -130,7 +122,7 @@ def write_scores(
     with open_parts(out, map(_path, walk_films(paths)), settings, part) as parts:
         bar = {"desc": "scores", "unit": "film", "disable": parts.count == 1}
         with tqdm(total=parts.count, initial=parts.done, **bar) as progress:
-            if scheduler or workers is not None:
+            if scheduler is not None or workers is not None:
                 there = partial(_score_part, str(run.folder.absolute()), settings)
                 tasks = ((task, list(map(os.path.abspath, task[1]))) for task in parts.todo())
                 for (number, films), rows in spread(there, tasks, scheduler, workers):
@@ -204,7 +196,7 @@ def _settings(run: Run, check: bool) -> dict:
     facts = {n: fact for n, fact in run.facts.items() if n not in ("made", "metrics")}
     facts["files"] = {n: d for n, d in facts["files"].items() if n != "predictions.csv"}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    fast = run.engine is not None
+    fast = version("openvino") if run.engine else ""
     return {"run": digest, "versions": versions(), "check": check, "fast": fast}
 
 
@@ -214,8 +206,9 @@ _one_part = Lock()  # a worker with several threads has one model, which takes a
 def _score_part(folder: str, settings: dict, films: list[str]) -> list[tuple]:
     """Return the rows of a part; what a worker of a cluster runs."""
     with _one_part:
-        run = _load_once(folder, settings["run"], settings["fast"])
+        run = _load_once(folder, settings["run"], bool(settings["fast"]))
         if _settings(run, settings["check"]) != settings:
+            _load_once.cache_clear()
             raise RunError(
                 f"a worker has another run at {folder}, or other versions of cxrlib and its "
                 "packages: give it the same"

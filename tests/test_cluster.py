@@ -108,6 +108,15 @@ def test_a_task_that_kills_every_worker_is_given_up():
         list(spread(os._exit, [("a", 1)], workers=1))
 
 
+def refuse_to_run(_):
+    raise ImportError("No module named 'cxrlib'")
+
+
+def test_a_worker_without_the_package_is_named():
+    with pytest.raises(ClusterError, match="cannot run what they are sent: No module named 'cxrl"):
+        list(spread(refuse_to_run, [("a", 1)], workers=1))
+
+
 def test_what_no_cluster_can_do_is_said_in_a_sentence(run, films, tmp_path, monkeypatch):
     from distributed import LocalCluster
 
@@ -128,6 +137,6 @@ def test_what_no_cluster_can_do_is_said_in_a_sentence(run, films, tmp_path, monk
         with pytest.raises(ClusterError, match=f"{address} has no worker: start one with `dask w"):
             write_scores(run, [films], out, scheduler=address)
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ClusterError, match="install the extra `cluster`"):
+    with pytest.raises(ClusterError, match=r"pip install 'cxrlib\[cluster\]'"):
         write_scores(run, [films], out, workers=2)
     assert not list(tmp_path.iterdir())

@@ -123,6 +123,14 @@ def test_features_that_differ_by_rounding(given):
     assert steps["same"].all() and " and not " in steps["found"].iloc[5]
 
 
+def test_a_network_that_cannot_be_built(monkeypatch):
+    def fail(**_):
+        raise TypeError("unexpected keyword argument")
+
+    monkeypatch.setattr(doctor, "load_backbone", fail)
+    assert_step_differs("network", "TypeError: unexpected keyword argument")
+
+
 def test_another_score(given):
     given["probability"] += 0.0021
     assert_step_differs("score", "off by 0.0021, 0.002 allowed")

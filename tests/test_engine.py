@@ -187,6 +187,7 @@ def test_without_openvino_all_but_the_engine_works(saved, parts, pixels, tmp_pat
         load_run(saved.folder, fast=True)
     with pytest.raises(EngineError, match=r"cxrlib\[fast\]"):
         save_run(tmp_path / "run", *parts, engine=True)
+    assert not list(tmp_path.iterdir())
     assert np.isfinite(saved.predict(pixels)).all()
     load_run(saved.folder)
 

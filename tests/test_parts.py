@@ -142,16 +142,34 @@ def test_what_was_half_written_counts_for_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.csv", "whole.csv"]
 
 
-def test_a_part_that_lost_its_rows_is_named(tmp_path):
+@pytest.mark.parametrize("left", [b"", bytes(100), bytes(200_000), b"\xff,\xff\n"])
+def test_a_part_that_lost_its_rows_is_named(tmp_path, left):
     out = tmp_path / "scores.csv"
     stop_after(out, 4)
     cut = Path(f"{out}.parts") / "0000001.csv"
-    cut.write_bytes(b"")  # as after a power cut
+    cut.write_bytes(left)  # as after a power cut
     with pytest.raises(OutputError, match=r"0000001.csv is not whole. Delete it, and give the sam"):
         work(out)
     assert not out.exists()
     cut.unlink()
     assert work(out) == [1]
+
+
+def test_a_lost_plan_is_other_work(tmp_path):
+    out = tmp_path / "scores.csv"
+    stop_after(out, 4)
+    (Path(f"{out}.parts") / "plan.json").write_bytes(b"")
+    with pytest.raises(OutputError, match="holds parts of other work"):
+        work(out)
+
+
+def test_files_that_are_no_parts_are_kept(tmp_path):
+    note = tmp_path / "scores.csv.parts" / "notes.txt"
+    note.parent.mkdir()
+    note.write_text("mine")
+    with pytest.raises(OutputError, match=r"holds notes.txt, which is no part .* it, or give"):
+        work(tmp_path / "scores.csv")
+    assert note.read_text() == "mine"
 
 
 def test_parts_of_other_work_are_neither_used_nor_deleted(tmp_path):
@@ -276,7 +294,7 @@ def test_a_file_that_may_not_grow_keeps_all_parts(tmp_path, name):
 
 def test_parquet_without_pyarrow_is_refused_before_scoring(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(OutputError, match=r"Parquet needs pyarrow. Install the extra `cluster`"):
+    with pytest.raises(OutputError, match=r"Parquet needs pyarrow: pip install 'cxrlib.cluster.'"):
         work(tmp_path / "scores.parquet")
     assert not list(tmp_path.iterdir())
 
