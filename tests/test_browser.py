@@ -34,7 +34,7 @@ CELLS = [
 SCORE = "float(__import__('cxrlib.score').score.score_films(run, [{!r}])['probability'][0])"
 # Voila's own template asks for icons and Mermaid there; the page works without.
 VOILAS_HOSTS = {"cdn.jsdelivr.net", "cdnjs.cloudflare.com"}
-FEW_CELLS = [CELLS[0], "browser = Browser(data)\nbrowser", CELLS[2]]
+FEW_CELLS = [CELLS[0], "browser = Browser(data)\nbrowser", *CELLS[2:]]
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +292,12 @@ def test_nothing_left_the_machine(page):
 
 
 def drive(page):
-    """Move to the next film, and the threshold; return what the page shows of both."""
+    """Read a film, go to the next one, move the threshold; return what is shown of the last two."""
+    reader = page.get_by_role("group", name="Film reader")
+    film = ROOT / "medical" / "images" / "00060001_000.jpg"
+    reader.get_by_label("Choose a film").set_input_files(film)
+    wait_for(lambda: reader.locator("canvas").get_attribute("data-film") == film.name, 90)
+    assert "probability of Cardiomegaly 0." in reader.locator(".caption").inner_text()
     films = page.get_by_role("group", name="Film browser")
     canvas = films.locator("canvas")
     wait_for(lambda: canvas.get_attribute("data-film") == "00060001_000.jpg", 60)
