@@ -1,8 +1,6 @@
 """Take a run's classifier away, in a format that other software runs, once it is checked."""
 
 import json
-import os
-import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from cxrlib.doctor import GOLDEN
 from cxrlib.engine import import_openvino
 from cxrlib.images import file_digest, read_image
 from cxrlib.run import Run
+from cxrlib.whole import whole_folder
 
 TOLERANCE = 1e-3  # in probability
 # Name of the file, and the packages that write and run it.
@@ -66,9 +65,7 @@ def export_run(run: Run, form: str, out: str | Path) -> dict:
         raise ExportError(f"{out} cannot be written: {out.parent} is no folder")
     films = _read_films(run.facts["image_size"])
     wanted = expit(run.model.predict_on_batch(films)[:, 0])
-    part = out.with_name(f"{out.name}.{os.getpid()}.part")
-    part.mkdir()
-    try:
+    with whole_folder(out) as part:
         _write(run.model, form, part / name, films)
         found = np.concatenate(
             [_read_back(form, part / name, batch)[:, 0] for batch in (films, films[:1])]
@@ -85,11 +82,6 @@ def export_run(run: Run, form: str, out: str | Path) -> dict:
         files = {file.name: file_digest(file) for file in sorted(part.iterdir())}
         card = _card(run, form) | {"files": files, "check": check}
         (part / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-        if out.exists():
-            out.rmdir()
-        os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return card
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from cxrlib.rows import COLUMNS
+from cxrlib.tables import COLUMNS, write_parquet
 
 LOCK, LISTED, PLAN = "lock", "films.jsonl", "plan.json"
 OURS = re.compile(
@@ -97,7 +97,7 @@ class Parts:
                     with open(self._file(number), "rb") as part:
                         shutil.copyfileobj(part, whole)
             if self.out.suffix == ".parquet":
-                joined = _to_parquet(joined, self.folder / "joined.parquet")
+                joined = write_parquet(joined, self.folder / "joined.parquet")
             with open(joined, "rb+") as whole:  # on the disk, before the parts are gone
                 os.fsync(whole.fileno())
             os.replace(joined, self.out)
@@ -216,16 +216,6 @@ def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int)
         lock.release()
 
 
-def read_scores(path: str | Path) -> pd.DataFrame:
-    """Read a table of scores, every digit as it was written; text that is empty stays text."""
-    if Path(path).suffix == ".parquet":
-        return pd.read_parquet(path)
-    text = dict.fromkeys(("path", "status", "decision", "reason"), str)
-    # Python's own reading of numbers is exact whatever pandas' default is.
-    numbers = {"probability": lambda digits: float(digits or "nan")}
-    return pd.read_csv(path, dtype=text, converters=numbers, keep_default_na=False)
-
-
 def _stamp(film: str, line: str) -> str:
     """Return what tells a film from another one, or from itself after a change."""
     try:
@@ -253,23 +243,3 @@ def _whole(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _to_parquet(table: Path, out: Path) -> Path:
-    """Convert a CSV, a few megabytes at a time."""
-    import pyarrow
-    from pyarrow import csv as arrow
-    from pyarrow import parquet
-
-    schema = pyarrow.schema(
-        [(name, "float64" if name == "probability" else "string") for name in COLUMNS]
-    )
-    how = {
-        "parse_options": arrow.ParseOptions(newlines_in_values=True),
-        "convert_options": arrow.ConvertOptions(column_types=schema, null_values=[""]),
-    }
-    # Given a path, pyarrow reads far ahead.
-    with open(table, "rb") as file, parquet.ParquetWriter(out, schema) as writer:
-        for batch in arrow.open_csv(file, **how):
-            writer.write_batch(batch)
-    return out

@@ -14,7 +14,6 @@ from cxrlib.images import ImageError, read_image
 from cxrlib.refuse import find_reason_in_file, find_reasons
 from cxrlib.run import Run
 
-COLUMNS = ["path", "status", "probability", "decision", "reason"]
 MISSING = "the file does not exist"
 
 
@@ -26,7 +25,7 @@ def split_films(films: Iterable) -> Iterator[list]:
 
 
 def score_batches(run: Run, batches: Iterable[list], check: bool) -> Iterator[list[tuple]]:
-    """Yield the rows of each batch, in the order of COLUMNS, reading the next one meanwhile.
+    """Yield the rows of each batch, ordered as `tables.COLUMNS`, reading the next one meanwhile.
 
     Parameters
     ----------

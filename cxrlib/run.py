@@ -21,6 +21,7 @@ from cxrlib.metrics import evaluate
 from cxrlib.operating import choose_threshold
 from cxrlib.study import NO_FINDING, SPLIT_SALT, TEST_SHARE, Study, digest_films
 from cxrlib.train import Fitted
+from cxrlib.whole import whole_folder
 
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
 COLUMNS = "path,patient,view,sex,age,split,target,probability,decision".split(",")
@@ -111,13 +112,8 @@ def save_run(
 
     if engine:
         require_engine()
-    part = _beside(folder)
-    part.mkdir(parents=True)
     model_file = "head.keras" if fitted.stage == "head" else "model.keras"
     head = fitted.model if fitted.stage == "head" else fitted.model.get_layer("head")
-    fitted.model.save(part / model_file)
-    fitted.history.to_csv(part / "history.csv", index=False)
-    held_out[COLUMNS].to_csv(part / "predictions.csv", index=False)
     facts = {
         "format": 2,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -160,11 +156,14 @@ def save_run(
         "metrics": metrics,
     }
     model = join(backbone, fitted.model) if fitted.stage == "head" else fitted.model
-    if engine:
-        facts["engine"] = add_engine(part, model, train, threshold)
-    facts["files"] = {path.name: file_digest(path) for path in sorted(part.iterdir())}
-    _write_facts(part, facts)
-    _put(part, folder)
+    with whole_folder(folder) as part:
+        fitted.model.save(part / model_file)
+        fitted.history.to_csv(part / "history.csv", index=False)
+        held_out[COLUMNS].to_csv(part / "predictions.csv", index=False)
+        if engine:
+            facts["engine"] = add_engine(part, model, train, threshold)
+        facts["files"] = {path.name: file_digest(path) for path in sorted(part.iterdir())}
+        _write_facts(part, facts)
     return Run(folder, facts, model)
 
 
@@ -244,13 +243,12 @@ def record_test(run: Run, predictions: pd.DataFrame, metrics: dict) -> Run:
         path="images/" + predictions["filename"],
         decision=_decide(predictions["probability"], run.threshold),
     )
-    part = _beside(run.folder)
-    shutil.copytree(run.folder, part)
-    pd.concat([kept, scored])[COLUMNS].to_csv(part / "predictions.csv", index=False)
-    files = run.facts["files"] | {"predictions.csv": file_digest(part / "predictions.csv")}
-    facts = run.facts | {"files": files, "metrics": run.facts["metrics"] | {"test": metrics}}
-    _write_facts(part, facts)
-    _put(part, run.folder)
+    with whole_folder(run.folder) as part:
+        shutil.copytree(run.folder, part, dirs_exist_ok=True)
+        pd.concat([kept, scored])[COLUMNS].to_csv(part / "predictions.csv", index=False)
+        files = run.facts["files"] | {"predictions.csv": file_digest(part / "predictions.csv")}
+        facts = run.facts | {"files": files, "metrics": run.facts["metrics"] | {"test": metrics}}
+        _write_facts(part, facts)
     return replace(run, facts=facts)
 
 
@@ -262,22 +260,6 @@ def _weights_name(weights: str | None, folder: Path) -> str | None:
     # A path is given from the run's folder, so that a project can be moved and says nothing of
     # the machine it was made on.
     return weights if weights in KNOWN_WEIGHTS else os.path.relpath(weights, folder)
-
-
-def _beside(folder: Path) -> Path:
-    """Return a path beside `folder` where the next content of it can be written."""
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    return part
-
-
-def _put(part: Path, folder: Path) -> None:
-    """Move `part` to `folder`; at any moment the old content is there or beside it."""
-    old = part.with_suffix(".old")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(part, folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_facts(folder: Path, facts: dict) -> None:

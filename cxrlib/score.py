@@ -21,10 +21,11 @@ from cxrlib.backbone import BATCH
 from cxrlib.cluster import ClusterError, spread
 from cxrlib.images import walk_films
 from cxrlib.metrics import evaluate
-from cxrlib.parts import open_parts, read_scores
-from cxrlib.rows import COLUMNS, MISSING, name_of, score_batches, split_films
+from cxrlib.parts import open_parts
+from cxrlib.rows import MISSING, name_of, score_batches, split_films
 from cxrlib.run import Run, RunError, load_run, record_test
 from cxrlib.study import Study, choose_films, digest_films
+from cxrlib.tables import COLUMNS, read_scores
 
 PART = 64  # films; whole batches, so that they are composed the same way wherever a process ends
 

@@ -13,9 +13,9 @@ import pytest
 
 from cxrlib import cli, score
 from cxrlib.cluster import ClusterError, spread
-from cxrlib.parts import read_scores
 from cxrlib.run import RunError, load_run
 from cxrlib.score import score_films, write_scores
+from cxrlib.tables import read_scores
 
 FILMS = 160
 

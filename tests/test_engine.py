@@ -135,7 +135,8 @@ def test_engine_that_decides_otherwise_is_not_kept_but_its_numbers_are(
     assert measured["accepted"] is False
     assert measured["auc_moved"] > 0.5 and measured["decisions_changed"] > 0.5
     assert not set(FILES) & {path.name for path in run.folder.iterdir()}
-    assert not set(FILES) & set(facts["files"])
+    assert not set(FILES) & set(facts["files"]) and measured["files"] == []
+    assert "OpenVINO, 8 bits, not kept: on 1" in (run.folder / "MODEL_CARD.md").read_text()
     load_run(run.folder)
     with pytest.raises(RunError, match="no fast engine: its engine was not accepted"):
         load_run(run.folder, fast=True)

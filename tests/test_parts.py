@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlib.parts import COLUMNS, OutputError, open_parts, read_scores
+from cxrlib.parts import OutputError, open_parts
+from cxrlib.tables import COLUMNS, read_scores
 
 CXR = Path(sys.executable).with_name("cxr")
 FILMS, SMALL = 50, 16  # in parts of 16, so in four
