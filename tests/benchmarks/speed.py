@@ -2,14 +2,15 @@
 
     python tests/benchmarks/speed.py [--rounds 9]
 
-Every way is timed once a round, one after the other, so that other work on the machine falls on
-all of them. Printed are medians over the rounds: by the clock, and of the time that processors
-spent, which other work disturbs less. A ratio is the time of `model.predict`, or of TensorFlow,
-divided by that of the way: above 1 is faster. Both ways of reading have a thread for each core, as
-`read_batch` has. JPEG files are those of CXR_DATA where that is set,
-else the bundled films enlarged to 1,024 pixels. OpenVINO is measured where the extra `fast` is
-installed, LiteRT where ai-edge-litert is; both are made here, of the run's model. The operations
-of the network are two for each multiplication of its convolutions.
+Every way is timed in every round, one after the other, so that other work on the machine falls on
+all of them. Printed are means over the rounds: by the clock, and of the time that processors spent,
+which other work disturbs less. Means, since `model.predict` keeps one core waiting in some calls
+and not in others. A ratio is the time of `model.predict`, or of TensorFlow, divided by that of the
+way: above 1 is faster. Films are read and scored at the run's size and at InceptionV3's own, 299
+pixels. Both ways of reading have a thread for each core, as `read_batch` has. JPEG files are those
+of CXR_DATA where that is set, else the bundled films enlarged to 1,024 pixels. OpenVINO is measured
+where the extra `fast` is installed, LiteRT where ai-edge-litert is; both are made here, of the
+run's model. The operations of the network are two for each multiplication of its convolutions.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from cxrlib.backbone import BATCH, keras
+from cxrlib.backbone import BATCH, join, keras, load_backbone
 from cxrlib.engine import add_engine, load_engine
 from cxrlib.images import read_image
 from cxrlib.run import Run, load_run
@@ -35,6 +36,7 @@ from cxrlib.study import choose_films, read_study
 
 ROOT = Path(__file__).parents[2]
 SIDE = 1024  # pixels of the JPEG files that are read
+OWN_SIZE = 299  # pixels that InceptionV3 was trained on
 JPEGS = 24
 MATRIX = 4096
 MEASURED = ("films", "auc", "auc_moved", "decisions_changed", "largest_move", "accepted")
@@ -91,7 +93,7 @@ def count_operations(model: keras.Model) -> int:
 
 
 def time_side_by_side(ways: dict, rounds: int) -> pd.DataFrame:
-    """Return the median seconds, by the clock and of processors, of each way; a warm one each."""
+    """Return the mean seconds, by the clock and of processors, of each way; a warm one each."""
     spent = {name: [] for name in ways}
     for number in tqdm(range(rounds + 1), leave=False):
         for name, way in ways.items():
@@ -100,30 +102,37 @@ def time_side_by_side(ways: dict, rounds: int) -> pd.DataFrame:
             took = time.perf_counter() - start, time.process_time() - cpu
             if number:
                 spent[name].append(took)
-    medians = {name: np.median(took, axis=0) for name, took in spent.items()}
-    return pd.DataFrame(medians, index=["seconds", "cpu"]).T
+    means = {name: np.mean(took, axis=0) for name, took in spent.items()}
+    return pd.DataFrame(means, index=["seconds", "cpu"]).T
 
 
-def list_ways(run: Run, films: np.ndarray, train: pd.DataFrame, folder: Path) -> dict:
-    """Return what turns `films` into scores, by name; the engines where they are installed."""
-    model = run.model
-    ways = {
-        "model.predict": lambda x: model.predict(x, batch_size=BATCH, verbose=0),
-        "predict_on_batch": model.predict_on_batch,
+def resize_run(run: Run, size: int) -> Run:
+    """Return a run whose frozen backbone takes films of another size; its head is the same."""
+    used = run.facts["backbone"]
+    backbone = load_backbone(used["name"], used["weights"], size, used["layer"], used["seed"])
+    return replace(run, model=join(backbone, run.model.get_layer("head")))
+
+
+def list_ways(run: Run) -> dict:
+    """Return what turns films into scores in float32, by name."""
+    return {
+        "model.predict": lambda x: run.model.predict(x, batch_size=BATCH, verbose=0),
+        "predict_on_batch": run.model.predict_on_batch,
         "default path": run.predict,
     }
+
+
+def list_engines(run: Run, train: pd.DataFrame, folder: Path) -> dict:
+    """Return the engines of 8 bits that are installed, by name, made here of the run's model."""
+    ways = {}
     if importlib.util.find_spec("nncf"):
-        measured = add_engine(folder, model, train, run.threshold)
+        measured = add_engine(folder, run.model, train, run.threshold)
         print("OpenVINO, 8 bits, on training films:", {k: measured[k] for k in MEASURED})
         if measured["accepted"]:
             ways["OpenVINO, 8 bits"] = replace(run, engine=load_engine(folder)).predict
     if importlib.util.find_spec("ai_edge_litert"):
-        ways["LiteRT, 8 bits"] = make_litert(model, folder)
-    return {
-        f"{name}, {len(x)} films": partial(way, x)
-        for x in (films, films[:1])
-        for name, way in ways.items()
-    }
+        ways["LiteRT, 8 bits"] = make_litert(run.model, folder)
+    return ways
 
 
 def print_table(spent: pd.DataFrame, of: str) -> None:
@@ -151,36 +160,51 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         paths = list_jpegs(JPEGS, Path(folder))
         reading = {}
-        for side in (size, 299):
+        for side in (size, OWN_SIZE):
             for name, read in (("TensorFlow", read_by_tensorflow), ("read_image", read_image)):
                 reading[f"{name}, {side} px"] = partial(read_all, read, paths, side)
         spent = time_side_by_side(reading, args.rounds) / len(paths)
         print(f"\n{len(paths)} JPEG films of {Image.open(paths[0]).size}, milliseconds a film")
-        for side in (size, 299):
+        for side in (size, OWN_SIZE):
             print_table(spent.filter(like=f"{side} px", axis=0), f"TensorFlow, {side} px")
             away = [np.abs(read_image(x, side) - read_by_tensorflow(x, side)) for x in paths]
             print(f"mean distance at {side} px: {255 * np.mean(away):.2f} of 255 grey levels")
 
     with tempfile.TemporaryDirectory() as folder:
-        films = np.stack([read_image(path, size) for path in train["path"].iloc[:BATCH]])[..., None]
-        ways = list_ways(run, films, train, Path(folder))
+        small = resize_run(run, OWN_SIZE)
+        scoring = {
+            OWN_SIZE: list_ways(small),
+            size: list_ways(run) | list_engines(run, train, Path(folder)),
+        }
+        ways = {}
+        for side, named in scoring.items():
+            films = [read_image(path, side) for path in train["path"].iloc[:BATCH]]
+            for count in (BATCH, 1):
+                some = np.stack(films[:count])[..., None]
+                ways |= {
+                    f"{x}, {count} x {side} px": partial(way, some) for x, way in named.items()
+                }
         ways["numpy's matmul"] = partial(np.matmul, matrix, matrix)
         tensor = tf.constant(matrix)
         ways["TensorFlow's matmul"] = lambda: tf.linalg.matmul(tensor, tensor).numpy()
         spent = time_side_by_side(ways, args.rounds)
-        for count in (BATCH, 1):
-            print(f"\n{size} px, milliseconds for {count} films")
-            print_table(
-                spent.filter(like=f", {count} films", axis=0), f"model.predict, {count} films"
-            )
-        matmuls = [name for name in ways if name.endswith("matmul")]
-        networks = [f"{name}, {BATCH} films" for name in ("model.predict", "default path")]
-        work = dict.fromkeys(matmuls, 2 * MATRIX**3)
-        work |= dict.fromkeys(networks, BATCH * count_operations(run.model))
-        rates = pd.DataFrame({name: work[name] / spent.loc[name] / 1e9 for name in work}).T
-        shares = (rates / rates.loc[matmuls].max()).add_prefix("share, ")
-        print(f"\nfloat32 GFLOP/s, and the share of the faster {MATRIX} x {MATRIX} product")
-        print(rates.round(0).join(shares.round(2)).to_string())
+
+    for count in (BATCH, 1):
+        for side in scoring:
+            print(f"\nmilliseconds for films, {count} x {side} px")
+            these = spent.filter(like=f", {count} x {side} px", axis=0)
+            print_table(these, f"model.predict, {count} x {side} px")
+    matmuls = ["numpy's matmul", "TensorFlow's matmul"]
+    work = dict.fromkeys(matmuls, 2 * MATRIX**3)
+    for sized in (small, run):
+        side = sized.model.input_shape[1]
+        for name in ("model.predict", "default path"):
+            work[f"{name}, {BATCH} x {side} px"] = BATCH * count_operations(sized.model)
+            work[f"{name}, 1 x {side} px"] = count_operations(sized.model)
+    rates = pd.DataFrame({name: work[name] / spent.loc[name] / 1e9 for name in work}).T
+    shares = (rates / rates.loc[matmuls].max()).add_prefix("share, ")
+    print(f"\nfloat32 GFLOP/s, and the share of the faster {MATRIX} x {MATRIX} product")
+    print(rates.round(0).join(shares.round(2)).to_string())
 
 
 def read_all(read, paths: list[Path], side: int) -> None:
