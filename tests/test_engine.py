@@ -215,3 +215,16 @@ def test_command_scores_fast(saved, medical, tmp_path, capsys):
     assert fast["probability"].tolist() == [row[2] for row in part]
     assert np.abs(fast["probability"] - full).max() > 1e-6
     assert fast["probability"].tolist() == score_films(expected, films)["probability"].tolist()
+
+
+def test_workers_score_fast_to_the_same_bytes(saved, medical, tmp_path):
+    paths = [str(path) for path in sorted((medical / "images").iterdir())[:40]]
+    alone, spread = tmp_path / "alone.csv", tmp_path / "spread.csv"
+    fast = load_run(saved.folder, fast=True)
+    score.write_scores(fast, paths, alone, part=16)
+    score.write_scores(fast, paths, spread, workers=2, part=16)
+    assert spread.read_bytes() == alone.read_bytes()
+    assert (
+        np.abs(pd.read_csv(alone)["probability"] - score_films(saved, paths)["probability"]).max()
+        > 1e-6
+    )

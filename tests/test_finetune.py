@@ -8,15 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import logit
+from scipy.special import expit, logit
 from sklearn.utils.class_weight import compute_sample_weight
 
 from cxrlib import finetune as module
-from cxrlib.backbone import extract_features, keras, load_backbone
+from cxrlib.backbone import extract_features, join, keras, load_backbone
 from cxrlib.explain import map_evidence, map_films
+from cxrlib.export import FORMATS, export_run
 from cxrlib.finetune import fine_tune
 from cxrlib.images import read_image
-from cxrlib.run import Run
+from cxrlib.run import Run, load_run, save_run
 from cxrlib.study import choose_films, read_study
 from cxrlib.train import TrainError, fit_head, fit_uncalibrated
 
@@ -294,3 +295,16 @@ def test_maps_are_taken_of_a_fine_tuned_model_too(given, tuned, tmp_path):
         logit = float(tuned.model.predict_on_batch(film)[0, 0])
         assert evidence.sum() + remainder == pytest.approx(logit, abs=1e-3)
         np.testing.assert_allclose(maps["evidence"][number], evidence, atol=1e-4)
+
+
+def test_a_fine_tuned_run_is_exported_too(given, tuned, medical, tmp_path):
+    backbone, _, films, fitted = given
+    study = read_study(medical)
+    save_run(tmp_path / "run", study, films, "Cardiomegaly", backbone, tuned)
+    run = load_run(tmp_path / "run")
+    pixels = np.stack([read_image(path, 80) for path in films["path"][:4]])[..., None]
+    untuned = expit(join(backbone, fitted.model).predict_on_batch(pixels)[:, 0])
+    assert np.abs(run.predict(pixels) - untuned).max() > 0.01
+    for form in FORMATS:
+        card = export_run(run, form, tmp_path / form)
+        assert card["check"]["largest_difference"] < 1e-5
