@@ -203,7 +203,7 @@ def load_run(folder: str | Path, fast: bool = False) -> Run:
             f"{folder} has no fast engine: {reason}. Load it without fast, or train again and save "
             "it by save_run(..., engine=True)."
         )
-    engine = load_engine(folder) if fast else None
+    engine = load_engine(folder, facts["engine"]["shift"]) if fast else None
     if facts["stage"] == "finetuned":
         model = keras.models.load_model(folder / "model.keras", safe_mode=True)
         return Run(folder, facts, model, engine)

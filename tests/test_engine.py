@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from cxrlib import engine as module
 from cxrlib import score
@@ -93,12 +93,14 @@ def test_engine_is_measured_on_training_films_and_kept(saved, parts, pixels):
     changed = ((full >= run.threshold) != (quick >= run.threshold)).mean()
     assert changed == pytest.approx(measured["decisions_changed"], abs=1.1 / len(train))
     assert measured["decisions_changed"] < 0.01 and measured["auc_moved"] < 0.005
+    assert abs(measured["shift"]) > 1e-4
+    assert (logit(quick) - logit(full)).mean() == pytest.approx(0, abs=1e-4)
     assert (fast.model.predict_on_batch(pixels) == run.model.predict_on_batch(pixels)).all()
     assert "near 1" in measured["note"]
 
 
 def test_what_is_returned_does_not_change_with_the_next_films(saved, pixels):
-    fast = module.load_engine(saved.folder)
+    fast = module.load_engine(saved.folder, shift=0)
     first = fast(pixels[:2])
     kept = first.copy()
     assert first.shape == (2, 1)
@@ -208,7 +210,7 @@ def test_command_scores_fast(saved, medical, tmp_path, capsys):
     main(["score", str(saved.folder), *films, "--out", str(tmp_path / "fast.csv"), "--fast"])
     fast = pd.read_csv(tmp_path / "fast.csv")
     full = score_films(saved, films)["probability"]
-    expected = replace(saved, engine=module.load_engine(saved.folder))
+    expected = load_run(saved.folder, fast=True)
     settings = score._settings(expected, True)
     assert settings != score._settings(saved, True)
     part = score._score_part(str(saved.folder), settings, films)

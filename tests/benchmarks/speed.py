@@ -129,7 +129,8 @@ def list_engines(run: Run, train: pd.DataFrame, folder: Path) -> dict:
         measured = add_engine(folder, run.model, train, run.threshold)
         print("OpenVINO, 8 bits, on training films:", {k: measured[k] for k in MEASURED})
         if measured["accepted"]:
-            ways["OpenVINO, 8 bits"] = replace(run, engine=load_engine(folder)).predict
+            engine = load_engine(folder, measured["shift"])
+            ways["OpenVINO, 8 bits"] = replace(run, engine=engine).predict
     if importlib.util.find_spec("ai_edge_litert"):
         ways["LiteRT, 8 bits"] = make_litert(run.model, folder)
     return ways
