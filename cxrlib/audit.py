@@ -81,7 +81,8 @@ def tabulate_metadata(
     Parameters
     ----------
     films, metadata : as given to and returned by `predict_from_metadata`
-    image : (films,), the held-out scores of the image model
+    image : (films,), the held-out scores of the image model; films without one (NaN), as a
+        fine-tuned network has, are left out
     seed : of folds and bootstrap
 
     Returns
@@ -90,8 +91,10 @@ def tabulate_metadata(
         auc, low, high; less, less_low and less_high: the image model's AUC less this one. 95 %
         intervals over patients, the same resamples for all.
     """
+    fold, known = patient_folds(films, seed), np.isfinite(image)
+    films, metadata, image, fold = films[known], metadata[known], image[known], fold[known]
     weights = np.vstack([np.ones(len(films)), resample_patients(films["patient"], RESAMPLES, seed)])
-    fold, target = patient_folds(films, seed), films["target"].to_numpy()
+    target = films["target"].to_numpy()
     areas = {
         name: auc(target, score, weights, strata=fold)
         for name, score in {**{n: metadata[n].to_numpy() for n in metadata}, "image": image}.items()

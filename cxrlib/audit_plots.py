@@ -42,6 +42,7 @@ def plot_reliability(predictions: dict[str, pd.DataFrame], ax: Axes | None = Non
     ax.set(xlabel="mean probability in a bin", ylabel="observed share with the label")
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     ax.legend(loc="upper left", fontsize=8, frameon=False)
+    counts.margins(y=0.2)  # markers are drawn whole
     counts.set(ylabel="films in it", ylim=(0, None))
     plain(counts)
     return plain(ax)

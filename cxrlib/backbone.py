@@ -17,6 +17,8 @@ from cxrlib.images import PREPROCESSING, film_digest, read_batch
 # TensorFlow 2.21 writes to stderr while it is imported, whatever its log level; a failed import
 # still raises.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# What a user's keras.json or environment says otherwise is for other projects.
+os.environ["KERAS_BACKEND"] = "tensorflow"
 _stderr = os.dup(2)
 _null = os.open(os.devnull, os.O_WRONLY)
 os.dup2(_null, 2)
@@ -26,6 +28,8 @@ finally:
     os.dup2(_stderr, 2)
     os.close(_stderr)
     os.close(_null)
+keras.config.set_floatx("float32")
+keras.config.set_image_data_format("channels_last")
 
 BUNDLED = Path(__file__).parent / "weights" / "inception_v3.weights.h5"
 BATCH = 16

@@ -15,6 +15,8 @@ from scipy.special import expit
 from cxrlib import versions
 from cxrlib.backbone import BUNDLED, Backbone, join, keras, load_backbone
 from cxrlib.images import file_digest, read_image
+from cxrlib.refuse import BUNDLED as CHECK_FILE
+from cxrlib.refuse import find_reasons
 
 # What is compared with; `cxrlib/golden/make.py` makes it.
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,6 +34,7 @@ STEPS = {
     f"here would not be comparable, and others' would not load. {AGAIN}",
     "film file": f"The film to examine with was changed. {AGAIN}",
     "head file": f"The head to examine with was changed. {AGAIN}",
+    "check file": f"The check for frontal chest films is not that of this cxrlib. {AGAIN}",
     "grey values": "The same file is read as other pixels: another Pillow or NumPy, or a change "
     "in cxrlib.images. Install the versions of requirements.lock (`make .venv/ready`).",
     "network": "The weights file is right, yet another network is built of it: another Keras, or a "
@@ -41,6 +44,8 @@ STEPS = {
     "TF_ENABLE_ONEDNN_OPTS=0 to find which it is.",
     "score": "The features are right, what the head makes of them is not: another Keras, or a "
     "change in cxrlib.backbone. Install the versions of requirements.lock.",
+    "check": "A chest film is refused by the check that is right: another NumPy or Pillow, or a "
+    "change in cxrlib.refuse. Install the versions of requirements.lock.",
 }
 
 
@@ -113,6 +118,7 @@ def _look() -> Iterator[tuple[bool, str]]:
     golden = json.loads((GOLDEN / "golden.json").read_text())
     yield _compare_digests(file_digest(FILM), golden["film"])
     yield _compare_digests(file_digest(HEAD), golden["head"])
+    yield _compare_digests(file_digest(CHECK_FILE), golden["check"])
 
     grey = read_image(FILM, SIZE)
     same, found = _compare_digests(digest_values(grey), golden["grey"])
@@ -130,6 +136,8 @@ def _look() -> Iterator[tuple[bool, str]]:
     yield same or off <= FEATURE_TOLERANCE, found
     off = abs(probability - golden["probability"])
     yield off <= SCORE_TOLERANCE, f"{probability:.6f}, off by {off:.2g}, {SCORE_TOLERANCE} allowed"
+    reason = find_reasons(grey[None])["reason"][0]
+    yield not reason, reason or "a frontal chest film, as it is"
 
 
 def _compare_digests(found: str, stored: str) -> tuple[bool, str]:

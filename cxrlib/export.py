@@ -1,7 +1,8 @@
 """Take a run's classifier away, in a format that other software runs, once it is checked."""
 
 import json
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.special import expit
 from cxrlib import versions
 from cxrlib.backbone import keras
 from cxrlib.doctor import GOLDEN
-from cxrlib.engine import import_openvino
+from cxrlib.engine import EngineError, import_openvino
 from cxrlib.images import file_digest, read_image
 from cxrlib.run import Run
 from cxrlib.whole import whole_folder
@@ -88,11 +89,13 @@ def export_run(run: Run, form: str, out: str | Path) -> dict:
 def _runtime(form: str, packages: list[str]) -> str:
     """Return name and version of what runs a format."""
     try:
-        return [f"{name} {version(name)}" for name in packages][0]
-    except PackageNotFoundError as error:
+        for name in packages:
+            import_openvino() if name == "openvino" else import_module(name.replace("-", "_"))
+        return f"{packages[0]} {version(packages[0])}"
+    except (ImportError, EngineError) as error:
         raise ExportError(
-            f"format '{form}' needs the package {error.name}: pip install 'cxrlib[export]'"
-        ) from None
+            f"format '{form}' needs {name} ({error}): pip install 'cxrlib[export]'"
+        ) from error
 
 
 def _read_films(size: int) -> np.ndarray:

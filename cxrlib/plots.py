@@ -165,9 +165,9 @@ def plot_precision_recall(
 
 
 def plot_scores(predictions: pd.DataFrame, threshold: float, ax: Axes | None = None) -> Axes:
-    """Draw the histogram of probabilities by label, and the threshold."""
+    """Draw the histogram of probabilities by label, in bins that end at the threshold."""
     ax = ax or new_axes((5.4, 3.2))
-    bins = np.linspace(0, 1, 21)
+    bins = np.unique(np.clip(threshold + np.arange(-20, 21) / 20, 0, 1))
     for target, colour, hatch, name in (
         (0, NEGATIVE, "", "labelled negative"),
         (1, POSITIVE, "///", "labelled positive"),

@@ -162,6 +162,8 @@ def turn(rows: np.ndarray) -> dict[str, np.ndarray]:
 @cache
 def load_check() -> Check:
     """Read the check that comes with cxrlib."""
+    if not BUNDLED.is_file():
+        raise FileNotFoundError(f"{BUNDLED} is missing: install cxrlib again, see cxr doctor")
     with np.load(BUNDLED) as arrays:
         named = {name: arrays[name].astype(np.float32) for name in arrays}
     densities = {

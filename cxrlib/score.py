@@ -19,9 +19,10 @@ from tqdm.auto import tqdm
 from cxrlib import versions
 from cxrlib.backbone import BATCH
 from cxrlib.cluster import ClusterError, spread
-from cxrlib.images import walk_films
+from cxrlib.images import file_digest, walk_films
 from cxrlib.metrics import evaluate
 from cxrlib.parts import open_parts
+from cxrlib.refuse import BUNDLED as CHECK_FILE
 from cxrlib.rows import MISSING, name_of, score_batches, split_films
 from cxrlib.run import Run, RunError, load_run, record_test
 from cxrlib.study import Study, choose_films, digest_films
@@ -198,7 +199,8 @@ def _settings(run: Run, check: bool) -> dict:
     facts["files"] = {n: d for n, d in facts["files"].items() if n != "predictions.csv"}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     fast = version("openvino") if run.engine else ""
-    return {"run": digest, "versions": versions(), "check": check, "fast": fast}
+    checked = file_digest(CHECK_FILE) if check else ""
+    return {"run": digest, "versions": versions(), "check": checked, "fast": fast}
 
 
 _one_part = Lock()  # a worker with several threads has one model, which takes all cores

@@ -176,6 +176,9 @@ def _read_table(path: Path) -> pd.DataFrame:
             "commas at the ends of lines."
         )
     rows = rows.rename(columns=str.strip).apply(lambda column: column.str.strip())
+    twice = rows.columns[rows.columns.duplicated()]
+    if len(twice):
+        raise StudyError(f"{path} has two columns named '{twice[0]}'. Rename or delete one.")
     missing = [name for name in ("filename", "label") if name not in rows]
     if missing:
         raise StudyError(

@@ -11,9 +11,9 @@ from pathlib import Path
 def whole_folder(folder: str | Path) -> Iterator[Path]:
     """Give an empty folder to fill; it takes the place of `folder` once all went well.
 
-    At any moment the old content is at `folder` or beside it.
+    At any moment the old content is at `folder` or beside it. A link is followed.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

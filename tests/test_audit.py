@@ -95,6 +95,18 @@ def test_the_gain_of_the_image_is_paired(films):
     assert min(of_folds) < table.loc["image", "auc"] < max(of_folds)
 
 
+def test_films_without_a_held_out_score_are_left_out(films):
+    rng = np.random.default_rng(3)
+    image = (films["target"] + rng.normal(0, 0.6, len(films))).to_numpy()
+    held_out = patient_folds(films, 0) == 2
+    metadata = pd.DataFrame({"x": rng.random(len(films))})
+    table = tabulate_metadata(films, metadata, np.where(held_out, image, np.nan))
+    target = films["target"][held_out]
+    assert table.loc["image", "auc"] == pytest.approx(roc_auc_score(target, image[held_out]))
+    expected = roc_auc_score(target, metadata["x"][held_out])
+    assert table.loc["x", "auc"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("function", ["metadata", "leakage"])
 def test_test_patients_are_refused(films, function):
     films.loc[3, "split"] = "test"

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -53,6 +54,15 @@ def paths(medical):
 @pytest.fixture(scope="module")
 def features(small, paths):
     return extract_features(small, paths, grid=3)
+
+
+def test_a_users_settings_of_keras_change_nothing(tmp_path):
+    settings = {"floatx": "float16", "image_data_format": "channels_first", "backend": "jax"}
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    ask = "from cxrlib.backbone import load_backbone as load; print(load(image_size=96).digest)"
+    env = os.environ | {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "jax"}
+    done = subprocess.run([sys.executable, "-c", ask], env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == load_backbone(image_size=96).digest, done.stderr
 
 
 def test_bundled_weights_are_the_published_ones():

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -56,7 +57,7 @@ def test_all_is_in_order(capsys):
     for name in ("cxrlib", "tensorflow", "keras", "python", "platform", "devices"):
         assert any(line.startswith(f"{name} ") for line in lines)
     assert [line[:14].rstrip() for line in lines if line[14:17] == "ok "] == list(STEPS)
-    assert lines[-1].startswith("all 7 steps are as stored (")
+    assert lines[-1].startswith("all 9 steps are as stored (")
 
 
 def test_the_command_fails_with_the_step_and_what_to_do(golden, capsys):
@@ -87,6 +88,19 @@ def test_a_film_whose_bytes_changed(golden):
 def test_a_head_whose_bytes_changed(golden):
     shutil.copy(golden / "golden.json", golden / "head.keras")
     assert_step_differs("head file", "and not ")
+
+
+def test_another_check_for_frontal_films(tmp_path, monkeypatch):
+    changed = tmp_path / "frontal.npz"
+    changed.write_bytes(doctor.CHECK_FILE.read_bytes() + b"0")
+    monkeypatch.setattr(doctor, "CHECK_FILE", changed)
+    assert_step_differs("check file", "and not ")
+
+
+def test_a_check_that_refuses_a_chest_film(given, monkeypatch):
+    refused = pd.DataFrame({"reason": ["a lateral chest film"]})
+    monkeypatch.setattr(doctor, "find_reasons", lambda _: refused)
+    assert_step_differs("check", "a lateral chest film")
 
 
 def test_a_decoder_that_gives_other_pixels(monkeypatch):
@@ -120,7 +134,7 @@ def test_features_that_differ(given, change):
 def test_features_that_differ_by_rounding(given):
     given["features"] += np.random.default_rng(0).normal(0, 1e-3, (3, 3, 1280)).astype(np.float16)
     steps = examine()
-    assert steps["same"].all() and " and not " in steps["found"].iloc[5]
+    assert steps["same"].all() and " and not " in steps["found"].iloc[6]
 
 
 def test_a_network_that_cannot_be_built(monkeypatch):

@@ -228,6 +228,16 @@ def test_a_run_is_replaced_whole_or_not_at_all(parts, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_link_to_a_folder_is_followed(parts, tmp_path):
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "run").symlink_to("large disk")
+    for seed in (0, 1):
+        save_run(tmp_path / "run", *parts, seed=seed)
+        assert load_run(tmp_path / "large disk").facts["seed"] == seed
+    assert (tmp_path / "run").is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "large disk"}
+
+
 def test_foreign_folder_is_left_alone(parts, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(RunError, match=r"holds files, but no run\.json"):

@@ -138,6 +138,17 @@ def test_an_output_that_cannot_be_is_refused_before_scoring(run, films, tmp_path
             score_films(run, films, out)
 
 
+def test_parts_of_another_check_are_not_mixed(run, films, tmp_path, monkeypatch):
+    before = score._settings(run, True)
+    other = tmp_path / "frontal.npz"
+    other.write_bytes(score.CHECK_FILE.read_bytes() + b"0")
+    monkeypatch.setattr(score, "CHECK_FILE", other)
+    assert score._settings(run, True)["check"] not in (before["check"], "")
+    assert score._settings(run, False)["check"] == ""
+    with pytest.raises(RunError, match="a worker has another run"):
+        score._score_part(str(run.folder), before, [str(films[0])])
+
+
 @pytest.mark.parametrize("where", ["reading", "writing"])
 def test_an_interruption_leaves_the_old_scores_alone(run, films, tmp_path, monkeypatch, where):
     out = tmp_path / "scores.csv"

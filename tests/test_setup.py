@@ -61,15 +61,17 @@ def test_lock_holds_a_hash_for_each_package_and_no_host():
     assert not re.search(r"\b[\w-]+\.(org|com|net|io|local)\b|(^|\s)/\w", rest)
 
 
-def test_every_import_of_the_library_is_declared():
+def test_every_import_of_library_and_notebooks_is_declared():
     owners = packages_distributions()
     asked_for = declared().keys()
-    for path in sorted((ROOT / "cxrlib").rglob("*.py")):
+    scripts = list((ROOT / "notebooks").glob("*.py"))
+    own = {"cxrlib"} | {path.stem for path in scripts}
+    for path in sorted([*(ROOT / "cxrlib").rglob("*.py"), *scripts]):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
                 modules = [node.module]
-            for top in {module.split(".")[0] for module in modules} - {"cxrlib"}:
+            for top in {module.split(".")[0] for module in modules} - own:
                 known = top in sys.stdlib_module_names
                 known |= bool({canonicalize_name(o) for o in owners.get(top, ())} & asked_for)
                 assert known, f"{path.name} imports {top}: add it to pyproject.toml"

@@ -45,6 +45,7 @@ def said(study):
         (b"filename,label\n,\n\n", r"has column names but no row"),
         (b"filename,finding\na.png,x\n", r"lacks the column label; it has filename, finding\. Re"),
         (b"file,finding\na.png,x\n", r"lacks the column filename and label; it has file, finding"),
+        (b"filename,label, label\na.png,x,y\n", r"has two columns named 'label'\. Rename or"),
         (b"filename;label\na.png;x\n", r"it has filename;label\..* separate them by commas"),
         (b"filename,label\n\xe9.png,x\n", r"is no comma-separated UTF-8 text: .*0xe9"),
         (b"filename,label\na.png,x\nb.png,x,y\n", r"no comma-separated .* in line 3, saw 3$"),

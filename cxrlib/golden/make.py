@@ -28,6 +28,7 @@ from cxrlib.doctor import (
 from cxrlib.film import simulate_film
 from cxrlib.images import file_digest, read_image
 from cxrlib.phantom import NOTE, draw_films, make_study
+from cxrlib.refuse import BUNDLED as CHECK_FILE
 from cxrlib.study import choose_films, read_study
 from cxrlib.train import fit_head
 
@@ -72,6 +73,7 @@ def main() -> None:
         "network": backbone.digest,
         "features": digest_values(features),
         "head": file_digest(HEAD),
+        "check": file_digest(CHECK_FILE),
         "probability": round(probability, 6),
     }
     (GOLDEN / "golden.json").write_text(json.dumps(golden, indent=1) + "\n")

@@ -215,7 +215,7 @@ def main():
     for way in args.ways:
         if len(read_scores(args.out / f"{way}.csv")["probability"].unique()) == 1:
             print(f"{way} collapsed: it gives all films the same score.")
-    if args.epochs != EPOCHS:
+    if "recipe" in args.ways and args.epochs != EPOCHS:
         print(f"A TRIAL: the recipe ran for {args.epochs} of its {EPOCHS} epochs.")
 
 
