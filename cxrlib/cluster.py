@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -99,6 +100,8 @@ def _connect(scheduler: str | None, workers: int | None):
         with cluster, Client(cluster, set_as_default=False) as client:
             yield client
         return
+    if not re.fullmatch(r"inproc://.+|((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+", scheduler):
+        raise ClusterError(f"scheduler '{scheduler}': give an address such as tcp://host:8786")
     try:
         client = Client(scheduler, timeout=WAIT, set_as_default=False)
     except (OSError, ValueError) as error:

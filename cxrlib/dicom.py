@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
 PIXELS = (
     *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PhotometricInterpretation"),
@@ -25,6 +24,7 @@ RADIOGRAPHS = {"CR", "DX", "RG", "OT", "HC", "SC", ""}
 OTHERS = {"CT", "MR", "US", "NM", "PT", "MG", "XA", "RF", "XC", "ES", "OP", "IO", "PX", "SR"}
 OTHERS |= {"RTIMAGE", "RTDOSE", "RTPLAN", "RTSTRUCT", "ECG", "SEG", "PR", "KO", "DOC"}
 FRONTAL, LATERAL = {"PA", "AP"}, {"LL", "RL", "LATERAL", "LAT"}
+LARGEST = 50_000_000  # pixels of any film; detectors have up to about 20 million
 NEEDS = "reading DICOM needs more packages: pip install 'cxrlib[dicom]'"
 
 
@@ -82,6 +82,8 @@ def read_grey(path: str | Path | BinaryIO) -> np.ndarray:
     data = _read(path, pixels=True)
     try:
         stored = data.pixel_array
+        if stored.ndim != 2:
+            raise ValueError
         unused = data.BitsAllocated - data.BitsStored  # old files keep overlays there
         stored = np.right_shift(np.left_shift(stored, unused), unused)
         values = apply_modality_lut(stored, data)
@@ -139,6 +141,8 @@ def _read(path, pixels: bool):
         grey = str(data.get("PhotometricInterpretation") or "").startswith("MONOCHROME")
         colours, frames = data.get("SamplesPerPixel"), int(data.get("NumberOfFrames") or 1)
         size = int(data.get("Rows") or 0) * int(data.get("Columns") or 0)
+        for _ in data:  # pydicom interprets a value when it is asked for
+            pass
     except FileNotFoundError:
         raise
     except Exception:  # of many kinds; each may quote the file
@@ -152,6 +156,6 @@ def _read(path, pixels: bool):
         raise ValueError("a DICOM file of several frames: give single radiographs")
     if colours != 1 or not grey:
         raise ValueError("a DICOM film in colour: give grey ones (MONOCHROME1 or MONOCHROME2)")
-    if size > 2 * Image.MAX_IMAGE_PIXELS:
-        raise ValueError("a DICOM image too large to be a radiograph: a decompression bomb?")
+    if size > LARGEST:
+        raise ValueError(f"too large to be a radiograph: more than {LARGEST:,} pixels")
     return data

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from cxrlib import dicom
 
@@ -22,6 +22,16 @@ Image.core.set_blocks_max(8)
 
 # No others: Pillow would hand EPS to Ghostscript, whatever the file's name.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+# Of the EXIF orientations, how to turn a picture upright.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm"}
 
 
@@ -34,7 +44,7 @@ class ImageError(ValueError):
 
 
 def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
-    """Return (width, height) in pixels from the file's header.
+    """Return (width, height) in pixels from the file's header, as `read_image` turns the film.
 
     Raises
     ------
@@ -44,7 +54,7 @@ def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
         header = _of_dicom(dicom.read_header, path)
         return header["width"], header["height"]
     with _open(path) as image:
-        return image.size
+        return image.size[:: -1 if 5 <= _orientation(image) <= 8 else 1]
 
 
 def view_of(path: str | Path) -> str:
@@ -68,13 +78,16 @@ def is_film(path: str | Path) -> bool:
 def walk_films(paths: Iterable[str | Path | BinaryIO]) -> Iterator[Path | BinaryIO]:
     """Yield the files named, and the image files in the folders named and below them, sorted.
 
-    A binary file object stands for itself, a file that is missing for its name.
+    A binary file object stands for itself, a file that is missing for its name. Links to folders
+    are followed where they are named, not below.
 
     Raises
     ------
     FileNotFoundError
         A folder without an image file, or no path at all.
     """
+    if isinstance(paths, str | Path) or hasattr(paths, "read"):
+        paths = [paths]
     path = None
     for path in (p if hasattr(p, "read") else Path(p) for p in paths):
         if not (isinstance(path, Path) and path.is_dir()):
@@ -124,8 +137,8 @@ def colour_of(path: str | Path | BinaryIO) -> float:
         try:
             image.draft("RGB", (128, 128))
             colours = np.asarray(image.convert("RGB").reduce(max(1, min(image.size) // 128)))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ImageError(path, str(error)) from error
+        except Exception as error:  # of many kinds, where a file is damaged
+            raise ImageError(path, _reason(error)) from error
     return float(np.ptp(colours / np.float32(255), axis=2).mean())
 
 
@@ -194,8 +207,8 @@ def _films_below(folder: Path) -> Iterator[Path]:
         if path.is_dir():
             if not path.is_symlink():  # it may lead in a circle
                 yield from _films_below(path)
-        elif path.is_file() and is_film(path):
-            yield path
+        elif (path.is_file() or path.is_symlink()) and is_film(path):
+            yield path  # a link that leads nowhere, too: it gets its row
 
 
 def _of_dicom(read, path: str | Path):
@@ -212,14 +225,29 @@ def _read_picture(path: str | Path, size: int | None) -> Image.Image:
             if size:
                 # JPEG alone: decodes at 1/2, 1/4 or 1/8 where that is still at least `size`.
                 image.draft("L", _fit(image.size, size))
-            return _grey(ImageOps.exif_transpose(image))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ImageError(path, str(error)) from error
+            image.load()
+            turn = UPRIGHT.get(_orientation(image))
+            return _grey(image if turn is None else image.transpose(turn))
+        except Exception as error:  # of many kinds, where a file is damaged
+            raise ImageError(path, _reason(error)) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # of many kinds; viewers pass over damaged EXIF, too
+        return 1
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says without the file's name, which on a worker may be another."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _open(path: str | Path | BinaryIO) -> Image.Image:
     try:
-        return Image.open(path, formats=FORMATS)
+        image = Image.open(path, formats=FORMATS)
     except UnidentifiedImageError:
         raise ImageError(path, "no JPEG, PNG, TIFF, BMP or DICOM image") from None
     except Image.DecompressionBombError as error:
@@ -227,7 +255,12 @@ def _open(path: str | Path | BinaryIO) -> Image.Image:
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(path, str(error)) from error
+        raise ImageError(path, _reason(error)) from error
+    if image.width * image.height > dicom.LARGEST:
+        image.close()
+        reason = f"too large to be a radiograph: more than {dicom.LARGEST:,} pixels"
+        raise ImageError(path, reason)
+    return image
 
 
 def _fit(shape: tuple[int, int], size: int) -> tuple[int, int]:

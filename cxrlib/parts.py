@@ -16,11 +16,12 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from cxrlib.tables import COLUMNS, write_parquet
+from cxrlib.images import is_film
+from cxrlib.tables import COLUMNS, is_parquet, write_parquet
 
 LOCK, LISTED, PLAN = "lock", "films.jsonl", "plan.json"
 OURS = re.compile(
-    r"\d+\.(csv|part)|films\.jsonl(\.part)?|plan\.(json|part)|joined(\.parquet)?|lock"
+    r"\d{7,}\.(csv|part)|films\.jsonl(\.part)?|plan\.(json|part)|joined(\.parquet)?|lock"
 )
 CHUNK = 1024  # films listed at a time
 
@@ -96,7 +97,7 @@ class Parts:
                     counts += found
                     with open(self._file(number), "rb") as part:
                         shutil.copyfileobj(part, whole)
-            if self.out.suffix == ".parquet":
+            if is_parquet(self.out):
                 joined = write_parquet(joined, self.folder / "joined.parquet")
             with open(joined, "rb+") as whole:  # on the disk, before the parts are gone
                 os.fsync(whole.fileno())
@@ -180,13 +181,16 @@ def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int)
     FileNotFoundError
         `out` is not a file in a folder that exists.
     OutputError
-        Another process writes `out`, there are parts of other work beside it, the folder cannot
-        be written to, or pyarrow is wanted and missing.
+        `out` is a film, another process writes it, there are parts of other work beside it, the
+        folder cannot be written to, or pyarrow is wanted and missing.
     """
-    parts = Parts(Path(out), part)
-    if parts.out.is_dir() or not parts.out.absolute().parent.is_dir():
+    parts = Parts(Path(out).resolve() if Path(out).is_symlink() else Path(out), part)
+    other = parts.out.exists() and not parts.out.is_file()
+    if other or not parts.out.absolute().parent.is_dir():
         raise FileNotFoundError(f"{out} cannot be written: give a file in a folder that exists")
-    if parts.out.suffix == ".parquet":
+    if is_film(parts.out):
+        raise OutputError(f"{out} is named like a film, or is one: give a .csv or .parquet file")
+    if is_parquet(parts.out):
         try:
             import pyarrow  # noqa: F401
         except ImportError:

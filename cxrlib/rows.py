@@ -81,6 +81,6 @@ def _score_batch(run: Run, batch: list[tuple]) -> list[tuple]:
 
 
 def name_of(film: str | Path | BinaryIO) -> str:
-    """Return the name of a film; what is not UTF-8 in it is escaped."""
+    """Return the name of a film; what is not UTF-8 in it is escaped, and what ends a CSV's row."""
     name = film.name if hasattr(film, "read") else str(film)
-    return name.encode("utf-8", "backslashreplace").decode()
+    return name.encode("utf-8", "backslashreplace").decode().replace("\r", "\\r")

@@ -23,6 +23,7 @@ from cxrlib.study import NO_FINDING, SPLIT_SALT, TEST_SHARE, Study, digest_films
 from cxrlib.train import Fitted
 from cxrlib.whole import whole_folder
 
+NEEDED = {"files", "preprocessing", "stage", "image_size", "backbone", "threshold"}
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
 COLUMNS = "path,patient,view,sex,age,split,target,probability,decision".split(",")
 
@@ -188,10 +189,11 @@ def load_run(folder: str | Path, fast: bool = False) -> Run:
         raise RunError(f"{folder} holds no run.json: train first, or give a run's folder") from None
     except ValueError as error:
         raise RunError(f"{folder / 'run.json'} is no JSON: {error}. Train again.") from error
-    if facts.get("format") != 2:
-        raise RunError(
-            f"{folder / 'run.json'}: format {facts.get('format')} is not known here. Train again."
-        )
+    form = facts.get("format") if isinstance(facts, dict) else None
+    if form != 2:
+        raise RunError(f"{folder / 'run.json'}: format {form} is not known here. Train again.")
+    if missing := NEEDED - facts.keys():
+        raise RunError(f"{folder / 'run.json'} lacks '{min(missing)}'. Train again.")
     for name, digest in facts["files"].items():
         if not (folder / name).exists() or file_digest(folder / name) != digest:
             raise RunError(f"{folder / name} is not the file that was saved. Train again.")

@@ -7,9 +7,14 @@ import pandas as pd
 COLUMNS = ["path", "status", "probability", "decision", "reason"]
 
 
+def is_parquet(path: str | Path) -> bool:
+    """Say whether a table's name ends as that of a Parquet file."""
+    return Path(path).suffix.lower() == ".parquet"
+
+
 def read_scores(path: str | Path) -> pd.DataFrame:
     """Read a table of scores, every digit as it was written; text that is empty stays text."""
-    if Path(path).suffix == ".parquet":
+    if is_parquet(path):
         return pd.read_parquet(path)
     text = dict.fromkeys(("path", "status", "decision", "reason"), str)
     # Python's own reading of numbers is exact whatever pandas' default is.

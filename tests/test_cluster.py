@@ -129,6 +129,9 @@ def test_what_no_cluster_can_do_is_said_in_a_sentence(run, films, tmp_path, monk
         score_films(run, [films], workers=2)
     with pytest.raises(ValueError, match="part is 20: give a multiple of 16"):
         write_scores(run, [films], out, part=20)
+    for address in ("", "host", "8786", "http://127.0.0.1:8786"):
+        with pytest.raises(ClusterError, match=f"scheduler '{address}': give an address such as"):
+            write_scores(run, [films], out, scheduler=address)
     monkeypatch.setattr(module, "WAIT", 1)
     with pytest.raises(ClusterError, match="no dask scheduler answers at tcp://127.0.0.1:1: "):
         write_scores(run, [films], out, scheduler="tcp://127.0.0.1:1")

@@ -297,7 +297,10 @@ def test_identifying_elements_are_not_even_read(tmp_path, film, monkeypatch):
         ({"Modality": "CT"}, "modality CT, not a radiograph"),
         ({"Modality": "QUIRINE"}, "modality of another kind, not a radiograph"),
         ({"WindowCenter": 1, "WindowWidth": 0}, "damaged, or encoded in a way that is not known"),
-        ({"Rows": 65535, "Columns": 65535}, "a decompression bomb"),
+        (
+            {"Rows": 65535, "Columns": 65535},
+            "too large to be a radiograph: more than 50,000,",
+        ),
         ({"Rows": 600}, "missing, damaged"),
     ],
 )
@@ -316,6 +319,19 @@ def test_neither_text_nor_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="gone.dcm"):
         read_image(tmp_path / "gone.dcm")
     assert is_film(tmp_path / "text.dcm") and not is_film(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("kind", [b"FD", b"CX"])
+def test_a_view_of_another_kind_says_nothing_of_what_follows_it(tmp_path, film, kind):
+    path = write(tmp_path / "film.dcm", film, ViewPosition="PA")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"\x18\x00\x01\x51CS")
+    content[place + 4 : place + 8] = kind + (28).to_bytes(2, "little")
+    path.write_bytes(content)
+    for read in (image_size, read_image, view_of):
+        with pytest.raises(ImageError) as caught:
+            read(path)
+        assert caught.value.reason == "no DICOM file that can be read"
 
 
 def test_without_pydicom_the_way_out_is_named(tmp_path, film, monkeypatch):

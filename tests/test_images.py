@@ -133,6 +133,36 @@ def test_exif_orientation(tmp_path, orientation, upright, size):
         pads = [((size - n) // 2, (size - n) // 2) for n in expected.shape]
         expected = np.pad(expected, pads)
     np.testing.assert_allclose(read_image(path, size), expected, atol=2 / 255)
+    assert image_size(path) == upright(stored).shape[::-1]
+
+
+@pytest.mark.parametrize("kind", [3, 5, 12, 13])
+def test_damaged_exif_is_passed_over(tmp_path, picture, kind):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0128] = 1, 2
+    content = bytearray(saved(image(picture), tmp_path / "film.jpg", exif=exif).read_bytes())
+    place = content.index(b"Exif\0\0") + 6
+    entry = content.index(b"\x12\x01", place) if b"II" in content[place:][:2] else 0
+    entry = entry or content.index(b"\x01\x12", place)
+    order = "little" if content[place:][:2] == b"II" else "big"
+    content[entry + 2 : entry + 4] = kind.to_bytes(2, order)
+    content[entry + 8 : entry + 12] = b"\xff\xfe\xfd\xfc"
+    (tmp_path / "damaged.jpg").write_bytes(content)
+    expected = read_image(tmp_path / "film.jpg")
+    np.testing.assert_array_equal(read_image(tmp_path / "damaged.jpg"), expected)
+    assert image_size(tmp_path / "damaged.jpg") == expected.shape[::-1]
+
+
+@pytest.mark.parametrize("error", [TypeError("bytes"), MemoryError(), IndexError("left")])
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, picture, monkeypatch, error):
+    path = saved(image(picture), tmp_path / "film.png")
+
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "load", fail)
+    with pytest.raises(ImageError, match=r"film\.png: \S"):
+        read_image(path)
 
 
 # ------------------------------------------------------------------------------------- scaling
@@ -215,6 +245,7 @@ NOT_AN_IMAGE = "no JPEG, PNG, TIFF, BMP or DICOM image"
         # Pillow would start Ghostscript for it.
         ("script.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", NOT_AN_IMAGE),
         ("bomb.png", png_header(30_000, 30_000), "decompression bomb"),
+        ("large.png", png_header(8_000, 7_000), "too large to be a radiograph: more than 50,000,"),
     ],
 )
 @pytest.mark.parametrize("read", [read_image, image_size])

@@ -347,3 +347,34 @@ def test_cxr_score_killed_twice_gives_the_undisturbed_file(trained_run, many, tm
     assert out.read_bytes() == whole.read_bytes()
     assert read_scores(out)["path"].tolist() == [str(path) for path in sorted(many.iterdir())]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.csv", "whole.csv"]
+
+
+def test_a_film_a_pipe_or_a_device_is_not_overwritten(tmp_path):
+    for name in ("film.jpg", "film.DCM"):
+        (tmp_path / name).write_text("the only copy")
+        with pytest.raises(OutputError, match=f"{name} is named like a film"):
+            work(tmp_path / name)
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("pipe.csv", "/dev/null"):
+        with pytest.raises(FileNotFoundError, match="give a file in a folder that exists"):
+            work(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"film.jpg", "film.DCM", "pipe.csv"}
+    assert (tmp_path / "film.jpg").read_text() == "the only copy"
+
+
+def test_a_link_to_a_table_is_followed(tmp_path):
+    (tmp_path / "scores.csv").write_text("earlier")
+    (tmp_path / "link.csv").symlink_to("scores.csv")
+    work(tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert len(read_scores(tmp_path / "scores.csv")) == FILMS
+    assert {path.name for path in tmp_path.iterdir()} == {"link.csv", "scores.csv"}
+
+
+def test_tables_of_other_people_are_no_parts(tmp_path):
+    folder = tmp_path / "scores.csv.parts"
+    folder.mkdir()
+    (folder / "2023.csv").write_text("of a user")
+    with pytest.raises(OutputError, match="holds 2023.csv, which is no part"):
+        work(tmp_path / "scores.csv")
+    assert (folder / "2023.csv").read_text() == "of a user"

@@ -175,6 +175,8 @@ def test_run_json_that_cannot_be_trusted(saved, tmp_path):
     for text, message in (
         ((saved / "run.json").read_text()[:-30], r"run\.json is no JSON"),
         (json.dumps(facts | {"format": 1}), r"run\.json: format 1 is not known"),
+        ("[]", r"run\.json: format None is not known here\. Train again"),
+        ('{"format": 2, "stage": "head"}', r"run\.json lacks 'backbone'\. Train again"),
         (json.dumps(facts | {"preprocessing": "old"}), "read otherwise than today"),
     ):
         (saved / "run.json").write_text(text)

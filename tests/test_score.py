@@ -93,6 +93,17 @@ def test_one_row_a_film_and_a_reason_where_there_is_no_score(run, mixed, films, 
     pd.testing.assert_frame_equal(written, scores, check_exact=True, check_dtype=False)
 
 
+def test_one_path_is_itself_and_a_link_that_leads_nowhere_gets_a_row(run, films, tmp_path):
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "gone" / "a.jpg")
+    (tmp_path / "b.jpg").symlink_to("b.jpg")
+    shutil.copy(films[0], tmp_path / "c\rd.jpg")
+    scores = score_films(run, str(tmp_path), tmp_path / "scores.csv")
+    assert scores["path"].tolist() == [f"{tmp_path}/{n}" for n in ("a.jpg", "b.jpg", r"c\rd.jpg")]
+    assert scores["status"].tolist() == ["unreadable", "unreadable", "ok"]
+    assert scores["reason"][0] == "the file does not exist"
+    assert str(tmp_path) not in scores["reason"][1]
+
+
 def test_only_unreadable_films(run, tmp_path):
     scores = score_films(run, [tmp_path / "a.png", tmp_path / "b.png"])
     assert scores["status"].tolist() == ["unreadable"] * 2
