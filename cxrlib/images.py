@@ -1,8 +1,7 @@
 """JPEG, PNG, TIFF, BMP and DICOM files, 8 to 16 bit, to one float array in 0..1."""
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +21,8 @@ Image.core.set_blocks_max(8)
 
 # No others: Pillow would hand EPS to Ghostscript, whatever the file's name.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
-# Of the EXIF orientations, how to turn a picture upright.
+# How to turn a picture upright, by its EXIF orientation. Not `ImageOps.exif_transpose`: it writes
+# EXIF anew, and fails where another tag is damaged.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,7 +32,6 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm"}
 
 
 class ImageError(ValueError):
@@ -65,41 +64,6 @@ def view_of(path: str | Path) -> str:
     FileNotFoundError, ImageError
     """
     return _of_dicom(dicom.read_header, path)["view"] if dicom.is_dicom(path) else ""
-
-
-def is_film(path: str | Path) -> bool:
-    """Say whether a file looks like an image: by its name's end, or by content if it is DICOM."""
-    path = Path(path)
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    return path.name.upper() != "DICOMDIR" and dicom.is_dicom(path)
-
-
-def walk_films(paths: Iterable[str | Path | BinaryIO]) -> Iterator[Path | BinaryIO]:
-    """Yield the files named, and the image files in the folders named and below them, sorted.
-
-    A binary file object stands for itself, a file that is missing for its name. Links to folders
-    are followed where they are named, not below.
-
-    Raises
-    ------
-    FileNotFoundError
-        A folder without an image file, or no path at all.
-    """
-    if isinstance(paths, str | Path) or hasattr(paths, "read"):
-        paths = [paths]
-    path = None
-    for path in (p if hasattr(p, "read") else Path(p) for p in paths):
-        if not (isinstance(path, Path) and path.is_dir()):
-            yield path
-            continue
-        film = None
-        for film in _films_below(path):
-            yield film
-        if film is None:
-            raise FileNotFoundError(f"{path} holds no image file ({', '.join(sorted(SUFFIXES))})")
-    if path is None:
-        raise FileNotFoundError("no film to score: give image files or folders")
 
 
 def film_digest(path: str | Path) -> str:
@@ -199,16 +163,6 @@ def boxes_on_square(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
 def read_batch(paths: Iterable[str | Path], size: int, pool: ThreadPoolExecutor) -> np.ndarray:
     """Read images in parallel into one float32 array, (n, size, size, 1), in 0..1."""
     return np.stack(list(pool.map(lambda path: read_image(path, size), paths)))[..., None]
-
-
-def _films_below(folder: Path) -> Iterator[Path]:
-    for name in sorted(os.listdir(folder)):
-        path = folder / name
-        if path.is_dir():
-            if not path.is_symlink():  # it may lead in a circle
-                yield from _films_below(path)
-        elif (path.is_file() or path.is_symlink()) and is_film(path):
-            yield path  # a link that leads nowhere, too: it gets its row
 
 
 def _of_dicom(read, path: str | Path):

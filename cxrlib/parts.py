@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from cxrlib.images import is_film
 from cxrlib.tables import COLUMNS, is_parquet, write_parquet
+from cxrlib.walk import is_film
 
 LOCK, LISTED, PLAN = "lock", "films.jsonl", "plan.json"
 OURS = re.compile(

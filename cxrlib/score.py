@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from cxrlib import versions
 from cxrlib.backbone import BATCH
 from cxrlib.cluster import ClusterError, spread
-from cxrlib.images import file_digest, walk_films
+from cxrlib.images import file_digest
 from cxrlib.metrics import evaluate
 from cxrlib.parts import open_parts
 from cxrlib.refuse import BUNDLED as CHECK_FILE
@@ -27,6 +27,7 @@ from cxrlib.rows import MISSING, name_of, score_batches, split_films
 from cxrlib.run import Run, RunError, load_run, record_test
 from cxrlib.study import Study, choose_films, digest_films
 from cxrlib.tables import COLUMNS, read_scores
+from cxrlib.walk import walk_films
 
 PART = 64  # films; whole batches, so that they are composed the same way wherever a process ends
 

@@ -19,10 +19,11 @@ from pydicom.sequence import Sequence
 
 from cxrlib import dicom
 from cxrlib.backbone import extract_features, load_backbone
-from cxrlib.images import ImageError, film_digest, image_size, is_film, read_image, view_of
+from cxrlib.images import ImageError, film_digest, image_size, read_image, view_of
 from cxrlib.run import load_run
 from cxrlib.score import list_films, score_films
 from cxrlib.study import read_study
+from cxrlib.walk import is_film
 
 SECRET = "Zzyzx^Quirine"  # stands in every field that could name a patient
 
