@@ -55,8 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 # Each command imports what it needs: TensorFlow takes seconds, and only scoring wants it.
 def _score(options) -> str:
-    from cxrlib.run import load_run
-    from cxrlib.score import write_scores
+    from cxrlib.model.run import load_run
+    from cxrlib.scoring.write import write_scores
 
     how = {"scheduler": options.scheduler, "workers": options.workers}
     how["check"] = not options.no_check
@@ -66,8 +66,8 @@ def _score(options) -> str:
 
 
 def _export(options) -> str:
-    from cxrlib.export import export_run
-    from cxrlib.run import load_run
+    from cxrlib.deploy.export import export_run
+    from cxrlib.model.run import load_run
 
     card = export_run(load_run(options.run), options.format, options.out)
     check = card["check"]
@@ -80,7 +80,7 @@ def _export(options) -> str:
 def _doctor(options) -> str:
     start = time.monotonic()
     try:
-        from cxrlib.doctor import describe_machine, examine
+        from cxrlib.deploy.doctor import describe_machine, examine
     except ImportError as error:
         raise ValueError(f"a package cannot be imported: {error}. Install it again.") from error
 
@@ -96,13 +96,13 @@ def _doctor(options) -> str:
 
 
 def _download(options) -> str:
-    from cxrlib.download import download_nih_sample
+    from cxrlib.data.download import download_nih_sample
 
     return f"{download_nih_sample(options.out)} is complete and checked"
 
 
 def _phantom(options) -> str:
-    from cxrlib.phantom import make_study
+    from cxrlib.phantom.study import make_study
 
     labels = make_study(options.out, options.patients, options.seed)
     return f"{options.out}: {labels['filename'].nunique()} simulated films"

@@ -52,10 +52,10 @@ def make_tiny_study():
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory, medical):
     """(folder of a run, its study), trained on the bundled study with small settings."""
-    from cxrlib.backbone import extract_features, load_backbone
-    from cxrlib.run import save_run
-    from cxrlib.study import choose_films, read_study
-    from cxrlib.train import fit_head
+    from cxrlib.data.study import choose_films, read_study
+    from cxrlib.model.backbone import extract_features, load_backbone
+    from cxrlib.model.head import fit_head
+    from cxrlib.model.run import save_run
 
     study = read_study(medical)
     films = choose_films(study, "Cardiomegaly")

@@ -4,9 +4,3 @@ Each is drawn in the browser by plain JavaScript that comes with the package, an
 kernel. Nothing is fetched from elsewhere, and pictures travel in messages rather than in the
 widget's state, so a saved notebook stays small.
 """
-
-from cxrlib.widgets.browser import Browser
-from cxrlib.widgets.explorer import Explorer
-from cxrlib.widgets.reader import Reader
-
-__all__ = ["Browser", "Explorer", "Reader"]

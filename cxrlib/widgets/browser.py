@@ -1,7 +1,10 @@
 """Look through the films of a study: thumbnails, one large view, filters and overlays."""
 
+from __future__ import annotations
+
 import io
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -9,12 +12,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from traitlets import Dict, Enum, Int, Unicode, observe, validate
 
-from cxrlib.checks import BOX
-from cxrlib.explain import map_evidence
-from cxrlib.images import ImageError, boxes_on_square, read_image
-from cxrlib.run import Run
-from cxrlib.study import Study
+from cxrlib.data.images import ImageError, boxes_on_square, read_image
+from cxrlib.data.labels import BOX
+from cxrlib.data.study import Study
 from cxrlib.widgets.base import Widget, script, to_bytes
+
+if TYPE_CHECKING:
+    from cxrlib.model.run import Run
 
 OUTCOMES = ["", "true positive", "false positive", "false negative", "true negative"]
 ORDERS = ["as in the study", "highest probability first", "lowest probability first"]
@@ -184,6 +188,8 @@ class Browser(Widget):
         self.send(answer, buffers)
 
     def _map(self, path: str) -> bytes:
+        from cxrlib.model.evidence import map_evidence  # loads TensorFlow
+
         return map_evidence(self._run, path)[0].astype("<f4").tobytes()
 
 

@@ -6,8 +6,9 @@ from matplotlib.figure import Figure
 from sklearn.metrics import RocCurveDisplay
 from traitlets import Float, Unicode
 
-from cxrlib.operating import at_prevalence
-from cxrlib.plots import NEGATIVE, plot_confusion, plot_scores
+from cxrlib.metrics.thresholds import at_prevalence
+from cxrlib.plots.curves import plot_confusion, plot_scores
+from cxrlib.plots.style import NEGATIVE
 from cxrlib.widgets.base import Widget, script
 
 

@@ -7,11 +7,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from traitlets import Dict
 
-from cxrlib.explain import map_evidence
-from cxrlib.images import image_size, read_image
-from cxrlib.plots import plot_evidence
-from cxrlib.run import Run
-from cxrlib.score import score_films
+from cxrlib.data.images import image_size, read_image
+from cxrlib.model.evidence import map_evidence
+from cxrlib.model.predict import score_films
+from cxrlib.model.run import Run
+from cxrlib.plots.evidence import plot_evidence
 from cxrlib.widgets.base import Widget, script, to_bytes
 
 SIDE = 1024  # of the film shown, in pixels
@@ -61,7 +61,8 @@ class Reader(Widget):
         figure = Figure((5.6, 4.2), layout="constrained")
         ax = figure.subplots()
         if self.evidence is not None:
-            plot_evidence(self._run, self._file, ax=ax)
+            film = read_image(self._file, self._run.facts["image_size"])
+            plot_evidence(film, self.evidence, ax=ax)
         ax.axis("off")
         figure.suptitle(self.result["sentence"], fontsize=8, wrap=True)
         return figure

@@ -28,9 +28,9 @@ import pandas as pd
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from cxrlib.run import Run, load_run
-from cxrlib.study import Study, read_study
-from cxrlib.widgets import Browser
+from cxrlib import Browser
+from cxrlib.data.study import Study, read_study
+from cxrlib.model.run import Run, load_run
 from lab import open_chromium, open_notebook, serve_lab
 
 ROOT = Path(__file__).parents[2]

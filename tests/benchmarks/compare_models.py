@@ -29,13 +29,14 @@ from pathlib import Path
 import pandas as pd
 
 from cxrlib import versions
-from cxrlib.backbone import BUNDLED, extract_features, keras, load_backbone
-from cxrlib.compare import compare_auc
-from cxrlib.finetune import fine_tune
-from cxrlib.run import save_run
-from cxrlib.score import score_test
-from cxrlib.study import choose_films, digest_films, read_study
-from cxrlib.train import fit_head
+from cxrlib.data.study import choose_films, digest_films, read_study
+from cxrlib.metrics.compare import compare_auc
+from cxrlib.model._keras import keras
+from cxrlib.model.backbone import BUNDLED, extract_features, load_backbone
+from cxrlib.model.finetune import fine_tune
+from cxrlib.model.head import fit_head
+from cxrlib.model.predict import score_test
+from cxrlib.model.run import save_run
 
 EPOCHS = 20
 SIDE = 256  # of the recipe's films, in pixels

@@ -25,17 +25,19 @@ from scipy.ndimage import gaussian_filter, rotate
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from cxrlib.images import read_image
-from cxrlib.refuse import (
+from cxrlib.audit.strangers import cut_parts, spoil_films
+from cxrlib.data.frontal import (
     REASONS,
     TURNS,
-    cut_parts,
     find_reason_in_file,
     find_reasons,
-    spoil_films,
 )
-from cxrlib.study import read_study
-from cxrlib.weights.make_frontal import simulate_laterals
+from cxrlib.data.images import read_image
+from cxrlib.data.study import read_study
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+
+from make_frontal import simulate_laterals
 
 MEDICAL = Path(__file__).parents[2] / "medical"
 SIZE = 399

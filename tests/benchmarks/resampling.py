@@ -11,8 +11,14 @@ import time
 import numpy as np
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
-from cxrlib.bootstrap import RESAMPLES, auc, average_precision, resample_patients, with_interval
-from cxrlib.metrics import measure_decisions
+from cxrlib.metrics.bootstrap import (
+    RESAMPLES,
+    auc,
+    average_precision,
+    resample_patients,
+    with_interval,
+)
+from cxrlib.metrics.report import measure_decisions
 
 FILMS, PATIENTS, SHARE = 2000, 900, 10
 

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from cxrlib.backbone import extract_features, load_backbone
-from cxrlib.run import load_run, save_run
-from cxrlib.score import write_scores
-from cxrlib.study import choose_films, read_study
-from cxrlib.train import fit_head
+from cxrlib.data.study import choose_films, read_study
+from cxrlib.model.backbone import extract_features, load_backbone
+from cxrlib.model.head import fit_head
+from cxrlib.model.run import load_run, save_run
+from cxrlib.scoring.write import write_scores
 
 ROOT = Path(__file__).parents[2]
 SIZE = 32

@@ -28,11 +28,12 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from cxrlib.backbone import BATCH, join, keras, load_backbone
-from cxrlib.engine import add_engine, load_engine
-from cxrlib.images import read_image
-from cxrlib.run import Run, load_run
-from cxrlib.study import choose_films, read_study
+from cxrlib.data.images import read_image
+from cxrlib.data.study import choose_films, read_study
+from cxrlib.deploy.engine import add_engine, load_engine
+from cxrlib.model._keras import keras
+from cxrlib.model.backbone import BATCH, join, load_backbone
+from cxrlib.model.run import Run, load_run
 
 ROOT = Path(__file__).parents[2]
 SIDE = 1024  # pixels of the JPEG files that are read

@@ -1,0 +1,47 @@
+from .data.download import download_nih_sample as download_nih_sample
+from .data.images import boxes_on_square as boxes_on_square
+from .data.images import read_image as read_image
+from .data.nih import read_entries as read_entries
+from .data.nih import read_official_split as read_official_split
+from .data.study import Study as Study
+from .data.study import choose_films as choose_films
+from .data.study import count_split as count_split
+from .data.study import read_study as read_study
+from .metrics.calibration import shift_prevalence as shift_prevalence
+from .metrics.compare import compare_auc as compare_auc
+from .metrics.report import evaluate as evaluate
+from .metrics.report import format_interval as format_interval
+from .metrics.report import tabulate_metrics as tabulate_metrics
+from .metrics.report import tabulate_subgroups as tabulate_subgroups
+from .metrics.thresholds import choose_threshold as choose_threshold
+from .metrics.thresholds import tabulate_operating_points as tabulate_operating_points
+from .metrics.thresholds import tabulate_prevalences as tabulate_prevalences
+from .model.backbone import extract_features as extract_features
+from .model.backbone import load_backbone as load_backbone
+from .model.evidence import map_evidence as map_evidence
+from .model.finetune import fine_tune as fine_tune
+from .model.head import fit_head as fit_head
+from .model.predict import score_films as score_films
+from .model.predict import score_test as score_test
+from .model.run import Run as Run
+from .model.run import load_run as load_run
+from .model.run import save_run as save_run
+from .plots.curves import plot_confusion as plot_confusion
+from .plots.curves import plot_history as plot_history
+from .plots.curves import plot_precision_recall as plot_precision_recall
+from .plots.curves import plot_prevalences as plot_prevalences
+from .plots.curves import plot_reliability as plot_reliability
+from .plots.curves import plot_roc as plot_roc
+from .plots.curves import plot_scores as plot_scores
+from .plots.evidence import plot_evidence as plot_evidence
+from .plots.evidence import plot_summary as plot_summary
+from .plots.films import plot_findings as plot_findings
+from .plots.films import plot_patients as plot_patients
+from .plots.films import show_films as show_films
+from .widgets.browser import Browser as Browser
+from .widgets.explorer import Explorer as Explorer
+from .widgets.reader import Reader as Reader
+
+__version__: str
+
+def versions() -> dict[str, str]: ...

@@ -1,0 +1,122 @@
+"""How well maps of evidence find the boxes that radiologists drew."""
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.data.images import boxes_on_square
+from cxrlib.data.labels import BOX
+from cxrlib.data.study import Study
+from cxrlib.metrics.bootstrap import (
+    RESAMPLES,
+    mean,
+    percentile_interval,
+    resample_patients,
+    resample_share,
+    with_interval,
+)
+from cxrlib.metrics.report import format_interval
+from cxrlib.model.evidence import map_films, randomise, resize_map
+from cxrlib.model.run import Run
+
+SIDE = 100  # of the square on which maps and boxes are compared; a film spans it
+SHARES = (0.25, 0.5, 0.75)  # of a map's largest value, from which a cell counts as marked
+MEASURES = ["pointing game", "energy in box", *(f"IoU at {share:g}" for share in SHARES)]
+
+
+def boxed_films(study: Study, films: pd.DataFrame, finding: str) -> pd.DataFrame:
+    """Return the films that have a box of the finding, with `mask`: (SIDE, SIDE) of bool.
+
+    The mask is on the padded square that the network sees; several boxes of a film are joined.
+    """
+    findings = study.findings
+    boxes = findings[findings["label"] == finding].dropna(subset="xmin").groupby("filename")
+    boxed = films[films["filename"].isin(boxes.groups)]
+    masks = [_mask(film, boxes.get_group(film.filename)) for film in boxed.itertuples()]
+    return boxed.assign(mask=masks).reset_index(drop=True)
+
+
+def score_map(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """Score a map against a box.
+
+    Parameters
+    ----------
+    heat : (height, width), over the padded square film; only what is above 0 counts as evidence
+    mask : (SIDE, SIDE) of bool, True in the box
+
+    Returns
+    -------
+    dict
+        'pointing game': 1 where the highest point lies in the box, else 0 (Zhang et al., ECCV
+        2016); 'energy in box': the share of the map that lies in it (Wang et al., CVPR Workshops
+        2020); 'IoU at 0.5': intersection over union of the box and the part of the map that
+        reaches half of its highest value, likewise for the other SHARES.
+    """
+    fine = np.maximum(resize_map(heat, SIDE), 0)
+    total, peak = fine.sum(), fine.max()
+    scores = [mask.flat[fine.argmax()] if peak > 0 else 0, fine[mask].sum() / total if total else 0]
+    for share in SHARES:
+        marked = (fine >= share * peak) & (fine > 0)
+        scores.append((marked & mask).sum() / (marked | mask).sum())
+    return dict(zip(MEASURES, map(float, scores), strict=True))
+
+
+def locate(
+    run: Run, films: pd.DataFrame, training: pd.DataFrame, seed: int = 0
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Score the run's maps, and maps that know nothing of the film, against boxes.
+
+    Parameters
+    ----------
+    run : Run
+    films : DataFrame as `boxed_films` gives it; patients that the run was not trained on
+    training : the same of training patients
+    seed : of random weights
+
+    Returns
+    -------
+    scores : DataFrame, one row a film and method
+        filename, patient, method and the MEASURES. Methods: 'evidence' and 'Grad-CAM' as
+        `map_films`; 'random weights' is the evidence of `randomise`; 'centre' a Gaussian in the
+        middle of the film; 'average box' the mean of the training films' boxes.
+    maps : dict of (films, height, width), by method
+    """
+    paths = list(films["path"])
+    across = np.linspace(-1, 1, SIDE)
+    centre = np.exp(-2 * (across**2 + across[:, None] ** 2))  # standard deviation: a quarter film
+    average = np.mean(list(training["mask"]), axis=0)
+    maps = {
+        **map_films(run, paths),
+        "random weights": map_films(randomise(run, seed), paths)["evidence"],
+        "centre": [centre] * len(paths),
+        "average box": [average] * len(paths),
+    }
+    rows = [
+        {"filename": film.filename, "patient": film.patient, "method": method}
+        | score_map(heat, film.mask)
+        for method, heats in maps.items()
+        for film, heat in zip(films.itertuples(), heats, strict=True)
+    ]
+    return pd.DataFrame(rows), maps
+
+
+def tabulate_locations(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Return the mean of each measure as text, with its 95 % interval over patients, by method."""
+    rows = {}
+    for method, part in scores.groupby("method", sort=False):
+        weights = resample_patients(part["patient"], RESAMPLES, seed)
+        values = {measure: part[measure].to_numpy() for measure in MEASURES}
+        measured = {name: with_interval(mean, (value,), weights) for name, value in values.items()}
+        hits, films = values["pointing game"] == 1, np.ones(len(part), bool)
+        share = resample_share(hits, films, part["patient"].to_numpy(), weights)
+        measured["pointing game"] = percentile_interval(*share)
+        rows[method] = {name: format_interval(metric) for name, metric in measured.items()}
+    return pd.DataFrame(rows).T.rename_axis("method")
+
+
+def _mask(film, boxes: pd.DataFrame) -> np.ndarray:
+    """Return where the boxes lie on the square that `read_image` pads a film to."""
+    mask = np.zeros((SIDE, SIDE), bool)
+    on_square = boxes_on_square(boxes[BOX].to_numpy(), film.width, film.height)
+    for left, top, right, bottom in np.rint(on_square * SIDE).astype(int):
+        mask[top : max(bottom, top + 1), left : max(right, left + 1)] = True
+    return mask

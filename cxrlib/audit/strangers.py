@@ -1,0 +1,31 @@
+"""What is not an upright frontal chest film, made of films, to test the check with."""
+
+import numpy as np
+from PIL import Image
+
+
+def cut_parts(films: np.ndarray, low: float, high: float, seed: int) -> np.ndarray:
+    """Return of each film a square with a side of `low` to `high` of its own, at its size."""
+    rng, size = np.random.default_rng(seed), films.shape[1]
+    parts = np.empty_like(films)
+    for film, part in zip(films, parts, strict=True):
+        side = int(size * rng.uniform(low, high))
+        y, x = rng.integers(0, size - side + 1, 2)
+        cut = Image.fromarray(film[y : y + side, x : x + side])
+        part[:] = cut.resize((size, size), Image.Resampling.BILINEAR)
+    return parts
+
+
+def spoil_films(films: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return what is no frontal chest film, made of films (n, size, size), by kind."""
+    rng = np.random.default_rng(seed)
+    return {
+        "inverted": 1 - films,
+        "upside down": films[:, ::-1, ::-1],
+        "on its left side": np.rot90(films, 1, (1, 2)),
+        "on its right side": np.rot90(films, -1, (1, 2)),
+        "part": cut_parts(films, 0.3, 0.5, seed),  # 9 to 25 % of the area
+        "noise": rng.random(films.shape, np.float32),
+        "blank": np.full_like(films, 0.5),
+        "saturated": np.where(films > np.median(films), 1, 0).astype(np.float32),
+    }

@@ -1,0 +1,1 @@
+"""Studies, radiographs and tables: read, checked and split by patient."""

@@ -1,0 +1,195 @@
+"""Is this an upright frontal chest film? Asked of each film before it gets a probability.
+
+Of several explanations of a picture the likeliest holds: it is a frontal film; such a film
+inverted, upside down or on its side; a part of one; a lateral; or something else. A film whose
+file or grey values already decide (a lateral by its header, colour, no contrast) is not asked.
+
+Each explanation is a density of histograms of oriented gradients (Dalal and Triggs, CVPR 2005):
+of films, parts and laterals a probabilistic principal component analysis (Tipping and Bishop,
+J R Stat Soc B 1999); that of films serves for turned ones too, since turning permutes the
+histogram; 'something else' is as likely everywhere. They come with cxrlib, fitted on training
+patients by `weights/make_frontal.py`, and hold for every run, whatever its finding or backbone.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from cxrlib.data.images import colour_of, view_of
+
+BUNDLED = Path(__file__).with_name("frontal.npz")
+SIDE, CELLS, BINS = 64, 8, 8  # pixels, cells a side and directions of the gradient
+TINT = 0.03  # mean range of the colour channels
+CONTRAST = 0.05  # range from the 2nd to the 98th percentile of the grey values
+EXTREME = 0.75  # share of values that are black or white
+
+REASONS = {
+    "film": "",
+    "inverted": "inverted: black and white are exchanged",
+    "upside down": "upside down",
+    "upside down, mirrored": "upside down",
+    "on its left side": "on its side: turn it clockwise",
+    "on its right side": "on its side: turn it counter-clockwise",
+    "part": "no whole chest: a part of one, or something else",
+    "lateral": "like a lateral film",
+    "else": "unlike a frontal chest film",
+}
+TURNS = list(REASONS)[1:6]
+
+
+@dataclass(frozen=True)
+class Density:
+    """A Gaussian with `variance` (k,) along `axes` (k, d), and `rest` in each direction across."""
+
+    mean: np.ndarray
+    axes: np.ndarray
+    variance: np.ndarray
+    rest: float
+
+    def surprise(self, rows: np.ndarray) -> np.ndarray:
+        """Return the negative log likelihood of rows (n, d) over d, less a constant."""
+        away = rows - self.mean
+        along = away @ self.axes.T
+        across = (away**2).sum(axis=1) - (along**2).sum(axis=1)
+        d = rows.shape[1]
+        volume = np.log(self.variance).sum() + (d - len(self.axes)) * np.log(self.rest)
+        return ((along**2 / self.variance).sum(axis=1) + across / self.rest + volume) / (2 * d)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Densities of 'film', 'part' and 'lateral', and what each other explanation has to gain."""
+
+    densities: dict[str, Density]
+    margins: dict[str, float]
+
+
+def gains_of(densities: dict[str, Density], rows: np.ndarray) -> pd.DataFrame:
+    """Return by how much each other explanation surprises less than that of an upright film."""
+    film = densities["film"]
+    surprises = {name: film.surprise(turned) for name, turned in turn(rows).items()}
+    surprises |= {name: densities[name].surprise(rows) for name in ("part", "lateral")}
+    as_film = film.surprise(rows)
+    return pd.DataFrame({name: as_film - s for name, s in (surprises | {"else": 0}).items()})
+
+
+def find_reasons(films: np.ndarray) -> pd.DataFrame:
+    """Say of each film why it gets no probability.
+
+    Parameters
+    ----------
+    films : float array (n, size, size) in 0..1, as `read_image` gives them
+
+    Returns
+    -------
+    DataFrame, one row a film
+        reason ('' where it gets one); score, what the likeliest other explanation has over that of
+        a film, above 0 where refused, infinite where grey values alone decide.
+    """
+    check = load_check()
+    gains = gains_of(check.densities, describe(films)) - pd.Series(check.margins)
+    score = gains.max(axis=1)
+    reason = gains.idxmax(axis=1).where(score > 0, "film").map(REASONS)
+    grey = pd.Series([_grey_reason(film) for film in films])
+    return pd.DataFrame(
+        {"reason": grey.where(grey != "", reason), "score": score.mask(grey != "", np.inf)}
+    )
+
+
+def find_reason_in_file(path) -> str:
+    """Say why a film gets no probability that grey values cannot tell: colour, or a lateral view.
+
+    Parameters
+    ----------
+    path : as for `read_image`
+
+    Raises
+    ------
+    FileNotFoundError, ImageError
+    """
+    if view_of(path) == "lateral":
+        return "a lateral film, by its DICOM header"
+    return "coloured: radiographs are grey" if colour_of(path) > TINT else ""
+
+
+def describe(films: np.ndarray) -> np.ndarray:
+    """Return histograms of oriented gradients.
+
+    Borders without contrast are cut off and the rest is stretched to a square, as the films of NIH
+    are. Grey values are standardised, so that neither exposure nor window decides.
+
+    Parameters
+    ----------
+    films : float array (n, size, size) in 0..1
+
+    Returns
+    -------
+    float32 array (n, 512)
+        Square root of the mean gradient in each of 8 x 8 cells and 8 directions.
+    """
+    thumbs = np.stack([_thumb(film) for film in films])
+    thumbs -= thumbs.mean(axis=(1, 2), keepdims=True)
+    thumbs /= thumbs.std(axis=(1, 2), keepdims=True) + 0.02
+    down, right = np.gradient(thumbs, axis=(1, 2))
+    length = np.hypot(down, right) + 1e-9
+    cell = SIDE // CELLS
+    rows = np.empty((len(films), CELLS, CELLS, BINS), np.float32)
+    for number, angle in enumerate(2 * np.pi * np.arange(BINS) / BINS):
+        cosine = np.maximum(0, (right * np.cos(angle) + down * np.sin(angle)) / length)
+        share = (length * cosine**4).reshape(-1, CELLS, cell, CELLS, cell)
+        rows[..., number] = np.sqrt(share.mean(axis=(2, 4)))
+    return rows.reshape(len(films), -1)
+
+
+def turn(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what `describe` would give of the films inverted or turned back, by `TURNS`."""
+    grid = rows.reshape(-1, CELLS, CELLS, BINS)
+    mirrored = -np.arange(BINS) % BINS
+    turned = (
+        np.roll(grid, BINS // 2, axis=3),
+        np.roll(grid[:, ::-1, ::-1], BINS // 2, axis=3),
+        grid[:, ::-1][..., mirrored],
+        np.roll(np.rot90(grid, -1, (1, 2)), BINS // 4, axis=3),
+        np.roll(np.rot90(grid, 1, (1, 2)), -BINS // 4, axis=3),
+    )
+    return {name: t.reshape(rows.shape) for name, t in zip(TURNS, turned, strict=True)}
+
+
+@cache
+def load_check() -> Check:
+    """Read the check that comes with cxrlib."""
+    if not BUNDLED.is_file():
+        raise FileNotFoundError(f"{BUNDLED} is missing: install cxrlib again, see cxr doctor")
+    with np.load(BUNDLED) as arrays:
+        named = {name: arrays[name].astype(np.float32) for name in arrays}
+    densities = {
+        name: Density(*(named[f"{name} {part}"] for part in ("mean", "axes", "variance", "rest")))
+        for name in ("film", "part", "lateral")
+    }
+    return Check(densities, {name: float(named[f"margin {name}"]) for name in list(REASONS)[1:]})
+
+
+def _grey_reason(film: np.ndarray) -> str:
+    shown = _content(film)[::2, ::2]
+    if np.ptp(np.percentile(shown, [2, 98])) < CONTRAST:
+        return "blank: hardly any contrast"
+    if ((shown <= 1 / 255) | (shown >= 254 / 255)).mean() > EXTREME:
+        return "saturated: most of it is black or white"
+    return ""
+
+
+def _content(film: np.ndarray) -> np.ndarray:
+    """Cut off rows and columns at the rim without contrast; the film as it is if none is left."""
+    rows, columns = (np.flatnonzero(np.ptp(film, axis=axis) > CONTRAST) for axis in (1, 0))
+    if len(rows) < 2 or len(columns) < 2:
+        return film
+    return film[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _thumb(film: np.ndarray) -> np.ndarray:
+    shown = Image.fromarray(np.ascontiguousarray(_content(film), np.float32))
+    return np.asarray(shown.resize((SIDE, SIDE), Image.Resampling.BILINEAR))

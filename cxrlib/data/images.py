@@ -1,0 +1,245 @@
+"""JPEG, PNG, TIFF, BMP and DICOM files, 8 to 16 bit, to one float array in 0..1."""
+
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from cxrlib.data import dicom
+
+# Part of every digest that depends on pixels: change it when what `read_image` returns changes.
+PREPROCESSING = "grey in 0..1, longer side to image_size, antialiased bilinear, black padding; 2"
+
+
+# Pillow would give the memory of each image back, and wait for new pages with the next: a third
+# of the time that reading takes. This keeps up to eight blocks of 16 MiB.
+Image.core.set_blocks_max(8)
+
+# No others: Pillow would hand EPS to Ghostscript, whatever the file's name.
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+# How to turn a picture upright, by its EXIF orientation. Not `ImageOps.exif_transpose`: it writes
+# EXIF anew, and fails where another tag is damaged.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(ValueError):
+    """A file that cannot be read as an image; `reason` says why without naming the file."""
+
+    def __init__(self, path: str | Path | BinaryIO, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
+
+def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
+    """Return (width, height) in pixels from the file's header, as `read_image` turns the film.
+
+    Raises
+    ------
+    FileNotFoundError, ImageError
+    """
+    if dicom.is_dicom(path):
+        header = _of_dicom(dicom.read_header, path)
+        return header["width"], header["height"]
+    with _open(path) as image:
+        return image.size[:: -1 if 5 <= _orientation(image) <= 8 else 1]
+
+
+def view_of(path: str | Path) -> str:
+    """Return 'PA', 'AP' or 'lateral' from a DICOM header, '' where that says nothing or is none.
+
+    Raises
+    ------
+    FileNotFoundError, ImageError
+    """
+    return _of_dicom(dicom.read_header, path)["view"] if dicom.is_dicom(path) else ""
+
+
+def film_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a film: of the file; of a DICOM file, of its grey values alone.
+
+    A hash of a DICOM file would tell whoever holds the file which patient is meant, and would
+    change with the header.
+    """
+    if dicom.is_dicom(path):
+        values = _of_dicom(dicom.read_grey, path)
+        return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
+    return file_digest(path)
+
+
+def file_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def colour_of(path: str | Path | BinaryIO) -> float:
+    """Return how coloured a picture is: the mean range of its channels, 0 (grey) to 1.
+
+    Read at an eighth of its size or more. DICOM films are grey, or are not read at all.
+
+    Raises
+    ------
+    FileNotFoundError, ImageError
+    """
+    if dicom.is_dicom(path):
+        return 0.0
+    with _open(path) as image:
+        if image.mode in ("1", "L", "LA") or image.mode.startswith(("I", "F")):
+            return 0.0
+        try:
+            image.draft("RGB", (128, 128))
+            colours = np.asarray(image.convert("RGB").reduce(max(1, min(image.size) // 128)))
+        except Exception as error:  # of many kinds, where a file is damaged
+            raise ImageError(path, _reason(error)) from error
+    return float(np.ptp(colours / np.float32(255), axis=2).mean())
+
+
+def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarray:
+    """Read a radiograph as grey values.
+
+    Colour becomes luma (ITU-R BT.601), transparency lies over black, and the orientation an EXIF
+    tag asks for is applied. 16-bit values are divided by 65535, or by 4095 where none is larger,
+    since 12-bit detectors are often stored in 16-bit files as they are. DICOM films appear as a
+    viewer shows them, see `cxrlib.data.dicom.read_grey`.
+
+    Parameters
+    ----------
+    path : an image file, or a binary file object that can seek, read from its start
+    size : side of the square to return, in pixels; None keeps the image as it is. The longer side
+        is scaled to `size` by an antialiased bilinear reduction, and black is added on both sides
+        of the shorter one: a crop could cut off a costophrenic angle, and stretching would change
+        the cardiothoracic ratio.
+
+    Returns
+    -------
+    float32 array, (height, width) or (size, size), in 0..1
+
+    Raises
+    ------
+    FileNotFoundError, ImageError
+        The file is missing, no image, cut short or of a kind that is not supported.
+    """
+    if dicom.is_dicom(path):
+        grey = Image.fromarray(_of_dicom(dicom.read_grey, path))
+    else:
+        grey = _read_picture(path, size)
+    if size:
+        grey = grey.resize(_fit(grey.size, size), Image.Resampling.BILINEAR)
+    values = np.asarray(grey)
+    if size:
+        missing = np.subtract((size, size), values.shape)
+        values = np.pad(values, [(n // 2, n - n // 2) for n in missing])
+    return values
+
+
+def boxes_on_square(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Return where boxes of a film lie on the square that `read_image` pads it to.
+
+    Parameters
+    ----------
+    boxes : (n, 4), xmin, ymin, xmax, ymax in pixels of the film
+    width, height : of the film, in pixels
+
+    Returns
+    -------
+    (n, 4) in 0..1, shares of the square's side
+    """
+    side = max(width, height)
+    return (boxes + np.tile([side - width, side - height], 2) / 2) / side
+
+
+def read_batch(paths: Iterable[str | Path], size: int, pool: ThreadPoolExecutor) -> np.ndarray:
+    """Read images in parallel into one float32 array, (n, size, size, 1), in 0..1."""
+    return np.stack(list(pool.map(lambda path: read_image(path, size), paths)))[..., None]
+
+
+def _of_dicom(read, path: str | Path):
+    try:
+        return read(path)
+    except ValueError as error:
+        raise ImageError(path, str(error)) from None
+
+
+def _read_picture(path: str | Path, size: int | None) -> Image.Image:
+    """Return a file that Pillow reads in mode F, in 0..1; reduced, but at least `size`."""
+    with _open(path) as image:
+        try:
+            if size:
+                # JPEG alone: decodes at 1/2, 1/4 or 1/8 where that is still at least `size`.
+                image.draft("L", _fit(image.size, size))
+            image.load()
+            turn = UPRIGHT.get(_orientation(image))
+            return _grey(image if turn is None else image.transpose(turn))
+        except Exception as error:  # of many kinds, where a file is damaged
+            raise ImageError(path, _reason(error)) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # of many kinds; viewers pass over damaged EXIF, too
+        return 1
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says without the file's name, which on a worker may be another."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _open(path: str | Path | BinaryIO) -> Image.Image:
+    try:
+        image = Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ImageError(path, "no JPEG, PNG, TIFF, BMP or DICOM image") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(path, str(error)) from None
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(path, _reason(error)) from error
+    if image.width * image.height > dicom.LARGEST:
+        image.close()
+        reason = f"too large to be a radiograph: more than {dicom.LARGEST:,} pixels"
+        raise ImageError(path, reason)
+    return image
+
+
+def _fit(shape: tuple[int, int], size: int) -> tuple[int, int]:
+    """Return (width, height) with the longer side `size` and the aspect ratio kept."""
+    scale = size / max(shape)
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Return `image` in mode F, in 0..1."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image, np.float32)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("integers outside 0..65535: rescale them to 16 bits")
+        return Image.fromarray(values / np.float32(4095 if values.max() <= 4095 else 65535))
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise ValueError("floating-point values outside 0..1: rescale them")
+        return image
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        black = Image.new("RGBA", over.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, over)
+    elif image.mode == "P":
+        image = image.convert("RGB")
+    # In floating point before it is reduced, so that 8 and 16 bits of one film give one result.
+    return Image.fromarray(np.asarray(image.convert("L"), np.float32) / np.float32(255))

@@ -1,0 +1,169 @@
+"""Take a run's classifier away, in a format that other software runs, once it is checked."""
+
+import json
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from scipy.special import expit
+
+from cxrlib import versions
+from cxrlib.data.files import whole_folder
+from cxrlib.data.images import file_digest, read_image
+from cxrlib.deploy.doctor import GOLDEN
+from cxrlib.deploy.engine import EngineError, import_openvino
+from cxrlib.model._keras import keras
+from cxrlib.model.run import Run
+
+TOLERANCE = 1e-3  # in probability
+# Name of the file, and the packages that write and run it.
+FORMATS = {
+    "keras": ("model.keras", ["keras"]),
+    "onnx": ("model.onnx", ["onnxruntime", "onnx", "tf2onnx"]),
+    "litert": ("model.tflite", ["ai-edge-litert"]),
+    "openvino": ("model.xml", ["openvino"]),
+}
+NOTE = "Not a medical device: no decision about a patient may rest on it."
+
+
+class ExportError(ValueError):
+    """A classifier that cannot be taken away, with the reason."""
+
+
+def export_run(run: Run, form: str, out: str | Path) -> dict:
+    """Write a run's whole classifier, from films to the probability, in full precision.
+
+    The file is run by its own runtime on the bundled films of simulated patients, singly and as a
+    batch, and is put in place only where it agrees with the run.
+
+    Parameters
+    ----------
+    run : Run
+    form : 'keras', 'onnx', 'litert' or 'openvino'
+    out : folder to write, whole or not at all: new, or empty. It gets the model and `card.json`.
+
+    Returns
+    -------
+    dict, the content of `card.json`
+        run, finding, threshold, input (name, shape, range, preprocessing), output, files with
+        their SHA-256, and the check: runtime, tolerance, largest difference in probability.
+
+    Raises
+    ------
+    ExportError
+        Another format, a package that is not installed, a folder that holds files, or an exported
+        model that gives other probabilities than the run.
+    """
+    if form not in FORMATS:
+        raise ExportError(f"format '{form}': give {', '.join(FORMATS)}")
+    name, packages = FORMATS[form]
+    runtime = _runtime(form, packages)
+    out = Path(out)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ExportError(f"{out} is there already: give an empty or a new folder")
+    if not out.absolute().parent.is_dir():
+        raise ExportError(f"{out} cannot be written: {out.parent} is no folder")
+    films = _read_films(run.facts["image_size"])
+    wanted = expit(run.model.predict_on_batch(films)[:, 0])
+    with whole_folder(out) as part:
+        _write(run.model, form, part / name, films)
+        found = np.concatenate(
+            [_read_back(form, part / name, batch)[:, 0] for batch in (films, films[:1])]
+        )
+        off = abs(found - np.append(wanted, wanted[0])).max()
+        if not off <= TOLERANCE:
+            raise ExportError(
+                f"{form}: run by {runtime} the exported model gives {found.round(4).tolist()} on "
+                f"films to which the run gives {wanted.round(4).tolist()}, off by up to {off:.2g} "
+                f"where {TOLERANCE} is allowed. Nothing was written."
+            )
+        check = {"runtime": runtime, "films": len(films), "tolerance": TOLERANCE}
+        check |= {"largest_difference": float(off), "probabilities": wanted.tolist()}
+        files = {file.name: file_digest(file) for file in sorted(part.iterdir())}
+        card = _card(run, form) | {"files": files, "check": check}
+        (part / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    return card
+
+
+def _runtime(form: str, packages: list[str]) -> str:
+    """Return name and version of what runs a format."""
+    try:
+        for name in packages:
+            import_openvino() if name == "openvino" else import_module(name.replace("-", "_"))
+        return f"{packages[0]} {version(packages[0])}"
+    except (ImportError, EngineError) as error:
+        raise ExportError(
+            f"format '{form}' needs {name} ({error}): pip install 'cxrlib[export]'"
+        ) from error
+
+
+def _read_films(size: int) -> np.ndarray:
+    films = [read_image(path, size) for path in sorted(GOLDEN.glob("*.png"))]
+    return np.stack(films)[..., None]
+
+
+def _write(model: keras.Model, form: str, path: Path, films: np.ndarray) -> None:
+    probability = keras.layers.Activation("sigmoid", name="probability")(model.output)
+    classifier = keras.Model(model.input, probability, name="classifier")
+    if form == "keras":
+        classifier.save(path)
+    else:
+        if form == "openvino":
+            import_openvino()  # before Keras does, which would let it report its use
+        classifier(films[:1])  # Keras exports no model that was never called
+        classifier.export(str(path), format=form, verbose=False)
+
+
+def _read_back(form: str, path: Path, films: np.ndarray) -> np.ndarray:
+    """Return what the exported file gives for films, by its own runtime, (n, 1)."""
+    if form == "keras":
+        return keras.models.load_model(path, safe_mode=True).predict_on_batch(films)
+    if form == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return session.run(None, {session.get_inputs()[0].name: films})[0]
+    if form == "litert":
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path))
+        (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+        interpreter.resize_tensor_input(taken["index"], films.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(taken["index"], films)
+        interpreter.invoke()
+        return interpreter.get_tensor(given["index"])
+    # On CPUs that have bfloat16 OpenVINO takes it unasked.
+    precision = {"INFERENCE_PRECISION_HINT": "f32"}
+    return import_openvino().Core().compile_model(path, "CPU", precision)(films)[0]
+
+
+def _card(run: Run, form: str) -> dict:
+    facts = run.facts
+    size = facts["image_size"]
+    return {
+        "note": NOTE,
+        "finding": facts["finding"],
+        "negative": facts["negative"],
+        "run": {
+            "study": facts["study"],
+            "made": facts["made"],
+            "digest": file_digest(run.folder / "run.json"),
+        },
+        "format": form,
+        "input": {
+            "name": run.model.input.name,
+            "shape": [None, size, size, 1],
+            "dtype": "float32",
+            "range": [0, 1],
+            "preprocessing": facts["preprocessing"],
+        },
+        "output": {
+            "shape": [None, 1],
+            "meaning": f"probability of {facts['finding']} at a prevalence of "
+            f"{facts['prevalence']:.3f}",
+        },
+        "threshold": facts["threshold"] | {"decision": "positive from value on"},
+        "versions": versions(),
+    }

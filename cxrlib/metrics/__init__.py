@@ -1,0 +1,1 @@
+"""What scores are worth, each number with an interval over patients."""

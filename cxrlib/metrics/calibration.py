@@ -1,0 +1,137 @@
+"""Whether a probability means what it says, and what it means at another prevalence."""
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from cxrlib.metrics.bootstrap import (
+    RESAMPLES,
+    percentile_interval,
+    resample_patients,
+    resample_share,
+)
+
+
+def decompose_brier(target: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    """Return the Brier score and its parts: brier = miscalibration - discrimination + uncertainty.
+
+    The films are recalibrated by isotonic regression, which takes the place of bins: the score it
+    saves is miscalibration, what it then gains over the prevalence is discrimination, and
+    uncertainty is the score of the prevalence itself (Dimitriadis, Gneiting and Jordan, PNAS 2021).
+    Where scores take few values and their observed shares rise with them, these are Murphy's
+    reliability, resolution and uncertainty (J Appl Meteorol 1973).
+
+    Parameters
+    ----------
+    target : (n,) of 0 and 1
+    probability : (n,) in 0..1
+    """
+    recalibrated = IsotonicRegression().fit_transform(probability, target)
+    uncertainty = target.mean() * (1 - target.mean())
+    brier, best = (np.mean((p - target) ** 2) for p in (probability, recalibrated))
+    parts = {
+        "brier": brier,
+        "miscalibration": brier - best,
+        "discrimination": uncertainty - best,
+        "uncertainty": uncertainty,
+    }
+    return {name: float(value) for name, value in parts.items()}
+
+
+def count_bins(films: int) -> int:
+    """Return how many bins suit so many films: ten at the most, and ten films a bin or more."""
+    return max(1, min(10, films // 10))
+
+
+def equal_count_bins(probability: np.ndarray) -> np.ndarray:
+    """Return the bin of each film, 0 for the lowest scores: bins of equal count, ties together.
+
+    As many as `count_bins` says, and fewer where there are fewer distinct scores.
+    """
+    bins = count_bins(len(probability))
+    edges = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1)[1:-1]))
+    return np.unique(np.searchsorted(edges, probability, side="right"), return_inverse=True)[1]
+
+
+def calibration_error(target: np.ndarray, probability: np.ndarray) -> float:
+    """Return the expected calibration error over the bins of `equal_count_bins`.
+
+    The mean over films of the gap between the observed share and the mean probability of a film's
+    bin (Naeini, Cooper and Hauskrecht, AAAI 2015, there with bins of equal width). A few films a
+    bin differ from their probability by chance, so that it is above 0 for perfect calibration, too.
+    """
+    bin_of = equal_count_bins(probability)
+    gaps = np.bincount(bin_of, target) - np.bincount(bin_of, probability)
+    return float(np.abs(gaps).sum() / len(target))
+
+
+def tabulate_reliability(predictions: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Return the points of a reliability diagram (Murphy and Winkler, Appl Statist 1977).
+
+    Parameters
+    ----------
+    predictions : DataFrame with target, probability and patient
+    seed : of the bootstrap
+
+    Returns
+    -------
+    DataFrame, one row a bin of `equal_count_bins`
+        films, probability (their mean), share (of the label among them), low and high (its 95 %
+        interval over patients).
+    """
+    target = predictions["target"].to_numpy() == 1
+    probability = predictions["probability"].to_numpy()
+    patients = predictions["patient"].to_numpy()
+    weights = resample_patients(patients, RESAMPLES, seed)
+    bin_of = equal_count_bins(probability)
+    rows = []
+    for number in np.unique(bin_of):
+        inside = bin_of == number
+        share = percentile_interval(*resample_share(target & inside, inside, patients, weights))
+        rows.append({"films": inside.sum(), "probability": probability[inside].mean()} | share)
+    return pd.DataFrame(rows).rename(columns={"value": "share"})
+
+
+def fit_platt(score: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    """Return slope and intercept of the logistic curve from scores to probabilities.
+
+    With Platt's smoothed targets (Platt, 1999), as two weighted copies of each film: without them,
+    scores that separate the films without error would ask for an infinite slope.
+
+    Parameters
+    ----------
+    score : (n,), logits of films that the model did not see
+    target : (n,) of 0 and 1
+    """
+    ill, well = target.sum(), (1 - target).sum()
+    soft = np.where(target == 1, (ill + 1) / (ill + 2), 1 / (well + 2))
+    curve = LogisticRegression(C=np.inf, solver="newton-cholesky").fit(
+        np.tile(score, 2)[:, None],
+        np.repeat([1, 0], len(score)),
+        np.concatenate([soft, 1 - soft]),
+    )
+    return float(curve.coef_[0, 0]), float(curve.intercept_[0])
+
+
+def shift_prevalence(probability: np.ndarray, old: float, new: float) -> np.ndarray:
+    """Return probabilities at another prevalence, by Bayes' rule.
+
+    Exact where films with the finding, and films without it, look alike in both populations, and
+    only their shares differ (Saerens, Latinne and Decaestecker, Neural Computation 2002).
+
+    Parameters
+    ----------
+    probability : (n,) in 0..1, calibrated at prevalence `old`
+    old, new : prevalence, between 0 and 1
+
+    Raises
+    ------
+    ValueError
+        A prevalence that is not between 0 and 1.
+    """
+    for name, value in (("old", old), ("new", new)):
+        if not 0 < value < 1:
+            raise ValueError(f"{name} prevalence is {value}: give a share between 0 and 1")
+    return expit(logit(np.asarray(probability, float)) + logit(new) - logit(old))

@@ -1,0 +1,164 @@
+"""Operating points: thresholds chosen on training patients, and what they mean elsewhere."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_curve
+
+from cxrlib.metrics.bootstrap import (
+    RESAMPLES,
+    percentile_interval,
+    resample_patients,
+    resample_share,
+)
+from cxrlib.metrics.report import format_interval, measure_decisions
+
+RULES = "'youden', 'sensitivity=0.9', 'specificity=0.9', 'cost=5' (any number), or a threshold"
+PREVALENCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+
+
+def choose_threshold(
+    target: np.ndarray, probability: np.ndarray, rule: str | float = "youden"
+) -> float:
+    """Return the probability from which a film is called positive.
+
+    Give it scores of training patients by models that did not see them, never test patients.
+
+    Parameters
+    ----------
+    target : (n,) of 0 and 1
+    probability : (n,) in 0..1
+    rule : 'youden' maximises sensitivity + specificity - 1 (Youden, Cancer 1950);
+        'sensitivity=0.9' is the highest threshold that reaches it, 'specificity=0.9' the lowest;
+        'cost=5' minimises the cost where a missed film costs as much as five false alarms, at the
+        prevalence of these films (Metz, Semin Nucl Med 1978); a number in 0..1 is taken as it is.
+
+    Raises
+    ------
+    ValueError
+        An unknown rule, or films of one class only.
+    """
+    if len(np.unique(target)) < 2:
+        raise ValueError("an operating point needs films with the finding and films without")
+    false_rate, true_rate, thresholds = roc_curve(target, probability, drop_intermediate=False)
+    name, _, number = str(rule).partition("=")
+    try:
+        if name == "youden" and not number:
+            best = np.argmax(true_rate - false_rate)
+        elif name == "sensitivity" and 0 < float(number) <= 1:
+            best = np.argmax(true_rate >= float(number))
+        elif name == "specificity" and 0 < float(number) <= 1:
+            best = np.flatnonzero(1 - false_rate >= float(number))[-1]
+        elif name == "cost" and 0 < float(number) < np.inf:
+            missed = (1 - true_rate) * np.sum(target == 1)
+            best = np.argmin(float(number) * missed + false_rate * np.sum(target == 0))
+        elif not number and 0 <= float(name) <= 1:
+            return float(name)
+        else:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"operating point '{rule}': give {RULES}") from None
+    # Midway to the next score below, so that rounding does not decide about a film.
+    below = probability[probability < thresholds[best]]
+    upper = min(thresholds[best], 1.0)
+    return float((upper + below.max()) / 2) if len(below) else float(upper)
+
+
+def at_prevalence(sensitivity, specificity, prevalence: float) -> dict:
+    """Return what calls are worth at a prevalence, by Bayes' rule.
+
+    Parameters
+    ----------
+    sensitivity, specificity : in 0..1, floats or arrays of one shape
+    prevalence : in 0..1
+
+    Returns
+    -------
+    dict of floats or arrays
+        ppv and npv (NaN where no film is called so), false_alarms and missed (films per 100).
+    """
+    found, missed = prevalence * sensitivity, prevalence * (1 - sensitivity)
+    alarms, cleared = (1 - prevalence) * (1 - specificity), (1 - prevalence) * specificity
+    with np.errstate(invalid="ignore"):
+        return {
+            "ppv": np.divide(found, found + alarms),
+            "npv": np.divide(cleared, cleared + missed),
+            "false_alarms": 100 * alarms,
+            "missed": 100 * missed,
+        }
+
+
+def tabulate_operating_points(
+    train: pd.DataFrame, test: pd.DataFrame, rules: Sequence[str | float], seed: int = 0
+) -> pd.DataFrame:
+    """Choose a threshold by each rule on training patients and apply it to test patients.
+
+    Parameters
+    ----------
+    train, test : DataFrames with target, probability, patient; those of train scored held out
+    rules : as `choose_threshold` takes them
+    seed : of the bootstrap
+
+    Returns
+    -------
+    DataFrame, one row a rule
+        threshold; sensitivity and specificity of both, as text with 95 % intervals over patients.
+    """
+    resamples = [resample_patients(part["patient"], RESAMPLES, seed) for part in (train, test)]
+    rows = {}
+    for rule in rules:
+        threshold = choose_threshold(
+            train["target"].to_numpy(), train["probability"].to_numpy(), rule
+        )
+        rows[rule] = {"threshold": round(threshold, 3)}
+        for name, films, weights in zip(("train", "test"), (train, test), resamples, strict=True):
+            target, called = films["target"], films["probability"] >= threshold
+            columns = (x.to_numpy() for x in (target, called, films["patient"]))
+            measured = measure_decisions(*columns, weights)
+            for rate in ("sensitivity", "specificity"):
+                rows[rule][f"{rate}, {name}"] = format_interval(measured[rate])
+    return pd.DataFrame(rows).T.rename_axis("rule")
+
+
+def tabulate_prevalences(
+    predictions: pd.DataFrame,
+    threshold: float,
+    prevalences: Sequence[float] = PREVALENCES,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return what a positive and a negative call are worth where the finding is rarer or not.
+
+    By Bayes' rule from sensitivity and specificity, which are taken to hold at any prevalence: the
+    patients are the same but for their shares (Altman and Bland, BMJ 1994).
+
+    Parameters
+    ----------
+    predictions : DataFrame with target, probability, patient
+    threshold : films at or above it are called positive
+    prevalences : shares between 0 and 1
+    seed : of the bootstrap
+
+    Returns
+    -------
+    DataFrame, one row a prevalence
+        ppv, npv and false_alarms (films per 100 that are called positive and have no finding), each
+        with its 95 % interval over patients in `..._low` and `..._high`.
+    """
+    ill = predictions["target"].to_numpy() == 1
+    called = predictions["probability"].to_numpy() >= threshold
+    patients = predictions["patient"].to_numpy()
+    weights = resample_patients(patients, RESAMPLES, seed)
+    sensitivity, specificity = (
+        np.append(*resample_share(hits, among, patients, weights))
+        for hits, among in ((called & ill, ill), (~called & ~ill, ~ill))
+    )
+    rows = []
+    for prevalence in prevalences:
+        row, worth = {"prevalence": prevalence}, at_prevalence(sensitivity, specificity, prevalence)
+        for name in ("ppv", "npv", "false_alarms"):
+            value, *resampled = worth[name]
+            interval = percentile_interval(value, np.asarray(resampled))
+            row |= {f"{name}_{end}": bound for end, bound in interval.items()}
+        rows.append(row)
+    return pd.DataFrame(rows).rename(columns=lambda name: name.removesuffix("_value"))

@@ -1,0 +1,40 @@
+"""Keras, imported quietly and set up alike for everyone: every side effect of an import is here."""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+# TensorFlow 2.21 writes to stderr while it is imported, whatever its log level; a failed import
+# still raises.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# What a user's keras.json or environment says otherwise is for other projects.
+os.environ["KERAS_BACKEND"] = "tensorflow"
+_stderr = os.dup(2)
+_null = os.open(os.devnull, os.O_WRONLY)
+os.dup2(_null, 2)
+try:
+    import keras
+finally:
+    os.dup2(_stderr, 2)
+    os.close(_stderr)
+    os.close(_null)
+keras.config.set_floatx("float32")
+keras.config.set_image_data_format("channels_last")
+
+Forward = Callable[[np.ndarray], np.ndarray]
+
+
+def freeze(model: keras.Model) -> Forward:
+    """Return a model as a function of float32 films (n, size, size, 1) to logits (n, 1).
+
+    With weights that cannot change TensorFlow multiplies batch normalisations into the convolutions
+    before them: the same algebra, other rounding (a few 1e-6 of a logit).
+    """
+    import tensorflow as tf  # here, since cxrlib.model.backbone keeps it quiet
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    films = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    traced = tf.function(lambda films: model(films, training=False)).get_concrete_function(films)
+    frozen = convert_variables_to_constants_v2(traced)
+    return lambda films: frozen(tf.constant(films, tf.float32))[0].numpy()

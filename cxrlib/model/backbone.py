@@ -1,0 +1,228 @@
+"""A network trained on photographs, cut at a layer, and the features it makes of radiographs."""
+
+import hashlib
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from cxrlib.data.images import PREPROCESSING, film_digest, read_batch
+from cxrlib.model._keras import keras
+
+BUNDLED = Path(__file__).parent / "weights" / "inception_v3.weights.h5"
+BATCH = 16
+DOWNLOAD_WAIT = 10  # seconds without a byte, after which a download has failed
+
+
+class BackboneError(ValueError):
+    """A backbone that cannot be had, with the ways that can."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network cut at `layer`, from films (n, size, size, 1) in 0..1 to a map of channels.
+
+    `digest` is the SHA-256 of the architecture and all weights up to the cut.
+    """
+
+    name: str
+    weights: str | None
+    layer: str
+    image_size: int
+    seed: int
+    model: keras.Model
+    digest: str
+
+
+def load_backbone(
+    name: str = "InceptionV3",
+    weights: str | None = "bundled",
+    image_size: int = 399,
+    layer: str = "mixed8",
+    seed: int = 0,
+) -> Backbone:
+    """Build a classification network of `keras.applications` and cut it at a layer.
+
+    Grey values are repeated over three channels and brought to the range that the network was
+    trained on (-1..1 for InceptionV3, Szegedy et al., CVPR 2016).
+
+    Parameters
+    ----------
+    name : a network of `keras.applications`, such as InceptionV3, DenseNet121 or ResNet50V2
+    weights : 'bundled' comes with cxrlib, for InceptionV3; 'imagenet' is downloaded by Keras; the
+        path of a `.weights.h5` file, or of Keras' own `..._notop.h5`; None is random, by `seed`.
+    image_size : side of the square films, in pixels
+    layer : name of the layer whose output is the features, such as mixed8 of InceptionV3; 'top'
+        is the last
+    seed : of random weights
+
+    Raises
+    ------
+    BackboneError
+        Unknown network or layer, a size it cannot take, or weights that cannot be had.
+    """
+    build = getattr(keras.applications, name, None)
+    if not callable(build):
+        networks = [x for x in dir(keras.applications) if x[0].isupper()]
+        raise BackboneError(f"backbone '{name}' is not one of {', '.join(networks)}")
+    if weights == "bundled" and name != "InceptionV3":
+        raise BackboneError(
+            f"weights 'bundled' are InceptionV3's; for {name} give 'imagenet', the path of a "
+            "weights file, or None for random weights"
+        )
+    # Each network brings its own preprocessing, an affine map of 0..255 in each channel.
+    preprocess = sys.modules[build.__module__].preprocess_input
+    black, white = (preprocess(np.full((1, 1, 1, 3), v, np.float32)).ravel() for v in (0, 255))
+    films = keras.Input((image_size, image_size, 1), name="films")
+    colour = keras.layers.Concatenate(name="grey_to_rgb")([films] * 3)
+    to_range = keras.layers.Rescaling((white - black).tolist(), black.tolist(), name="to_range")
+    if weights is None:
+        keras.utils.set_random_seed(seed)
+    network = _build(build, to_range(colour), weights)
+    features = network.layers[-1].name if layer == "top" else layer
+    names = [x.name for x in network.layers]
+    if features not in names:
+        blocks = [x for x in names if x.startswith("mixed")] or names[-12:]
+        raise BackboneError(f"layer '{layer}' is not in {name}; it has {', '.join(blocks)}")
+    model = keras.Model(films, network.get_layer(features).output, name=f"{name}_{features}")
+    return Backbone(name, weights, features, image_size, seed, model, _digest(model, to_range))
+
+
+def extract_features(
+    backbone: Backbone, paths: Sequence[str | Path], grid: int = 5, cache: Path | None = None
+) -> np.ndarray:
+    """Return the features of films, averaged over a grid so that position survives.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    paths : image files
+    grid : cells a side; 1 is global average pooling
+    cache : folder that keeps features by the content of the image, the backbone's digest and the
+        grid; an interrupted call goes on where it stopped. None keeps nothing.
+
+    Returns
+    -------
+    float16 array, (films, grid, grid, channels)
+
+    Raises
+    ------
+    FileNotFoundError, ImageError
+        Naming the first file that cannot be read; the features before it are in the cache.
+    """
+    paths = list(paths)
+    height, width, channels = backbone.model.output_shape[1:]
+    if not 1 <= grid <= min(height, width):
+        raise BackboneError(
+            f"grid {grid}: at image_size {backbone.image_size}, {backbone.layer} has {height} x "
+            f"{width} positions. Give larger films, a smaller grid or an earlier layer."
+        )
+    model = _pooled(backbone, grid)
+    features = np.empty((len(paths), grid, grid, channels), np.float16)
+    files = [None] * len(paths)
+    if cache:
+        folder = Path(cache) / f"{backbone.digest[:16]}-grid{grid}"
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [folder / f"{film_digest(path)}.npy" for path in paths]
+    todo = [i for i, file in enumerate(files) if not (file and file.exists())]
+    for i in set(range(len(paths))) - set(todo):
+        features[i] = np.load(files[i])
+    batches = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
+    named = [[paths[i] for i in batch] for batch in batches]
+    films = read_ahead(read_batch, named, backbone.image_size)
+    with tqdm(total=len(todo), desc="features", unit="film", disable=not todo) as progress:
+        for batch, pixels in zip(batches, films, strict=True):
+            # A last batch is filled up: one shape, one compilation, the same rounding.
+            full = np.pad(pixels, [(0, BATCH - len(batch)), (0, 0), (0, 0), (0, 0)])
+            features[batch] = model.predict_on_batch(full)[: len(batch)]
+            for i in batch if cache else ():
+                _save_whole(files[i], features[i])
+            progress.update(len(batch))
+    return features
+
+
+def read_ahead(read: Callable, batches: Iterable[list], size: int) -> Iterator:
+    """Yield `read(batch, size, pool)` of each batch of films, reading the next one meanwhile."""
+    with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as ahead:
+        pending = None
+        for batch in batches:
+            following = ahead.submit(read, batch, size, readers)
+            if pending:
+                yield pending.result()
+            pending = following
+        if pending:
+            yield pending.result()
+
+
+def join(backbone: Backbone, head: keras.Model) -> keras.Model:
+    """Return one model from films, (n, size, size, 1) in 0..1, to the head's logit, (n, 1)."""
+    features = _pooled(backbone, head.input_shape[1])
+    return keras.Model(features.input, head(features.output), name="classifier")
+
+
+def _pooled(backbone: Backbone, grid: int) -> keras.Model:
+    height, width = backbone.model.output_shape[1:3]
+    if height % grid or width % grid:
+        pool = keras.layers.AdaptiveAveragePooling2D(grid, name="grid")
+    else:  # Keras' adaptive layer fails on some of these, a grid of 1 among them
+        pool = keras.layers.AveragePooling2D((height // grid, width // grid), name="grid")
+    return keras.Model(backbone.model.input, pool(backbone.model.output))
+
+
+def _build(build, pixels, weights: str | None) -> keras.Model:
+    size = pixels.shape[1]
+    wait = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_WAIT)
+    try:
+        network = build(
+            include_top=False,
+            weights="imagenet" if weights == "imagenet" else None,
+            input_tensor=pixels,
+            input_shape=(size, size, 3),
+        )
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        if isinstance(error, ValueError) and "file hash" not in str(error):
+            raise BackboneError(f"{build.__name__} at image_size {size}: {error}") from error
+        raise BackboneError(
+            f"the ImageNet weights of {build.__name__} could not be downloaded ({error}). Without "
+            "a network use weights='bundled' (InceptionV3), or the path of a weights file that was "
+            "fetched elsewhere."
+        ) from error
+    finally:
+        socket.setdefaulttimeout(wait)
+    if weights in (None, "imagenet"):
+        return network
+    path = BUNDLED if weights == "bundled" else Path(weights)
+    if not path.is_file():
+        raise BackboneError(
+            f"weights '{path}' is no file. Give 'bundled', 'imagenet', the path of a weights file, "
+            "or None for random weights."
+        )
+    try:
+        network.load_weights(path)
+    except (ValueError, OSError) as error:
+        raise BackboneError(f"{path} does not hold weights of {build.__name__}: {error}") from error
+    return network
+
+
+def _digest(model: keras.Model, to_range: keras.layers.Rescaling) -> str:
+    # Layers stand in the order of the graph; their names count from the start of the session.
+    layers = [type(layer).__name__ for layer in model.layers]
+    facts = [PREPROCESSING, to_range.scale, to_range.offset, model.input_shape, layers]
+    digest = hashlib.sha256(repr(facts).encode())
+    for weight in model.get_weights():
+        digest.update(weight.tobytes())
+    return digest.hexdigest()
+
+
+def _save_whole(path: Path, array: np.ndarray) -> None:
+    part = path.with_suffix(f".{os.getpid()}.part")
+    with open(part, "wb") as file:
+        np.save(file, array)
+    os.replace(part, path)

@@ -1,0 +1,254 @@
+"""Studies of simulated radiographs: frontal films that a program makes, with their truth known.
+
+A patient and each visit are drawn at random, `film` takes the film. Disease is geometry:
+'Cardiomegaly' where the heart is wider than half of the chest, 'Effusion' where fluid blunts a
+costophrenic angle. No film shows a person.
+"""
+
+import hashlib
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.optimize import brentq
+from tqdm.auto import tqdm
+
+from cxrlib.phantom.anatomy import Patient, Pose
+from cxrlib.phantom.film import PIXELS, Camera, Visit, chest_of, simulate_film
+
+NUMBERS_ABOVE = 60000  # of patients; NIH's end at 30805, so that no id means two patients
+VERSION = 1  # raise it when the same seed and settings give other films
+LIMIT = 0.5  # cardiomegaly above this cardiothoracic ratio
+# How hard the study is: overlap of the groups, wrong labels, and what hides the heart's size.
+SICK_SHARE = 0.36  # of patients that come from the upper of two groups
+HEALTHY_RATIO, SICK_RATIO = (0.45, 0.035), (0.54, 0.038)  # mean and standard deviation
+FLIPPED_SHARE = 0.03  # of films whose cardiomegaly label is wrong
+AP_SHARE = {False: 0.36, True: 0.55}  # by cardiomegaly: the sick are filmed in bed more often
+EFFUSION_SHARE = {False: 0.07, True: 0.20}  # by cardiomegaly
+INSPIRATION = {"PA": (0.85, 0.12), "AP": (0.55, 0.26)}  # mean and standard deviation
+ROTATION = {"PA": 2.5, "AP": 6.0}  # standard deviation in degrees
+VISIT_SHARE = (0.52, 0.25, 0.13, 0.06, 0.04)  # of patients with one to five films
+QUALITY = 82  # of the JPEG files
+
+NOTE = "Radiographs simulated by a program (cxrlib.phantom.study). They show no person."
+COLUMNS = ["filename", "height", "width", "label", "xmin", "ymin", "xmax", "ymax", "view", "sex"]
+
+
+def cardiothoracic_ratio(patient: Patient, growth: float = 1.0) -> float:
+    """Return the greatest width of the heart over the greatest inner width of the chest, 0..1.
+
+    Both as on this patient's standard film, PA at full inspiration without rotation, so that an
+    AP film is judged by the same heart (Danzer, Am J Med Sci 157, 1919).
+    """
+    standard = Visit(growth=growth)
+    chest, camera = chest_of(patient, standard), Camera(patient, standard)
+    heart, cage = (camera.project(p)[0] for p in (chest.heart_surface(), chest.cage_surface()))
+    return float(np.ptp(heart) / np.ptp(cage))
+
+
+def draw_patient(rng: np.random.Generator) -> Patient:
+    """Draw a patient: build, anatomy, and a heart from one of two overlapping groups."""
+    woman = rng.random() < 0.48
+    tall = rng.normal(0.965 if woman else 1.02, 0.035)
+    fat = float(np.clip(rng.gamma(2.0, 0.8), 0.1, 4.5))
+    patient = Patient(
+        size=(
+            tall * rng.normal(1.0, 0.035) * (1 + 0.008 * fat),
+            tall * rng.normal(0.98, 0.05) * (1 + 0.015 * fat),
+            tall * rng.normal(1.0, 0.045),
+        ),
+        fat=fat,
+        breast=rng.uniform(3.8, 5.4) + 0.35 * fat if woman else 0.0,
+        bone=rng.uniform(0.8, 1.15),
+        heart_axis=rng.normal(36, 6),
+        heart_length=rng.normal(1.0, 0.05),
+        fat_pad=rng.uniform(1.0, 1.8) + 0.3 * fat,
+        aorta=rng.normal(1.0, 0.1),
+        domes=(rng.normal(0, 0.5), rng.normal(-1.3, 0.6)),
+        rib_slope=rng.normal(1.0, 0.1),
+        shoulders=rng.normal(0, 0.8),
+        gas=(rng.uniform(0.8, 2.6), 1.6, rng.uniform(0.6, 1.7)),
+        seed=int(rng.integers(2**31)),
+    )
+    group = SICK_RATIO if rng.random() < SICK_SHARE else HEALTHY_RATIO
+    ratio = np.clip(rng.normal(*group), 0.36, 0.68)
+    heart = brentq(lambda s: cardiothoracic_ratio(patient, s) - ratio, 0.4, 2.2, xtol=1e-4)
+    return replace(patient, heart=heart)
+
+
+def draw_visit(rng: np.random.Generator, patient: Patient) -> Visit:
+    """Draw a visit of a patient: view, pose, effusion, exposure, marker and devices."""
+    growth = rng.normal(1.0, 0.012)
+    sick = cardiothoracic_ratio(patient, growth) > LIMIT
+    view = "AP" if rng.random() < AP_SHARE[sick] else "PA"
+    bedside = view == "AP"
+    effusion = (0.0, 0.0)
+    if rng.random() < EFFUSION_SHARE[sick]:
+        sides = [(1, 0), (0, 1), (1, 1)][rng.integers(3)]
+        effusion = tuple(rng.uniform(2.2, 6.5, 2) * sides)
+    letter = "L" if rng.random() < 0.75 else "R"
+    column = rng.integers(442, 492) if letter == "L" else rng.integers(22, 70)
+    devices = []
+    if bedside and rng.random() < 0.55:
+        devices += [f"wire {n}" for n in rng.integers(0, 1000, rng.integers(1, 4))]
+    if bedside and rng.random() < 0.3:
+        tubes = ["endotracheal tube", "venous line", "gastric tube"]
+        devices += rng.choice(tubes, rng.integers(1, 3), replace=False).tolist()
+    return Visit(
+        view=view,
+        pose=Pose(float(np.clip(rng.normal(*INSPIRATION[view]), 0, 1.05)), bedside, effusion),
+        rotation=rng.normal(0, ROTATION[view]),
+        shift=tuple(rng.normal(0, 1.0 if bedside else 0.65, 2)),
+        growth=growth,
+        photons=rng.lognormal(np.log(2e4 if bedside else 4e4), 0.3),
+        scatter=rng.uniform(2.0, 3.2) if bedside else rng.uniform(1.4, 2.2),  # no grid in bed
+        contrast=float(np.clip(rng.normal(1.05, 0.1), 0.8, 1.3)),
+        brightness=rng.normal(0.19, 0.05),
+        shutter=tuple((rng.integers(2, 26, 4) * (rng.random(4) < 0.2)).tolist()),
+        marker=(letter, int(column), int(rng.integers(24, 100))),
+        devices=tuple(devices),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def draw_films(seed: int, number: int) -> list[tuple[str, Patient, Visit, dict]]:
+    """Draw all films of one patient, who is the same in every study of that seed.
+
+    Returns
+    -------
+    list of (filename, Patient, Visit, truth)
+        truth has ctr (the cardiothoracic ratio at that visit), cardiomegaly_true, effusion_true
+        and label_flipped.
+    """
+    rng = np.random.default_rng([seed, number])
+    patient, films = draw_patient(rng), []
+    for visit_number in range(rng.choice(len(VISIT_SHARE), p=VISIT_SHARE) + 1):
+        flipped = bool(rng.random() < FLIPPED_SHARE)
+        visit = draw_visit(rng, patient)
+        ratio = cardiothoracic_ratio(patient, visit.growth)
+        truth = {
+            "ctr": round(ratio, 4),
+            "cardiomegaly_true": ratio > LIMIT,
+            "effusion_true": any(visit.pose.effusion),
+            "label_flipped": flipped,
+        }
+        filename = f"{NUMBERS_ABOVE + number:08d}_{visit_number:03d}.jpg"
+        films.append((filename, patient, visit, truth))
+    return films
+
+
+def label_film(filename: str, patient: Patient, visit: Visit, truth: dict) -> list[dict]:
+    """Return a film's rows of `labels.csv`: one a finding, boxed where its shape is projected."""
+    chest, camera = chest_of(patient, visit), Camera(patient, visit)
+    findings = {}
+    if truth["cardiomegaly_true"] != truth["label_flipped"]:
+        findings["Cardiomegaly"] = camera.box(chest.heart_surface())
+    if truth["effusion_true"]:
+        findings["Effusion"] = camera.box(chest.fluid_points())
+    film = {"filename": filename, "height": PIXELS, "width": PIXELS, "view": visit.view}
+    film["sex"] = "F" if patient.breast else "M"
+    return [
+        film | {"label": label} | dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=False))
+        for label, box in (findings or {"No Finding": ()}).items()
+    ]
+
+
+def make_study(
+    out: str | Path, patients: int = 130, seed: int = 0, workers: int | None = None
+) -> pd.DataFrame:
+    """Write a study of simulated radiographs.
+
+    The folder gets `images/`, `labels.csv` (NIH columns and sex), `truth.csv` (one row a film, see
+    `draw_films`) and `phantom.json`. A film is written whole or not at all, `labels.csv` last. A
+    call after an interruption, or for more patients, keeps the films that are there.
+
+    Parameters
+    ----------
+    out : an empty or new folder, or one that this function wrote with the same seed
+    patients : how many; each has one to five films
+    seed : same seed, same films, whatever `patients` and `workers`
+    workers : processes; one a core by default
+
+    Returns
+    -------
+    DataFrame
+        `labels.csv`: one row a finding, boxes in pixels of the film, none for 'No Finding'.
+
+    Raises
+    ------
+    ValueError
+        `patients`, `seed` or `workers` is too small, or the folder holds another study.
+    FileExistsError
+        The folder holds something that is no simulated study.
+    """
+    for name, value, least in (
+        ("patients", patients, 1),
+        ("seed", seed, 0),
+        ("workers", workers, 1),
+    ):
+        if value is not None and value < least:
+            raise ValueError(f"{name} is {value}: give {least} or more")
+    out = Path(out)
+    _claim(out, seed)
+    rows = {}
+    context = get_context("spawn")  # a fork of a process that runs TensorFlow may hang
+    with ProcessPoolExecutor(workers or os.cpu_count(), context) as pool:
+        numbers = range(1, patients + 1)
+        jobs = {pool.submit(_write_films, out / "images", seed, k): k for k in numbers}
+        try:
+            for job in tqdm(as_completed(jobs), total=patients, desc="simulating", unit="patient"):
+                rows[jobs[job]] = job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    labels = pd.DataFrame([row for k in numbers for row in rows[k][0]]).reindex(columns=COLUMNS)
+    labels = labels.astype(dict.fromkeys(COLUMNS[4:8], "Int64"))
+    truth = pd.DataFrame([row for k in numbers for row in rows[k][1]])
+    _write_whole(out / "truth.csv", truth.to_csv(index=False))
+    _write_whole(out / "labels.csv", labels.to_csv(index=False))
+    return labels
+
+
+def _claim(out, seed):
+    """Make the folder, or make sure that it holds this study."""
+    knobs = (LIMIT, SICK_SHARE, HEALTHY_RATIO, SICK_RATIO, FLIPPED_SHARE, AP_SHARE, EFFUSION_SHARE)
+    knobs += (INSPIRATION, ROTATION, VISIT_SHARE, QUALITY)
+    settings = hashlib.sha256(repr(knobs).encode()).hexdigest()[:12]
+    wanted = {"note": NOTE, "version": VERSION, "seed": seed, "settings": settings}
+    record = out / "phantom.json"
+    if record.exists():
+        found = json.loads(record.read_text())
+        for key, value in wanted.items():
+            if found.get(key) != value:
+                raise ValueError(
+                    f"{record} says {key} {found.get(key)!r}, not {value!r}: give another folder"
+                )
+    elif out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} holds no simulated study: give an empty or a new folder")
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    _write_whole(record, json.dumps(wanted, indent=1) + "\n")
+
+
+def _write_films(images, seed, number):
+    """Write those films of a patient that are missing; return rows of labels and truth."""
+    labels, truths = [], []
+    for filename, patient, visit, truth in draw_films(seed, number):
+        if not (images / filename).exists():
+            part = images / f"{filename}.part"
+            film = Image.fromarray(simulate_film(patient, visit))
+            film.save(part, "JPEG", quality=QUALITY, optimize=True, comment=NOTE)
+            os.replace(part, images / filename)
+        labels += label_film(filename, patient, visit, truth)
+        truths.append({"filename": filename} | truth)
+    return labels, truths
+
+
+def _write_whole(path, text):
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)

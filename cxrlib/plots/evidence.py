@@ -1,0 +1,58 @@
+"""Where on a radiograph the evidence lies, drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from cxrlib.plots.curves import plot_roc, plot_scores
+from cxrlib.plots.style import new_axes
+
+if TYPE_CHECKING:
+    from cxrlib.model.run import Run
+
+
+def plot_evidence(
+    film: np.ndarray, evidence: np.ndarray, caption: str = "", ax: Axes | None = None
+) -> Axes:
+    """Draw a radiograph under its map of evidence: red speaks for the finding, blue against it.
+
+    The scale ends at the largest absolute cell, and a cell is the more transparent the nearer it
+    is to 0; `map_evidence` says what a cell means.
+
+    Parameters
+    ----------
+    film : (side, side) in 0..1, as `read_image` gives it with a size
+    evidence : (grid, grid), in logits, as `map_evidence` gives it
+    """
+    ax = ax or new_axes((4.4, 3.8))
+    limit = np.abs(evidence).max()
+    frame = (0, film.shape[1], film.shape[0], 0)
+    ax.imshow(film, cmap="gray", vmin=0, vmax=1, extent=frame)
+    scale = ScalarMappable(Normalize(-limit, limit), "RdBu_r")
+    colours = scale.to_rgba(evidence)
+    colours[..., 3] = 0.6 * np.abs(evidence) / limit
+    ax.imshow(colours, extent=frame)
+    bar = ax.figure.colorbar(scale, ax=ax, shrink=0.8)
+    bar.set_label("evidence (logits)", fontsize=8)
+    ax.set_title(caption, fontsize=9)
+    ax.axis("off")
+    return ax
+
+
+def plot_summary(run: Run, film: np.ndarray, evidence: np.ndarray) -> Figure:
+    """Draw a run on one page: evidence on a film, ROC curves, and histogram of the test films."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    scores = dict(list(run.predictions.groupby("split", sort=False)))
+    plot_evidence(film, evidence, "evidence on a test film", left)
+    plot_roc(scores, run.facts["metrics"], run.threshold, middle)
+    plot_scores(scores["test"], run.threshold, right)
+    middle.set_title(f"{run.facts['finding']} against No Finding", fontsize=9)
+    right.set_title("test films", fontsize=9)
+    return figure

@@ -1,0 +1,249 @@
+"""A table of scores in whole parts beside its file, so that work that is killed can go on."""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from cxrlib.data.files import is_film
+from cxrlib.scoring.tables import COLUMNS, is_parquet, write_parquet
+
+LOCK, LISTED, PLAN = "lock", "films.jsonl", "plan.json"
+OURS = re.compile(
+    r"\d{7,}\.(csv|part)|films\.jsonl(\.part)?|plan\.(json|part)|joined(\.parquet)?|lock"
+)
+CHUNK = 1024  # films listed at a time
+
+
+class OutputError(ValueError):
+    """A table that cannot be written, with what is kept and the way out."""
+
+
+@dataclass
+class Parts:
+    """Scores on their way to `out`; what is done stands in the folder `OUT.parts`.
+
+    Attributes
+    ----------
+    out : Path, Parquet where it ends so, else CSV in UTF-8
+    part : films a part
+    count : films in all
+    """
+
+    out: Path
+    part: int
+    count: int = field(default=0, init=False)
+
+    @property
+    def folder(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.parts")
+
+    @property
+    def done(self) -> int:
+        """The number of films in parts that are there."""
+        return sum(self._films_in(int(file.stem)) for file in self._files())
+
+    def todo(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield number and films of each part that is not there yet."""
+        with open(self.folder / LISTED, encoding="ascii") as lines:
+            for number in range(-(-self.count // self.part)):
+                films = list(islice(lines, self.part))
+                if not self._file(number).exists():
+                    yield number, [json.loads(film) for film in films]
+
+    def write(self, number: int, rows: list[tuple]) -> None:
+        """Write the rows of one part, in the order of COLUMNS.
+
+        Raises
+        ------
+        OutputError
+            As for a full disk; the parts before it are kept.
+        """
+        table = pd.DataFrame(rows, columns=COLUMNS)
+        with self._told(), _whole(self._file(number)) as part:
+            table.to_csv(part, index=False, header=False)
+
+    def finish(self) -> Counter:
+        """Put the parts together in `out`, delete them, and return the films by status.
+
+        Raises
+        ------
+        OutputError
+            As for a full disk, or a part was cut; all whole parts are kept.
+        """
+        counts = Counter()
+        joined = self.folder / "joined"
+        with self._told():
+            with open(joined, "wb") as whole:
+                whole.write(f"{','.join(COLUMNS)}{os.linesep}".encode())
+                for number in range(-(-self.count // self.part)):
+                    found = _count_statuses(self._file(number))
+                    if found.total() != self._films_in(number):
+                        raise OutputError(
+                            f"{self._file(number)} is not whole. Delete it, and give the same "
+                            "command again."
+                        )
+                    counts += found
+                    with open(self._file(number), "rb") as part:
+                        shutil.copyfileobj(part, whole)
+            if is_parquet(self.out):
+                joined = write_parquet(joined, self.folder / "joined.parquet")
+            with open(joined, "rb+") as whole:  # on the disk, before the parts are gone
+                os.fsync(whole.fileno())
+            os.replace(joined, self.out)
+            self._clear()
+        return counts
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{number:07}.csv"
+
+    def _files(self) -> Iterable[Path]:
+        return self.folder.glob("*.csv")
+
+    def _films_in(self, number: int) -> int:
+        return min(self.part, self.count - number * self.part)
+
+    def _plan(self, films: Iterable[str], settings: dict) -> None:
+        """Write the list of films, or find that it is the one that the parts belong to."""
+        foreign = [file.name for file in self.folder.iterdir() if not OURS.fullmatch(file.name)]
+        if foreign:
+            raise OutputError(
+                f"{self.folder} holds {min(foreign)}, which is no part of a table of scores. Move "
+                "it, or give another file."
+            )
+        listed = self.folder / f"{LISTED}.part"
+        films, digest = iter(films), hashlib.sha256()
+        with self._told():
+            listed.unlink(missing_ok=True)
+        while chunk := list(islice(films, CHUNK)):
+            lines = [json.dumps(film) + "\n" for film in chunk]
+            digest.update("".join(map(_stamp, chunk, lines)).encode())
+            self.count += len(chunk)
+            with self._told(), open(listed, "a", encoding="ascii") as file:
+                file.writelines(lines)
+        plan = settings | {"films": digest.hexdigest(), "part": self.part}
+        path = self.folder / PLAN
+        if any(self._files()) and path.exists() and path.read_text() != json.dumps(plan):
+            listed.unlink()
+            raise OutputError(
+                f"{self.folder} holds parts of other work: another run, other versions or "
+                "settings, or films other than now or changed since. Give the command it was "
+                "begun with, delete it, or give another file."
+            )
+        with self._told():
+            if not path.exists() or not any(self._files()):
+                self._clear(but={LOCK, listed.name})
+            os.replace(listed, self.folder / LISTED)
+            with _whole(path) as part:
+                part.write_text(json.dumps(plan))
+
+    def _clear(self, but: Iterable[str] = (LOCK,)) -> None:
+        for file in self.folder.iterdir():
+            if OURS.fullmatch(file.name) and file.name not in but:
+                file.unlink()
+
+    @contextmanager
+    def _told(self):
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"{self.out} cannot be written: {error.strerror or error}. "
+                f"{len(list(self._files()))} finished parts are kept in {self.folder}. Make room "
+                "there, or let it be written to, and give the same command again: it goes on."
+            ) from error
+
+
+@contextmanager
+def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int) -> Iterator[Parts]:
+    """Give the parts of `out`, those of an earlier process included, to this process alone.
+
+    Parameters
+    ----------
+    out : the table to write, in a folder that exists
+    films : image files
+    settings : what else decides the table, as JSON has it
+    part : films a part
+
+    Raises
+    ------
+    FileNotFoundError
+        `out` is not a file in a folder that exists.
+    OutputError
+        `out` is a film, another process writes it, there are parts of other work beside it, the
+        folder cannot be written to, or pyarrow is wanted and missing.
+    """
+    parts = Parts(Path(out).resolve() if Path(out).is_symlink() else Path(out), part)
+    other = parts.out.exists() and not parts.out.is_file()
+    if other or not parts.out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{out} cannot be written: give a file in a folder that exists")
+    if is_film(parts.out):
+        raise OutputError(f"{out} is named like a film, or is one: give a .csv or .parquet file")
+    if is_parquet(parts.out):
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise OutputError(
+                f"{out}: Parquet needs pyarrow: pip install 'cxrlib[cluster]', or give a .csv"
+            ) from None
+    lock = FileLock(parts.folder / LOCK)
+    with parts._told():
+        parts.folder.mkdir(exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise OutputError(
+                f"{out} is being written by another process. Wait until that is done, or give "
+                "another file."
+            ) from None
+    try:
+        parts._plan(films, settings)
+        yield parts
+    finally:
+        with suppress(OSError):  # what went wrong before says more
+            if not any(parts._files()):
+                # The lock goes last: whoever finds it gone finds nothing else.
+                parts._clear()
+                (parts.folder / LOCK).unlink()
+                parts.folder.rmdir()
+        lock.release()
+
+
+def _stamp(film: str, line: str) -> str:
+    """Return what tells a film from another one, or from itself after a change."""
+    try:
+        state = os.stat(film)
+    except OSError:
+        return line
+    return f"{state.st_size} {state.st_mtime_ns} {line}"
+
+
+def _count_statuses(file: Path) -> Counter:
+    """Return the films of a part by status, fewer than it had where it is damaged."""
+    try:
+        with open(file, encoding="utf-8", newline="") as text:
+            return Counter(row[1] for row in csv.reader(text))
+    except (IndexError, UnicodeDecodeError, csv.Error):
+        return Counter()
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Give a path to write to; what is written takes the place of `path` when it is complete."""
+    part = path.with_suffix(".part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

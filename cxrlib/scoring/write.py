@@ -1,0 +1,144 @@
+"""Apply a run to films: a file, a folder, a million of them, or the test patients of a study."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from functools import lru_cache, partial
+from importlib.metadata import version
+from itertools import tee
+from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
+
+from tqdm.auto import tqdm
+
+from cxrlib import versions
+from cxrlib.data.files import walk_films
+from cxrlib.data.frontal import BUNDLED as CHECK_FILE
+from cxrlib.data.images import file_digest
+from cxrlib.model.backbone import BATCH
+from cxrlib.model.predict import MISSING, name_of, score_batches, split_films
+from cxrlib.model.run import Run, RunError, load_run
+from cxrlib.scoring.cluster import ClusterError, spread
+from cxrlib.scoring.parts import open_parts
+
+PART = 64  # films; whole batches, so that they are composed the same way wherever a process ends
+
+
+def write_scores(
+    run: Run,
+    paths: Iterable[str | Path],
+    out: str | Path,
+    check: bool = True,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    part: int = PART,
+) -> Counter:
+    """Score any number of films into a file, in memory that does not grow with them.
+
+    What is done stands in `OUT.parts`, in whole parts. A call that ended early, by `kill -9` or by
+    a full disk, goes on there when it is given again, and the file is the same to the last byte.
+    So it is with several workers, on processors of the same kind.
+
+    Parameters
+    ----------
+    run : Run
+    paths : image files and folders
+    out : file to write, whole or not at all, with the columns of `score_films`: Parquet where its
+        name ends so, else CSV in UTF-8 (what a file name has beyond it is escaped)
+    check : refuse what is no frontal chest film, see `cxrlib.data.frontal`
+    scheduler, workers : where to compute, see `cluster.spread`; here, if neither is given.
+        Other machines need the same versions, and the run and the films under the same paths.
+    part : films a part, a multiple of 16. What a killed process loses, and what a worker is sent.
+
+    Returns
+    -------
+    Counter, films by status
+
+    Raises
+    ------
+    FileNotFoundError
+        As `list_films`; or `out` is not a file in a folder that exists, found before scoring.
+    OutputError
+        `out` cannot be written, is being written by another process, or has parts of another run,
+        other films or other versions beside it.
+    ClusterError, RunError
+        The cluster cannot be had or fails; a worker sees other films, run or versions than here.
+    """
+    if part < BATCH or part % BATCH:
+        raise ValueError(f"part is {part}: give a multiple of {BATCH}")
+    settings = _settings(run, check)
+    with open_parts(out, map(_path, walk_films(paths)), settings, part) as parts:
+        bar = {"desc": "scores", "unit": "film", "disable": parts.count == 1}
+        with tqdm(total=parts.count, initial=parts.done, **bar) as progress:
+            if scheduler is not None or workers is not None:
+                there = partial(_score_part, str(run.folder.absolute()), settings)
+                tasks = ((task, list(map(os.path.abspath, task[1]))) for task in parts.todo())
+                for (number, films), rows in spread(there, tasks, scheduler, workers):
+                    parts.write(number, [_own_row(*pair) for pair in zip(films, rows, strict=True)])
+                    progress.update(len(films))
+            else:
+                # One stream of batches, so that films are read ahead from part to part.
+                todo, ahead = tee(parts.todo())
+                split = (batch for _, films in ahead for batch in split_films(films))
+                batches = score_batches(run, split, check)
+                for number, films in todo:
+                    rows = []
+                    while len(rows) < len(films):
+                        batch = next(batches)
+                        rows += batch
+                        progress.update(len(batch))
+                    parts.write(number, rows)
+        return parts.finish()
+
+
+def _path(film: Path | BinaryIO) -> str:
+    if not isinstance(film, Path):
+        raise TypeError(f"{film.name} is in memory: score it without `out`")
+    return str(film)
+
+
+def _settings(run: Run, check: bool) -> dict:
+    """Return what decides a score beside the film."""
+    # Not when it was made, nor what testing it adds.
+    facts = {n: fact for n, fact in run.facts.items() if n not in ("made", "metrics")}
+    facts["files"] = {n: d for n, d in facts["files"].items() if n != "predictions.csv"}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    fast = version("openvino") if run.engine else ""
+    checked = file_digest(CHECK_FILE) if check else ""
+    return {"run": digest, "versions": versions(), "check": checked, "fast": fast}
+
+
+_one_part = Lock()  # a worker with several threads has one model, which takes all cores
+
+
+def _score_part(folder: str, settings: dict, films: list[str]) -> list[tuple]:
+    """Return the rows of a part; what a worker of a cluster runs."""
+    with _one_part:
+        run = _load_once(folder, settings["run"], bool(settings["fast"]))
+        if _settings(run, settings["check"]) != settings:
+            _load_once.cache_clear()
+            raise RunError(
+                f"a worker has another run at {folder}, or other versions of cxrlib and its "
+                "packages: give it the same"
+            )
+        batches = score_batches(run, split_films(films), settings["check"])
+        return [row for batch in batches for row in batch]
+
+
+def _own_row(film: str, row: tuple) -> tuple:
+    """Return the row of a film, as a worker gave it, under the film's name here."""
+    if row[-1] == MISSING and os.path.exists(film):
+        raise ClusterError(
+            f"a worker does not find {film}, which is there: its machine must see films and run "
+            "under the same paths as this one"
+        )
+    return name_of(film), *row[1:]
+
+
+@lru_cache(1)
+def _load_once(folder: str, digest: str, fast: bool) -> Run:
+    """Return a run; `digest` has it loaded anew where a new one took its place."""
+    return load_run(folder, fast)

@@ -1,0 +1,406 @@
+"""A film as DICOM, in every encoding, is the film; and nothing of its header goes further."""
+
+import io
+import json
+import logging
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from pydicom import Dataset, dcmread, encaps, uid
+from pydicom import data as pydicom_data
+from pydicom.dataset import FileMetaDataset
+from pydicom.pixels import compress, set_pixel_data
+from pydicom.sequence import Sequence
+
+from cxrlib.data import dicom
+from cxrlib.data.files import is_film, walk_films
+from cxrlib.data.images import ImageError, film_digest, image_size, read_image, view_of
+from cxrlib.data.study import read_study
+from cxrlib.model.backbone import extract_features, load_backbone
+from cxrlib.model.predict import score_films
+from cxrlib.model.run import load_run
+
+SECRET = "Zzyzx^Quirine"  # stands in every field that could name a patient
+
+
+@pytest.fixture(scope="module")
+def film(medical):
+    """A film of the bundled study, uint8 (512, 512)."""
+    return np.asarray(Image.open(medical / "images" / "00060001_000.jpg").convert("L"))
+
+
+def write(path, values, bits=8, syntax=uid.ExplicitVRLittleEndian, **elements):
+    """Write stored values (height, width) as a DX film with a header full of secrets."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = uid.DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = uid.generate_uid()
+    meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    data = Dataset()
+    data.file_meta = meta
+    data.SOPClassUID = meta.MediaStorageSOPClassUID
+    data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    data.PatientName = data.PatientID = data.InstitutionName = data.StudyDescription = SECRET
+    data.PatientComments, data.PatientBirthDate = SECRET, "19010203"
+    data.Modality, data.ViewPosition = "DX", "PA"
+    signed = np.asarray(values).dtype.kind == "i"
+    stored = np.asarray(values).astype(f"{'i' if signed else 'u'}{1 if bits <= 8 else 2}")
+    set_pixel_data(data, stored, "MONOCHROME2", bits)
+    for name, value in elements.items():
+        if value is None:
+            delattr(data, name)
+        else:
+            setattr(data, name, value)
+    if syntax == uid.JPEGBaseline8Bit:
+        buffer = io.BytesIO()
+        Image.fromarray(stored).save(buffer, "JPEG", quality=98)
+        data.PixelData = encaps.encapsulate([buffer.getvalue()])
+        data["PixelData"].VR = "OB"
+        meta.TransferSyntaxUID = syntax
+    elif uid.UID(syntax).is_compressed and syntax != uid.DeflatedExplicitVRLittleEndian:
+        lossy = {"j2k_cr": [4]} if syntax == uid.JPEG2000 else {}
+        compress(data, syntax, generate_instance_uid=False, **lossy)
+    else:
+        meta.TransferSyntaxUID = syntax
+    data.save_as(path, enforce_file_format=True, overwrite=True)
+    return path
+
+
+# --------------------------------------------------------------------------------- grey values
+
+LOSSLESS = [
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.RLELossless,
+    uid.JPEGLSLossless,
+    uid.JPEG2000Lossless,
+]
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda s: s.name)
+def test_every_lossless_encoding_gives_the_film(tmp_path, film, syntax, bits):
+    stored = np.rint(film / 255 * (2**bits - 1)).astype(np.uint16)
+    path = write(tmp_path / "film.dcm", stored, bits, syntax)
+    np.testing.assert_allclose(read_image(path), film / 255, atol=1 / 2**bits)
+    Image.fromarray(film).save(tmp_path / "film.png")
+    reduced = read_image(tmp_path / "film.png", 128)
+    np.testing.assert_allclose(read_image(path, 128), reduced, atol=1 / 2**bits)
+    assert image_size(path) == film.shape[::-1] and view_of(path) == "PA"
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.JPEG2000], ids=lambda s: s.name)
+def test_lossy_encodings_are_close(tmp_path, film, syntax):
+    path = write(tmp_path / "film.dcm", film, 8, syntax)
+    assert np.abs(read_image(path) - film / 255).mean() < 0.01
+
+
+def test_near_lossless_jpeg_ls(tmp_path, film):
+    path = write(tmp_path / "film.dcm", film)
+    data = dcmread(path)
+    compress(data, uid.JPEGLSNearLossless, jls_error=2)
+    data.save_as(path)
+    np.testing.assert_allclose(read_image(path), film / 255, atol=2.01 / 255)
+
+
+RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16)
+
+
+@pytest.mark.parametrize(
+    ("values", "bits", "elements", "expected"),
+    [
+        (RAMP, 8, {"PhotometricInterpretation": "MONOCHROME1"}, 1 - RAMP / 255),
+        (
+            RAMP,
+            8,
+            {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"},
+            1 - RAMP / 255,
+        ),
+        (RAMP, 8, {"PresentationLUTShape": "IDENTITY"}, RAMP / 255),
+        (RAMP, 8, {"RescaleSlope": 2, "RescaleIntercept": -7}, RAMP / 255),
+        (RAMP, 8, {"RescaleSlope": -1, "RescaleIntercept": 255}, 1 - RAMP / 255),
+        # A window of 64 to 191: PS3.3 C.11.2.1.2.1 with centre 128 and width 128
+        (RAMP, 8, {"WindowCenter": 128, "WindowWidth": 128}, (RAMP - 64.0) / 127),
+        (RAMP, 8, {"WindowCenter": [128, 9], "WindowWidth": [128, 1]}, (RAMP - 64.0) / 127),
+        (
+            RAMP,
+            8,
+            {
+                "WindowCenter": 1280,
+                "WindowWidth": 1271,
+                "RescaleSlope": 10,
+                "RescaleIntercept": 0,
+            },
+            (10.0 * RAMP - 1279.5) / 1270 + 0.5,
+        ),
+        (
+            RAMP,
+            8,
+            {"WindowCenter": 128, "WindowWidth": 60, "VOILUTFunction": "SIGMOID"},
+            1 / (1 + np.exp(-4 * (RAMP - 128.0) / 60)),
+        ),
+        (RAMP.astype(np.int16) - 128, 8, {}, RAMP / 255),
+        (RAMP * 16, 12, {}, RAMP * 16 / 4095),
+        (RAMP * 16, 16, {}, RAMP * 16 / 4095),  # as for a PNG: no value needs more than 12 bits
+        (RAMP * 256, 16, {}, RAMP * 256 / 65535),
+    ],
+)
+def test_values_as_a_viewer_shows_them(tmp_path, values, bits, elements, expected):
+    path = write(tmp_path / "film.dcm", values, bits, **elements)
+    np.testing.assert_allclose(read_image(path), np.clip(expected, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [0, 56])
+def test_voi_lut(tmp_path, first):
+    item = Dataset()
+    item.LUTDescriptor = [200, first, 12]
+    item["LUTDescriptor"].VR = "US"
+    item.LUTData = (np.arange(200) ** 2 // 10).tolist()
+    item["LUTData"].VR = "US"
+    path = write(tmp_path / "film.dcm", RAMP, VOILUTSequence=Sequence([item]))
+    curve = np.clip(RAMP.astype(int) - first, 0, 199) ** 2 // 10
+    np.testing.assert_allclose(read_image(path), curve / 4095, atol=1e-6)
+
+
+def test_what_old_files_keep_in_unused_bits_is_cut_off(tmp_path):
+    values = RAMP.copy()
+    path = write(tmp_path / "film.dcm", values, 12)
+    data = dcmread(path)
+    data.PixelData = (values | 0x8000).tobytes()
+    data.save_as(path)
+    np.testing.assert_allclose(read_image(path), RAMP / 4095, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------- scoring
+
+
+def test_the_same_film_scores_the_same(trained_run, tmp_path, film):
+    Image.fromarray(film).save(tmp_path / "a.png")
+    write(tmp_path / "b.dcm", film)
+    write(tmp_path / "c.dcm", film * 16.0, 12, uid.JPEG2000Lossless)
+    write(tmp_path / "d.dcm", 255 - film, PhotometricInterpretation="MONOCHROME1")
+    write(tmp_path / "e.dcm", film, syntax=uid.JPEGBaseline8Bit)
+    write(tmp_path / "1.2.840.5", film, syntax=uid.RLELossless)
+    shutil.copy(tmp_path / "b.dcm", tmp_path / "f")
+    write(tmp_path / "g.dcm", film, ViewPosition="LL")
+    write(tmp_path / "DICOMDIR", film)
+    out = tmp_path / "scores.csv"
+    scores = score_films(load_run(trained_run[0]), [tmp_path], out).set_index("path")
+    scores.index = [path.rsplit("/", 1)[1] for path in scores.index]
+    films = ["1.2.840.5", "a.png", "b.dcm", "c.dcm", "d.dcm", "e.dcm", "f", "g.dcm"]
+    assert scores.index.tolist() == films
+    lateral = scores.loc["g.dcm"]
+    assert (lateral["status"], lateral["decision"]) == ("refused", "")
+    assert lateral["reason"] == "a lateral film, by its DICOM header"
+    rest = scores.drop("g.dcm")
+    assert rest["status"].eq("ok").all()
+    assert np.ptp(rest["probability"]) < 0.01
+    assert SECRET not in out.read_text() and "1901" not in out.read_text()
+
+
+def test_a_film_in_memory_is_read_as_the_file(tmp_path, film):
+    write(tmp_path / "a.dcm", film)
+    content = io.BytesIO((tmp_path / "a.dcm").read_bytes())
+    content.seek(200)
+    for _ in range(2):  # wherever the last reader stopped
+        assert image_size(content) == (512, 512)
+        assert (read_image(content, 99) == read_image(tmp_path / "a.dcm", 99)).all()
+
+
+def test_a_study_of_dicom_takes_views_from_the_headers(tmp_path, film):
+    (tmp_path / "images").mkdir()
+    write(tmp_path / "images" / "p1_0.dcm", film, ViewPosition="AP")
+    write(tmp_path / "images" / "p2_0.dcm", film, ViewPosition="")
+    table = "filename,label\np1_0.dcm,Effusion\np2_0.dcm,No Finding\n"
+    (tmp_path / "labels.csv").write_text(table)
+    films = read_study(tmp_path).films
+    assert films["view"].tolist() == ["AP", ""]
+    assert films["width"].tolist() == [512, 512]
+
+
+# ------------------------------------------------------------------------------------- privacy
+
+
+def test_keys_are_of_pixels_and_not_of_headers(tmp_path, film):
+    one = write(tmp_path / "one.dcm", film)
+    two = write(tmp_path / "two.dcm", film, PatientName="Somebody^Else")
+    other = write(tmp_path / "other.dcm", film // 2)
+    assert one.read_bytes() != two.read_bytes()
+    assert film_digest(one) == film_digest(two) != film_digest(other)
+    backbone = load_backbone(image_size=128, layer="mixed4")
+    extract_features(backbone, [one, two, other], grid=5, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
+
+
+DAMAGE = {
+    "Rows": "",
+    "BitsStored": 0,
+    "WindowWidth": 0,
+    "NumberOfFrames": 3,
+    "SamplesPerPixel": 3,
+    "Modality": "CT",
+    "PixelData": None,
+}
+
+
+def test_no_header_field_reaches_an_error_a_warning_or_a_log(tmp_path, film, caplog, capfd):
+    """Damaged in every way tried, and wherever a header field is quoted by pydicom."""
+    whole = write(tmp_path / "film.dcm", film[:64, :64], Modality=SECRET.upper()[:5]).read_bytes()
+    good = write(tmp_path / "film.dcm", film[:64, :64], WindowCenter=1, WindowWidth=9).read_bytes()
+    rng, said = np.random.default_rng(0), []
+    caplog.set_level(logging.DEBUG)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for content in [whole, *[good] * 150]:
+            damaged = bytearray(content)
+            if content is good:
+                for at in rng.integers(0, 1400, rng.integers(1, 9)):
+                    damaged[at] = rng.integers(256)
+            (tmp_path / "film.dcm").write_bytes(damaged)
+            try:
+                values = read_image(tmp_path / "film.dcm", 32)
+                assert values.shape == (32, 32) and 0 <= values.min() and values.max() <= 1
+            except ImageError as error:
+                assert error.__cause__ is None and error.__suppress_context__
+                said.append(error.reason)
+    assert len(said) > 10
+    told = "\n".join([*said, *(str(w.message) for w in caught), caplog.text, *capfd.readouterr()])
+    for secret in (SECRET, "ZZYZX", "Quirine", "1901"):
+        assert secret not in told
+    assert not caplog.records
+
+
+def test_identifying_elements_are_not_even_read(tmp_path, film, monkeypatch):
+    path = write(tmp_path / "film.dcm", film)
+    header = dicom._read(path, pixels=True)
+    assert SECRET not in str(header) and "1901" not in str(header)
+    assert json.dumps(dicom.read_header(path)) == json.dumps(
+        {"width": 512, "height": 512, "modality": "DX", "view": "PA"}
+    )
+
+
+# ------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"NumberOfFrames": 2}, "several frames: give single radiographs"),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "in colour: give grey ones"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "in colour: give grey ones"),
+        ({"PixelData": None}, "without pixels"),
+        ({"Rows": 0}, "without pixels"),
+        ({"Modality": "CT"}, "modality CT, not a radiograph"),
+        ({"Modality": "QUIRINE"}, "modality of another kind, not a radiograph"),
+        ({"WindowCenter": 1, "WindowWidth": 0}, "damaged, or encoded in a way that is not known"),
+        (
+            {"Rows": 65535, "Columns": 65535},
+            "too large to be a radiograph: more than 50,000,",
+        ),
+        ({"Rows": 600}, "missing, damaged"),
+    ],
+)
+def test_what_is_no_single_grey_radiograph_is_refused(tmp_path, elements, reason):
+    path = write(tmp_path / "film.dcm", RAMP, **elements)
+    with pytest.raises(ImageError, match=reason):
+        read_image(path)
+
+
+def test_neither_text_nor_a_missing_file(tmp_path):
+    (tmp_path / "text.dcm").write_text("this is no film " * 40)
+    (tmp_path / "empty.dcm").write_text("")
+    for name in ("text.dcm", "empty.dcm"):
+        with pytest.raises(ImageError, match=r"\.dcm: (a|no) DICOM file"):
+            read_image(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="gone.dcm"):
+        read_image(tmp_path / "gone.dcm")
+    assert is_film(tmp_path / "text.dcm") and not is_film(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("kind", [b"FD", b"CX"])
+def test_a_view_of_another_kind_says_nothing_of_what_follows_it(tmp_path, film, kind):
+    path = write(tmp_path / "film.dcm", film, ViewPosition="PA")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"\x18\x00\x01\x51CS")
+    content[place + 4 : place + 8] = kind + (28).to_bytes(2, "little")
+    path.write_bytes(content)
+    for read in (image_size, read_image, view_of):
+        with pytest.raises(ImageError) as caught:
+            read(path)
+        assert caught.value.reason == "no DICOM file that can be read"
+
+
+def test_without_pydicom_the_way_out_is_named(tmp_path, film, monkeypatch):
+    path = write(tmp_path / "film.dcm", film)
+    monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
+    with pytest.raises(ImageError, match=r"pip install 'cxrlib\[dicom\]'"):
+        read_image(path)
+
+
+# ------------------------------------------------------------------------ pydicom's own files
+
+OWN = [str(path) for path in Path(pydicom_data.__file__).with_name("test_files").glob("*.dcm")]
+
+
+def test_every_file_of_pydicom_is_read_or_refused_in_a_sentence():
+    outcome = []
+    for path in OWN:
+        try:
+            values = read_image(path, 64)
+            assert values.shape == (64, 64) and 0 <= values.min() <= values.max() <= 1
+            outcome.append("read")
+        except ImageError as error:
+            assert error.reason.count("DICOM") == 1, error
+            outcome.append(error.reason.split(",")[0])
+    counts = pd.Series(outcome).value_counts()
+    assert counts["a DICOM film in colour: give grey ones (MONOCHROME1 or MONOCHROME2)"] > 10
+    assert counts["DICOM modality CT"] >= 3 and counts["DICOM modality MR"] > 3
+    assert counts.sum() == len(OWN) > 60
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MR_small.dcm",
+        "MR_small_RLE.dcm",
+        "MR_small_jp2klossless.dcm",
+        "MR_small_jpeg_ls_lossless.dcm",
+        "MR_small_implicit.dcm",
+        "MR_small_bigendian.dcm",
+        "MR_small_expb.dcm",
+    ],
+)
+def test_other_makers_encodings_agree(tmp_path, name):
+    """One slice in the encodings of several programs; called CR, since MR is refused."""
+    path = next(path for path in OWN if path.endswith(f"/{name}"))
+    data, plain = dcmread(path), dcmread(next(p for p in OWN if p.endswith("/MR_small.dcm")))
+    data.Modality = "CR"
+    data.save_as(tmp_path / "film.dcm")
+    width, centre = float(plain.WindowWidth), float(plain.WindowCenter)
+    expected = (plain.pixel_array - (centre - 0.5)) / (width - 1) + 0.5
+    np.testing.assert_allclose(
+        read_image(tmp_path / "film.dcm"), np.clip(expected, 0, 1), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["JPGExtended.dcm", "JPEG2000.dcm"])
+def test_other_makers_lossy_pixels_are_decoded(tmp_path, name):
+    data = dcmread(next(path for path in OWN if path.endswith(f"/{name}")))
+    data.Modality = "CR"
+    data.save_as(tmp_path / "film.dcm")
+    values, stored = read_image(tmp_path / "film.dcm"), data.pixel_array
+    assert values.shape == stored.shape and np.ptp(values) > 0
+    order = np.argsort(stored, axis=None, kind="stable")
+    assert np.diff(values.ravel()[order]).min() >= 0  # a window never changes the order
+
+
+def test_folders_are_listed_with_dicom_files(tmp_path, film):
+    write(tmp_path / "x.DCM", film[:8, :8])
+    write(tmp_path / "IM0001", film[:8, :8])
+    (tmp_path / "notes").write_text("no film")
+    assert [path.name for path in list(walk_films([tmp_path]))] == ["IM0001", "x.DCM"]

@@ -1,0 +1,318 @@
+"""One float array in 0..1, whatever the file."""
+
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxrlib.data.images import ImageError, image_size, read_batch, read_image
+
+
+def image(values, dtype=np.uint8, mode=None):
+    made = Image.fromarray(np.array(values, dtype))
+    return made.convert(mode, dither=Image.Dither.NONE) if mode else made
+
+
+def palette(indices, colours):
+    made = Image.fromarray(np.array(indices, np.uint8), "P")
+    made.putpalette(colours)
+    return made
+
+
+def saved(made, path, **options):
+    made.save(path, **options)
+    return path
+
+
+# --------------------------------------------------------------------------------- grey values
+
+LUMA = [0.299, 0.587, 0.114]  # of red, green and blue, ITU-R BT.601
+COLOURS = [255, 0, 0, 0, 255, 0, 0, 0, 255, 200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("made", "suffix", "options", "expected"),
+    [
+        (image([[0, 51, 255]]), "png", {}, [0, 0.2, 1]),
+        (image([[0, 51, 255]]), "bmp", {}, [0, 0.2, 1]),
+        (image([[0, 51, 255]]), "tif", {}, [0, 0.2, 1]),
+        (image([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]), "png", {}, LUMA),
+        (image([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]), "bmp", {}, LUMA),
+        (
+            image([[[255, 255, 255, 51], [255, 0, 0, 255], [9, 9, 9, 0]]]),
+            "png",
+            {},
+            [0.2, 0.299, 0],
+        ),
+        (image([[[255, 51], [255, 255], [255, 0]]]), "png", {}, [0.2, 1, 0]),
+        (palette([[0, 1, 2, 3]], COLOURS), "png", {}, [*LUMA, 200 / 255]),
+        (palette([[0, 1, 2, 3]], COLOURS), "bmp", {}, [*LUMA, 200 / 255]),
+        (palette([[0, 1, 2, 3]], COLOURS), "png", {"transparency": 3}, [*LUMA, 0]),
+        (image([[0, 128, 255]]), "png", {"transparency": 128}, [0, 0, 1]),
+        (image([[0, 255, 255]], mode="1"), "png", {}, [0, 1, 1]),
+        (image([[0, 255, 255]], mode="1"), "tif", {}, [0, 1, 1]),
+        (image([[0, 51, 255]], mode="CMYK"), "tif", {}, [0, 0.2, 1]),
+        (image([[0, 1, 13107, 65535]], np.uint16), "png", {}, [0, 1 / 65535, 0.2, 1]),
+        (image([[0, 1, 13107, 65535]], np.uint16), "tif", {}, [0, 1 / 65535, 0.2, 1]),
+        (image([[0, 13107, 65535]], np.int32), "tif", {}, [0, 0.2, 1]),
+        # 12 bits in a file of 16: nothing above 4095
+        (image([[0, 1, 819, 4095]], np.uint16), "png", {}, [0, 1 / 4095, 0.2, 1]),
+        (image([[0, 819, 4096]], np.uint16), "png", {}, [0, 819 / 65535, 4096 / 65535]),
+        (image([[0, 0.2, 1]], np.float32), "tif", {}, [0, 0.2, 1]),
+    ],
+)
+def test_known_values(tmp_path, made, suffix, options, expected):
+    values = read_image(saved(made, tmp_path / f"film.{suffix}", **options))
+    assert values.dtype == np.float32 and values.shape == (1, len(expected))
+    eight_bit = not made.mode.startswith(("I", "F"))
+    np.testing.assert_allclose(values[0], expected, atol=0.6 / 255 if eight_bit else 1e-7)
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """Smooth grey values with detail, (90, 70) of 0..255."""
+    y, x = np.mgrid[:90, :70]
+    wave = 128 + 70 * np.sin(x / 9) * np.cos(y / 13)
+    return (wave + np.random.default_rng(0).normal(0, 12, wave.shape)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [None, 32, 200])
+@pytest.mark.parametrize(
+    ("name", "convert", "options"),
+    [
+        ("grey.png", lambda p: image(p), {}),
+        ("rgb.png", lambda p: image(p, mode="RGB"), {}),
+        ("rgba.png", lambda p: image(p, mode="RGBA"), {}),
+        ("la.png", lambda p: image(p, mode="LA"), {}),
+        ("palette.png", lambda p: palette(p, np.repeat(np.arange(256), 3).tolist()), {}),
+        ("16bit.png", lambda p: image(p * 257.0, np.uint16), {}),
+        ("grey.tif", lambda p: image(p), {}),
+        ("lzw.tif", lambda p: image(p), {"compression": "tiff_lzw"}),
+        ("16bit.tif", lambda p: image(p * 257.0, np.uint16), {}),
+        ("float.tif", lambda p: image(p / 255, np.float32), {}),
+        ("cmyk.tif", lambda p: image(p, mode="CMYK"), {}),
+        ("grey.bmp", lambda p: image(p), {}),
+        ("rgb.bmp", lambda p: image(p, mode="RGB"), {}),
+    ],
+)
+def test_one_picture_is_the_same_in_every_lossless_format(
+    tmp_path, picture, name, convert, options, size
+):
+    reference = read_image(saved(image(picture), tmp_path / "reference.png"), size)
+    values = read_image(saved(convert(picture), tmp_path / name, **options), size)
+    np.testing.assert_allclose(values, reference, atol=1 / 255)
+    if size is None:
+        np.testing.assert_allclose(values, picture / 255, atol=1 / 255)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, lambda a: a),
+        (2, np.fliplr),
+        (3, lambda a: np.rot90(a, 2)),
+        (4, np.flipud),
+        (5, np.transpose),
+        (6, lambda a: np.rot90(a, -1)),
+        (7, lambda a: np.rot90(a, 2).T),
+        (8, np.rot90),
+    ],
+)
+@pytest.mark.parametrize("size", [None, 48])
+def test_exif_orientation(tmp_path, orientation, upright, size):
+    stored = np.kron([[0, 60, 120], [180, 220, 250]], np.ones((16, 16)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(image(stored), tmp_path / "film.jpg", exif=exif, quality=100)
+    expected = upright(stored) / 255
+    if size:
+        pads = [((size - n) // 2, (size - n) // 2) for n in expected.shape]
+        expected = np.pad(expected, pads)
+    np.testing.assert_allclose(read_image(path, size), expected, atol=2 / 255)
+    assert image_size(path) == upright(stored).shape[::-1]
+
+
+@pytest.mark.parametrize("kind", [3, 5, 12, 13])
+def test_damaged_exif_is_passed_over(tmp_path, picture, kind):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0128] = 1, 2
+    content = bytearray(saved(image(picture), tmp_path / "film.jpg", exif=exif).read_bytes())
+    place = content.index(b"Exif\0\0") + 6
+    entry = content.index(b"\x12\x01", place) if b"II" in content[place:][:2] else 0
+    entry = entry or content.index(b"\x01\x12", place)
+    order = "little" if content[place:][:2] == b"II" else "big"
+    content[entry + 2 : entry + 4] = kind.to_bytes(2, order)
+    content[entry + 8 : entry + 12] = b"\xff\xfe\xfd\xfc"
+    (tmp_path / "damaged.jpg").write_bytes(content)
+    expected = read_image(tmp_path / "film.jpg")
+    np.testing.assert_array_equal(read_image(tmp_path / "damaged.jpg"), expected)
+    assert image_size(tmp_path / "damaged.jpg") == expected.shape[::-1]
+
+
+@pytest.mark.parametrize("error", [TypeError("bytes"), MemoryError(), IndexError("left")])
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, picture, monkeypatch, error):
+    path = saved(image(picture), tmp_path / "film.png")
+
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "load", fail)
+    with pytest.raises(ImageError, match=r"film\.png: \S"):
+        read_image(path)
+
+
+# ------------------------------------------------------------------------------------- scaling
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size", "rows", "columns"),
+    [
+        (100, 50, 64, slice(16, 48), slice(0, 64)),
+        (50, 100, 64, slice(0, 64), slice(16, 48)),
+        (30, 30, 64, slice(0, 64), slice(0, 64)),
+        (100, 33, 100, slice(33, 66), slice(0, 100)),
+        (2000, 2, 64, slice(31, 32), slice(0, 64)),
+        (1, 500, 64, slice(0, 64), slice(31, 32)),
+        (1, 1, 8, slice(0, 8), slice(0, 8)),
+    ],
+)
+def test_the_aspect_ratio_is_kept_on_black(tmp_path, width, height, size, rows, columns):
+    path = saved(Image.new("L", (width, height), 255), tmp_path / "white.png")
+    expected = np.zeros((size, size), np.float32)
+    expected[rows, columns] = 1
+    np.testing.assert_array_equal(read_image(path, size), expected)
+
+
+def test_reduction_is_antialiased(tmp_path):
+    """Stripes finer than the new pixels become grey, not stripes of another width."""
+    stripes = np.tile([0, 255], (400, 200))
+    values = read_image(saved(image(stripes), tmp_path / "stripes.png"), 50)
+    np.testing.assert_allclose(values, 0.5, atol=5 / 255)  # the rim is cut through
+
+
+@pytest.mark.parametrize("size", [299, 399])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_scaled_decoding_of_a_large_jpeg_is_close_to_full_decoding(tmp_path, medical, size, mode):
+    film = next((medical / "images").glob("*.jpg"))
+    large = Image.open(film).resize((2048, 2048), Image.Resampling.BICUBIC)
+    noise = np.random.default_rng(0).normal(0, 6, (2048, 2048))
+    large = image((np.asarray(large) + noise).clip(0, 255), mode=mode)
+    path = saved(large, tmp_path / "large.jpg", quality=92)
+    full = Image.open(path).convert("L").resize((size, size), Image.Resampling.BILINEAR)
+    difference = 255 * read_image(path, size) - np.asarray(full, float)
+    assert np.abs(difference).mean() < 0.6
+    assert abs(difference.mean()) < 0.2
+
+
+def test_image_size_is_width_and_height(tmp_path):
+    assert image_size(saved(Image.new("L", (30, 20)), tmp_path / "a.png")) == (30, 20)
+
+
+def test_read_batch_keeps_the_order(tmp_path):
+    paths = [saved(Image.new("L", (9, 9), 25 * n), tmp_path / f"{n}.png") for n in range(10)]
+    with ThreadPoolExecutor(4) as pool:
+        films = read_batch(paths, 12, pool)
+        with pytest.raises(FileNotFoundError, match="gone.png"):
+            read_batch([*paths, tmp_path / "gone.png"], 12, pool)
+    assert films.shape == (10, 12, 12, 1) and films.dtype == np.float32
+    np.testing.assert_allclose(films[:, 0, 0, 0], 25 * np.arange(10) / 255, atol=1e-6)
+
+
+# -------------------------------------------------------------------------------------- errors
+
+
+def png_header(width, height):
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    crc = struct.pack(">I", zlib.crc32(chunk))
+    return (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + crc + struct.pack(">I", 9) + b"IDAT"
+    )
+
+
+NOT_AN_IMAGE = "no JPEG, PNG, TIFF, BMP or DICOM image"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("text.png", b"this is no picture", NOT_AN_IMAGE),
+        ("empty.png", b"", NOT_AN_IMAGE),
+        ("page.jpg", b"<html>not found</html>", NOT_AN_IMAGE),
+        # Pillow would start Ghostscript for it.
+        ("script.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", NOT_AN_IMAGE),
+        ("bomb.png", png_header(30_000, 30_000), "decompression bomb"),
+        ("large.png", png_header(8_000, 7_000), "too large to be a radiograph: more than 50,000,"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_image, image_size])
+def test_what_is_no_image_is_named(tmp_path, name, content, reason, read):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=reason) as caught:
+        read(path)
+    assert str(caught.value) == f"{path}: {caught.value.reason}"
+    assert str(path) not in caught.value.reason
+
+
+@pytest.mark.parametrize("size", [None, 64])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "bmp"])
+def test_a_truncated_file_is_named(tmp_path, picture, suffix, size):
+    path = saved(image(picture), tmp_path / f"cut.{suffix}")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ImageError, match=rf"cut\.{suffix}: \S"):
+        read_image(path, size)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "reason"),
+    [
+        ([[0, 0.5, 1.5]], np.float32, "floating-point values outside 0..1: rescale them"),
+        ([[0, -0.1, 1]], np.float32, "floating-point values outside 0..1: rescale them"),
+        ([[0, np.nan, 1]], np.float32, "floating-point values outside 0..1: rescale them"),
+        ([[0, 65536]], np.int32, "integers outside 0..65535: rescale them to 16 bits"),
+        ([[0, -1]], np.int32, "integers outside 0..65535: rescale them to 16 bits"),
+    ],
+)
+def test_values_whose_range_is_unknown_are_refused(tmp_path, values, dtype, reason):
+    path = saved(image(values, dtype), tmp_path / "film.tif")
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert str(caught.value) == f"{path}: {reason}"
+
+
+@pytest.mark.parametrize("read", [read_image, image_size])
+def test_missing_files_and_folders(tmp_path, read):
+    with pytest.raises(FileNotFoundError, match="gone.png"):
+        read(tmp_path / "gone.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(ImageError, match="folder.png: .*directory"):
+        read(tmp_path / "folder.png")
+    saved(Image.new("L", (2, 2)), tmp_path / "film.png")
+    with pytest.raises(ImageError, match="[Nn]ot a directory"):
+        read(tmp_path / "film.png" / "inside.png")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [("jpg", {}), ("png", {}), ("bmp", {}), ("tif", {}), ("tif", {"compression": "tiff_lzw"})],
+)
+def test_damage_raises_nothing_but_image_errors(tmp_path, picture, suffix, options, capfd):
+    path = saved(image(picture), tmp_path / f"film.{suffix}", **options)
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, rng.choice([60, 400, len(whole)]), rng.integers(1, 6)):
+            damaged[at] = rng.integers(256)
+        path.write_bytes(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                values = read_image(path, 32)
+                assert values.shape == (32, 32) and 0 <= values.min() and values.max() <= 1
+            except ImageError:
+                refused += 1
+    assert refused

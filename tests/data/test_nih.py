@@ -1,0 +1,166 @@
+"""NIH's own table of entries, and the study that takes age and sex from it."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrlib.data.labels import StudyError
+from cxrlib.data.nih import read_age, read_entries, read_official_split
+from cxrlib.data.study import read_study
+
+HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n"
+)
+ROWS = (
+    "00000001_000.png,Cardiomegaly|Effusion,0,1,058Y,M,PA,2682,2749,0.143,0.143\n"
+    "00000002_000.png,No Finding,0,2,081Y,F,AP,2500,2048,0.168,0.168\n"
+)
+
+
+@pytest.fixture
+def entries(tmp_path):
+    path = tmp_path / "Data_Entry_2017.csv"
+    path.write_text(HEADER.replace("\n", ",\n") + ROWS.replace("\n", ",\n"))  # as NIH wrote it
+    return path
+
+
+@pytest.fixture
+def study(make_tiny_study, tmp_path):
+    rows = [
+        {"filename": "00000001_000.jpg", "label": "Cardiomegaly", "sex": "", "age": ""},
+        {"filename": "00000002_000.jpg", "label": "No Finding", "sex": "m", "age": "33"},
+        {"filename": "00000003_000.jpg", "label": "No Finding", "sex": "female", "age": "7.5"},
+    ]
+    return make_tiny_study(tmp_path / "study", rows)
+
+
+def test_entries_of_both_editions(entries):
+    table = read_entries(entries)
+    assert table["labels"].tolist() == [("Cardiomegaly", "Effusion"), ("No Finding",)]
+    assert table["patient"].tolist() == ["00000001", "00000002"]
+    assert table["age"].tolist() == [58, 81]
+    assert table["sex"].tolist() == ["M", "F"] and table["view"].tolist() == ["PA", "AP"]
+    entries.write_text((HEADER + ROWS).replace("058Y", "58").replace("081Y", "414"))  # 2020
+    assert read_entries(entries)["age"].tolist() == [58, pytest.approx(np.nan, nan_ok=True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "years"),
+    [("58", 58), ("058Y", 58), ("011M", 11 / 12), ("003D", 3 / 365.25), (" 7.5 ", 7.5), ("0", 0)],
+)
+def test_ages(text, years):
+    assert read_age(pd.Series([text]))[0] == pytest.approx(years)
+
+
+@pytest.mark.parametrize("text", ["", "old", "-3", "121", "414Y", "5W"])
+def test_ages_that_are_none(text):
+    assert np.isnan(read_age(pd.Series([text]))[0])
+
+
+def test_a_study_may_hold_age_and_sex_itself(study):
+    films = read_study(study).films
+    assert films["sex"].tolist() == ["", "M", "F"]
+    assert films["age"].tolist()[1:] == [33, 7.5] and np.isnan(films["age"][0])
+    assert films[["original_width", "original_height"]].isna().all(axis=None)
+
+
+def test_entries_are_joined_by_name_whatever_the_ending(study, entries):
+    shutil.copy(entries, study)
+    films = read_study(study).films
+    assert films["sex"].tolist() == ["M", "F", "F"]  # the third is the study's own
+    assert films["age"].tolist() == [58, 81, 7.5]
+
+
+def test_another_table_is_refused(study):
+    beside = study / "Data_Entry_2017.csv"
+    beside.write_text("Image Index,Patient Age\nx.png,3\n")
+    with pytest.raises(StudyError, match=r"2017\.csv lacks the column Finding Labels, Patient G"):
+        read_study(study)
+    beside.write_text("")
+    with pytest.raises(StudyError, match=r"2017\.csv cannot be read as a table"):
+        read_study(study)
+    beside.write_text(HEADER + ROWS.replace("0000000", "0009999"))
+    with pytest.raises(StudyError, match=r"2017\.csv has no image of .*labels\.csv"):
+        read_study(study)
+
+
+def test_the_later_edition_has_the_last_word(study, entries):
+    shutil.copy(entries, study)
+    later = (HEADER + ROWS).replace("058Y", "59").replace("081Y", "")
+    (study / "Data_Entry_2017_v2020.csv").write_text(later)
+    assert read_study(study).films["age"].tolist() == [59, 81, 7.5]
+
+
+def test_the_detectors_size_is_kept_beside_the_files(make_tiny_study, tmp_path):
+    rows = [
+        {"filename": "a_0.png", "label": "Mass", "width": "2500", "height": "3000"},
+        {"filename": "b_0.png", "label": "No Finding", "width": "", "height": "?"},
+    ]
+    films = read_study(make_tiny_study(tmp_path / "study", rows)).films
+    assert films.loc[0, ["original_width", "original_height"]].tolist() == [2500, 3000]
+    assert films.loc[1, ["original_width", "original_height"]].isna().all()
+    assert films["width"].tolist() == [40, 40]
+
+
+# --------------------------------------------------------------------------- read_official_split
+
+
+@pytest.fixture
+def official(tmp_path):
+    """A folder as NIH's: the table of entries and both lists. One image is in neither."""
+    rows = [
+        f"0000000{p}_00{n}.png,Hernia,{n},{p},60,F,PA,1,1,1,1" for p in range(1, 5) for n in (0, 1)
+    ]
+    (tmp_path / "Data_Entry_2017_v2020.csv").write_text(HEADER + "\n".join(rows) + "\n")
+    (tmp_path / "train_val_list.txt").write_text(
+        "00000003_001.png\n00000001_000.png\n00000001_001.png\n00000003_000.png"
+    )
+    (tmp_path / "test_list.txt").write_text(
+        "00000002_000.png\r\n00000002_001.png\r\n00000004_000.png\r\n"
+    )
+    return tmp_path
+
+
+def read_both(folder):
+    entries = read_entries(folder / "Data_Entry_2017_v2020.csv")
+    return read_official_split(folder, entries.set_index(entries["filename"].str[7:12]))
+
+
+def test_the_official_split_follows_the_lists(official):
+    expected = ["train"] * 2 + ["test"] * 2 + ["train"] * 2 + ["test", ""]
+    sides = read_both(official)
+    assert sides.tolist() == expected
+    assert sides["4_001"] == "" and sides["4_000"] == "test"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("test_list.txt", None, r"test_list.txt cannot be read: .*NIH's Box folder has it"),
+        ("train_val_list.txt", "\n", r"train_val_list.txt is empty"),
+        (
+            "test_list.txt",
+            "00000001_001.png\n",
+            "00000001_001.png stands in both lists of .*one of 1",
+        ),
+        (
+            "test_list.txt",
+            "00000009_000.png",
+            "00000009_000.png, one of 1, stands in a list .* no ent",
+        ),
+        (
+            "train_val_list.txt",
+            "00000004_001.png",
+            "patient 00000004, one of 1, has images in both",
+        ),
+    ],
+)
+def test_official_lists_that_cannot_be_used(official, name, content, message):
+    (official / name).unlink()
+    if content is not None:
+        (official / name).write_text(content)
+    with pytest.raises(StudyError, match=message):
+        read_both(official)

@@ -1,0 +1,233 @@
+import json
+import shutil
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit, logit
+
+from cxrlib.cli import main
+from cxrlib.data.images import read_image
+from cxrlib.data.study import choose_films, read_study
+from cxrlib.deploy import engine as module
+from cxrlib.deploy.engine import FILES, EngineError, compare, freeze
+from cxrlib.model._keras import keras
+from cxrlib.model.backbone import extract_features, load_backbone
+from cxrlib.model.head import fit_head
+from cxrlib.model.predict import score_films, score_test
+from cxrlib.model.run import RunError, load_run, save_run
+from cxrlib.scoring import write as score
+
+pytest.importorskip("openvino")
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def parts(medical):
+    """What `save_run` is given after the folder, and a threshold in the widest gap of the scores,
+    so that no film's decision hangs on a thread."""
+    study = read_study(medical)
+    films = choose_films(study, "Cardiomegaly")
+    train = films[films["split"] == "train"]
+    backbone = load_backbone(image_size=SIZE, layer="mixed4")
+    features = extract_features(backbone, train["path"], grid=5)
+    fitted = fit_head(features, train)
+    scores = np.sort(expit(fitted.model.predict(features.astype(np.float32), verbose=0)[:, 0]))
+    widest = np.diff(scores).argmax()
+    return study, films, "Cardiomegaly", backbone, fitted, float(scores[widest : widest + 2].mean())
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """The paths of films that were read while the run below was saved."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def saved(parts, tmp_path_factory, seen):
+    """A run with an engine."""
+
+    def read(path, size):
+        seen.append(path)
+        return read_image(path, size)
+
+    def read_all(paths, size, pool):
+        return np.stack([read(path, size) for path in paths])[..., None]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "read_image", read)
+        patch.setattr(module, "read_batch", read_all)
+        return save_run(tmp_path_factory.mktemp("runs") / "fast", *parts, engine=True)
+
+
+@pytest.fixture(scope="module")
+def pixels(medical):
+    """18 films: a batch, and two."""
+    paths = sorted((medical / "images").iterdir())[:18]
+    return np.stack([read_image(path, SIZE) for path in paths])[..., None]
+
+
+def test_frozen_network_gives_the_models_logits(saved, pixels):
+    expected = saved.model.predict(pixels, verbose=0)
+    assert expected.std() > 0.1
+    frozen = freeze(saved.model)
+    np.testing.assert_allclose(frozen(pixels), expected, atol=2e-5)
+    np.testing.assert_allclose(frozen(pixels[:1].astype(np.float64)), expected[:1], atol=2e-5)
+    assert saved.engine is None
+    np.testing.assert_allclose(saved.predict(pixels), expit(expected[:, 0]), atol=1e-5)
+
+
+def test_engine_is_measured_on_training_films_and_kept(saved, parts, pixels):
+    facts = json.loads((saved.folder / "run.json").read_text())
+    measured = facts["engine"]
+    assert measured["accepted"] and measured["files"] == list(FILES)
+    assert set(FILES) < set(facts["files"])
+    train = parts[1].query("split == 'train'")
+    assert measured["films"] == len(train) and measured["calibrated_on"] == module.CALIBRATION
+    run, fast = load_run(saved.folder), load_run(saved.folder, fast=True)
+    films = np.stack([read_image(path, SIZE) for path in train["path"]])[..., None]
+    full, quick = run.predict(films), fast.predict(films)
+    assert 1e-4 < measured["largest_move"] < 0.1
+    assert np.abs(full - quick).max() == pytest.approx(measured["largest_move"], abs=1e-4)
+    changed = ((full >= run.threshold) != (quick >= run.threshold)).mean()
+    assert changed == pytest.approx(measured["decisions_changed"], abs=1.1 / len(train))
+    assert measured["decisions_changed"] < 0.01 and measured["auc_moved"] < 0.005
+    assert abs(measured["shift"]) > 1e-4
+    assert (logit(quick) - logit(full)).mean() == pytest.approx(0, abs=1e-4)
+    assert (fast.model.predict_on_batch(pixels) == run.model.predict_on_batch(pixels)).all()
+    assert "near 1" in measured["note"]
+
+
+def test_what_is_returned_does_not_change_with_the_next_films(saved, pixels):
+    fast = module.load_engine(saved.folder, shift=0)
+    first = fast(pixels[:2])
+    kept = first.copy()
+    assert first.shape == (2, 1)
+    fast(pixels[2:4])
+    assert (first == kept).all()
+
+
+def test_calibration_and_measurement_see_training_films_alone(saved, parts, seen):
+    train = parts[1].query("split == 'train'")
+    assert set(seen) == set(train["path"]) and len(seen) == len(train) + module.CALIBRATION
+
+
+def test_engine_that_decides_otherwise_is_not_kept_but_its_numbers_are(
+    medical, tmp_path, monkeypatch, capfd
+):
+    study = read_study(medical)
+    films = choose_films(study, "Cardiomegaly")
+    train = films[films["split"] == "train"]
+    backbone = load_backbone("MobileNetV2", None, 32, "Conv1")
+    fitted = fit_head(extract_features(backbone, train["path"], grid=4), train)
+    quantise = module._quantise
+
+    def turned(model, films, folder):
+        # The same network with the sign of its logit changed.
+        wrong = keras.Model(model.input, -1.0 * model.output)
+        quantise(wrong, films, folder)
+
+    monkeypatch.setattr(module, "_quantise", turned)
+    capfd.readouterr()
+    run = save_run(tmp_path / "run", study, films, "Cardiomegaly", backbone, fitted, engine=True)
+    assert capfd.readouterr().out == ""
+    facts = json.loads((run.folder / "run.json").read_text())
+    measured = facts["engine"]
+    assert measured["accepted"] is False
+    assert measured["auc_moved"] > 0.5 and measured["decisions_changed"] > 0.5
+    assert not set(FILES) & {path.name for path in run.folder.iterdir()}
+    assert not set(FILES) & set(facts["files"]) and measured["files"] == []
+    assert "OpenVINO, 8 bits, not kept: on 1" in (run.folder / "MODEL_CARD.md").read_text()
+    load_run(run.folder)
+    with pytest.raises(RunError, match="no fast engine: its engine was not accepted"):
+        load_run(run.folder, fast=True)
+
+
+def test_rule_of_acceptance():
+    target = np.repeat([0, 1], 200)
+    full = np.concatenate([np.linspace(0.01, 0.45, 200), np.linspace(0.55, 0.99, 200)])
+    for flipped, accepted in ((0, True), (3, True), (4, False)):
+        fast = full.copy()
+        # Called positive now, in the same rank: the AUC does not move.
+        fast[200 - flipped : 200] = np.linspace(0.51, 0.53, flipped)
+        measured = compare(target, full, fast, 0.5)
+        assert measured["auc_moved"] == 0
+        assert measured["decisions_changed"] == flipped / 400
+        assert measured["accepted"] is accepted
+    # One ill film now ranks with the healthy, or below them; no decision changes.
+    for ill, moved, accepted in ((0.6, 0.0025, True), (0.5, 0.005, False)):
+        full = np.concatenate([np.full(200, 0.6), np.full(200, 0.7)])
+        fast = full.copy()
+        fast[200] = ill
+        measured = compare(target, full, fast, 0.4)
+        assert measured["decisions_changed"] == 0
+        assert measured["largest_move"] == pytest.approx(0.7 - ill)
+        assert measured["auc_moved"] == pytest.approx(moved)
+        assert measured["accepted"] is accepted
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_changed_engine_is_named(saved, tmp_path, name):
+    folder = tmp_path / "run"
+    shutil.copytree(saved.folder, folder)
+    changed = bytearray((folder / name).read_bytes())
+    changed[-1] ^= 1
+    (folder / name).write_bytes(changed)
+    with pytest.raises(RunError, match=rf"{name} is not the file that was saved. Train again"):
+        load_run(folder, fast=True)
+
+
+def test_run_without_engine(trained_run):
+    assert "engine" not in load_run(trained_run[0]).facts
+    with pytest.raises(RunError, match=r"saved without one.*save_run\(\.\.\., engine=True\)"):
+        load_run(trained_run[0], fast=True)
+
+
+def test_without_openvino_all_but_the_engine_works(saved, parts, pixels, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(EngineError, match=r"needs openvino .*pip install 'cxrlib\[fast\]'"):
+        load_run(saved.folder, fast=True)
+    with pytest.raises(EngineError, match=r"cxrlib\[fast\]"):
+        save_run(tmp_path / "run", *parts, engine=True)
+    assert not list(tmp_path.iterdir())
+    assert np.isfinite(saved.predict(pixels)).all()
+    load_run(saved.folder)
+
+
+def test_test_patients_are_scored_by_the_model(saved, parts, tmp_path):
+    folders = [tmp_path / "full", tmp_path / "fast"]
+    for folder in folders:
+        shutil.copytree(saved.folder, folder)
+    full = score_test(replace(saved, folder=folders[0]), parts[0])
+    fast = score_test(load_run(folders[1], fast=True), parts[0])
+    assert fast.engine and fast.facts["metrics"] == full.facts["metrics"]
+    assert fast.predictions.equals(full.predictions)
+
+
+def test_command_scores_fast(saved, medical, tmp_path, capsys):
+    films = [str(path) for path in sorted((medical / "images").iterdir())[:3]]
+    main(["score", str(saved.folder), *films, "--out", str(tmp_path / "fast.csv"), "--fast"])
+    fast = pd.read_csv(tmp_path / "fast.csv")
+    full = score_films(saved, films)["probability"]
+    expected = load_run(saved.folder, fast=True)
+    settings = score._settings(expected, True)
+    assert settings != score._settings(saved, True)
+    part = score._score_part(str(saved.folder), settings, films)
+    assert fast["probability"].tolist() == [row[2] for row in part]
+    assert np.abs(fast["probability"] - full).max() > 1e-6
+    assert fast["probability"].tolist() == score_films(expected, films)["probability"].tolist()
+
+
+def test_workers_score_fast_to_the_same_bytes(saved, medical, tmp_path):
+    paths = [str(path) for path in sorted((medical / "images").iterdir())[:40]]
+    alone, spread = tmp_path / "alone.csv", tmp_path / "spread.csv"
+    fast = load_run(saved.folder, fast=True)
+    score.write_scores(fast, paths, alone, part=16)
+    score.write_scores(fast, paths, spread, workers=2, part=16)
+    assert spread.read_bytes() == alone.read_bytes()
+    assert (
+        np.abs(pd.read_csv(alone)["probability"] - score_films(saved, paths)["probability"]).max()
+        > 1e-6
+    )

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxrlib.data.images import ImageError, read_image
+from cxrlib.data.study import choose_films
+from cxrlib.model._keras import keras
+from cxrlib.model.evidence import map_evidence, map_films
+from cxrlib.model.head import EPSILON
+from cxrlib.model.run import load_run
+
+
+@pytest.fixture(scope="module")
+def run(trained_run):
+    return load_run(trained_run[0])
+
+
+@pytest.fixture(scope="module")
+def positives(trained_run):
+    """Test films with a box round the heart."""
+    study = trained_run[1]
+    films = choose_films(study, "Cardiomegaly").query("split == 'test' and target == 1")
+    boxes = study.findings.query("label == 'Cardiomegaly'").dropna(subset="xmin")
+    return films.merge(boxes[["filename", "xmin", "ymin", "xmax", "ymax"]], on="filename")
+
+
+def test_map_and_remainder_are_the_logit(run, positives):
+    remainders = []
+    for path in positives["path"][:3]:
+        evidence, remainder = map_evidence(run, path)
+        assert evidence.shape == (5, 5)
+        film = read_image(path, 128)[None, ..., None]
+        logit = float(run.model.predict_on_batch(film)[0, 0])
+        assert evidence.sum() + remainder == pytest.approx(logit, abs=1e-3)
+        assert abs(evidence).max() > 0.01
+        remainders.append(remainder)
+    # Of the average training film, so the same for each.
+    assert np.ptp(remainders) < 1e-3
+
+
+def test_evidence_lies_in_the_heart(run, positives):
+    assert len(positives) >= 10
+    excess = []
+    for film in positives.itertuples():
+        evidence, _ = map_evidence(run, film.path)
+        fine = Image.fromarray(evidence).resize((film.width, film.height), Image.Resampling.NEAREST)
+        inside = np.zeros((film.height, film.width), bool)
+        inside[int(film.ymin) : int(film.ymax), int(film.xmin) : int(film.xmax)] = True
+        values = np.asarray(fine)
+        excess.append(values[inside].mean() - values[~inside].mean())
+    assert np.mean(excess) > 0
+
+
+def test_maps_of_many_films_are_those_of_each(run, positives):
+    paths = list(positives["path"]) + list(positives["path"][:9])  # more than one batch
+    assert len(paths) > 16
+    evidence = map_films(run, paths)["evidence"]
+    assert evidence.shape == (len(paths), 5, 5)
+    for number in (0, 3, len(paths) - 1):
+        alone, _ = map_evidence(run, paths[number])
+        np.testing.assert_allclose(evidence[number], alone, atol=1e-4)
+
+
+def test_grad_cam_of_a_linear_head_has_a_closed_form(run, positives):
+    path = positives["path"][0]
+    found = map_films(run, [path])["Grad-CAM"][0]
+    channels = keras.Model(run.model.input, run.model.get_layer("grid").input)
+    features = channels(read_image(path, 128)[None, ..., None]).numpy()[0]
+    head = run.model.get_layer("head")
+    mean, variance = head.get_layer("standardise").get_weights()
+    kernel, _ = head.get_layer("logit").get_weights()
+    slopes = (kernel[:, 0] / np.sqrt(variance + EPSILON)).reshape(25, -1)
+    # Pooling hands a cell's gradient out over its positions, and Grad-CAM takes their mean.
+    importance = slopes.sum(axis=0) / features[..., 0].size
+    expected = np.maximum(features @ importance, 0)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * expected.max())
+    assert found.min() >= 0 and found.max() > 0
+
+
+def test_unreadable_film_is_named(run, tmp_path):
+    (tmp_path / "film.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"film\.png"):
+        map_evidence(run, tmp_path / "film.png")
+    with pytest.raises(FileNotFoundError):
+        map_evidence(run, tmp_path / "gone.png")

@@ -1,0 +1,311 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit, logit
+from sklearn.utils.class_weight import compute_sample_weight
+
+from cxrlib.data.images import read_image
+from cxrlib.data.study import choose_films, read_study
+from cxrlib.deploy.export import FORMATS, export_run
+from cxrlib.model import finetune as module
+from cxrlib.model._keras import keras
+from cxrlib.model.backbone import extract_features, join, load_backbone
+from cxrlib.model.evidence import map_evidence, map_films
+from cxrlib.model.finetune import fine_tune
+from cxrlib.model.head import TrainError, fit_head, fit_uncalibrated
+from cxrlib.model.run import Run, load_run, save_run
+
+SETTINGS = {"from_layer": "mixed0", "learning_rate": 1e-4, "epochs": 2}
+
+
+def prepare(medical):
+    """What `fine_tune` is given: a small backbone, features, films of a few patients, a head."""
+    films = choose_films(read_study(medical), "Cardiomegaly").query("split == 'train'")[:48]
+    backbone = load_backbone(image_size=80, layer="mixed1")
+    features = extract_features(backbone, films["path"], grid=3)
+    return backbone, features, films, fit_head(features, films)
+
+
+CHILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_finetune import SETTINGS, fine_tune, prepare
+fine_tune(*prepare(sys.argv[2]), sys.argv[3], **SETTINGS)
+"""
+
+# Says on how many devices `fit` runs; one epoch.
+TWO_DEVICES = """
+import sys
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+sys.path.insert(0, sys.argv[1])
+from test_finetune import SETTINGS, fine_tune, keras, prepare
+fit = keras.Model.fit
+def counting_fit(model, *args, **kwargs):
+    print(model.distribute_strategy.num_replicas_in_sync)
+    return fit(model, *args, **kwargs)
+keras.Model.fit = counting_fit
+devices = ["CPU:0", "CPU:1"]
+fine_tune(*prepare(sys.argv[2]), sys.argv[3], **SETTINGS | {"epochs": 1}, devices=devices)
+"""
+
+
+@pytest.fixture(scope="module")
+def given(medical):
+    return prepare(medical)
+
+
+@pytest.fixture(scope="module")
+def before(given):
+    return [weight.copy() for weight in given[0].model.get_weights()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("epochs")
+
+
+@pytest.fixture(scope="module")
+def tuned(given, before, folder):
+    """Fine-tuned for two epochs, undisturbed."""
+    return fine_tune(*given, folder, **SETTINGS)
+
+
+def last_epoch(folder):
+    (of_settings,) = folder.iterdir()
+    epoch = pd.read_csv(of_settings / "history.csv")["epoch"].max()
+    return keras.models.load_model(of_settings / f"epoch{epoch}.keras")
+
+
+def trained_layers(model):
+    names = [layer.name for layer in model.layers]
+    return names[names.index("mixed0") + 1 : names.index("mixed1") + 1]
+
+
+def test_batch_normalisation_stays_frozen(given, tuned, folder):
+    backbone, features, films, fitted = given
+    model = last_epoch(folder)
+    frozen = [x for x in backbone.model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    above = [x.name for x in frozen if x.name in trained_layers(backbone.model)]
+    assert len(above) == 7  # of mixed1: they would move
+    for layer in frozen:
+        for old, new in zip(
+            layer.get_weights(), model.get_layer(layer.name).get_weights(), strict=True
+        ):
+            assert old.tobytes() == new.tobytes()
+    trained = fitted.fold != 0
+    start, _ = fit_uncalibrated(
+        features[trained], films["target"].to_numpy()[trained], fitted.fold[trained], fitted.facts
+    )
+    for old, new in zip(
+        start.get_layer("standardise").get_weights(),
+        model.get_layer("head").get_layer("standardise").get_weights(),
+        strict=True,
+    ):
+        assert old.tobytes() == new.tobytes()
+
+
+def test_only_layers_above_are_trained(given, tuned, folder):
+    old, new = given[0].model, last_epoch(folder)
+    convolutions = [x.name for x in old.layers if isinstance(x, keras.layers.Conv2D)]
+    above = set(trained_layers(old))
+    changed = {
+        name
+        for name in convolutions
+        if (old.get_layer(name).get_weights()[0] != new.get_layer(name).get_weights()[0]).any()
+    }
+    assert changed == set(convolutions) & above
+    assert len(changed) == 7
+
+
+def test_the_backbone_given_stays_as_it_was(given, before, tuned):
+    for old, new in zip(before, given[0].model.get_weights(), strict=True):
+        assert old.tobytes() == new.tobytes()
+
+
+def test_validation_patients_are_not_trained_on(given, tuned, monkeypatch, tmp_path):
+    films, fitted = given[2], given[3]
+    seen = []
+
+    def fit(_, data, **__):
+        seen.append(data.films)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "fit", fit, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(*given, tmp_path, **SETTINGS)
+    scored = films[~np.isnan(tuned.probability)]
+    assert set(seen[0]["patient"]).isdisjoint(scored["patient"])
+    assert len(seen[0]) + len(scored) == len(films)
+    assert (np.isnan(tuned.probability) == (fitted.fold != 0)).all()
+
+
+def test_history_and_the_model_of_the_best_epoch(given, tuned):
+    films, history = given[2], tuned.history
+    assert list(history) == ["epoch", "val_loss", "val_auc", "loss", "auc"]
+    assert history["epoch"].tolist() == [0, 1, 2]
+    best = history.loc[history["val_loss"].idxmin()]
+    assert tuned.facts["finetuning_epochs"] == best["epoch"]
+    assert tuned.stage == "finetuned"
+    # Undo the calibration: what is left has the loss that the best epoch had.
+    held_out = ~np.isnan(tuned.probability)
+    target = films["target"].to_numpy()[held_out]
+    of_model = tuned.model.predict(module._Films(films[held_out], 80), verbose=0)[:, 0]
+    np.testing.assert_allclose(logit(tuned.probability[held_out]), of_model, atol=1e-4)
+    calibration = tuned.facts["calibration"]
+    raw = (of_model - calibration["intercept"]) / calibration["slope"]
+    loss = np.log1p(np.exp(np.where(target == 1, -raw, raw)))
+    weights = compute_sample_weight("balanced", target)
+    assert (loss * weights).sum() / len(loss) == pytest.approx(best["val_loss"], rel=1e-4)
+
+
+def test_killed_training_goes_on_as_if_undisturbed(given, tuned, medical, folder, tmp_path):
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, os.path.dirname(__file__), medical, tmp_path],
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    rows = 0
+    while rows < 2 and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.01)
+        rows = sum(len(pd.read_csv(file)) for file in tmp_path.glob("*/history.csv"))
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert rows == 2  # the start and one epoch
+    (of_settings,) = tmp_path.iterdir()
+    first = (of_settings / "epoch1.keras").stat().st_mtime_ns
+    resumed = fine_tune(*given, tmp_path, **SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == [of_settings.name]
+    pd.testing.assert_frame_equal(resumed.history, tuned.history, check_exact=True)
+    assert resumed.probability.tobytes() == tuned.probability.tobytes()
+    for one, other in zip(
+        last_epoch(tmp_path).get_weights(), last_epoch(folder).get_weights(), strict=True
+    ):
+        assert one.tobytes() == other.tobytes()
+    if (of_settings / "epoch1.keras").exists():
+        assert (of_settings / "epoch1.keras").stat().st_mtime_ns == first
+
+
+def test_two_devices_train_as_one_does(given, tuned, medical, folder, tmp_path):
+    fitted = given[3]
+    assert (fitted.fold == 0).sum() % 2 and (fitted.fold != 0).sum() % 2  # blank films fill up both
+    arguments = [os.path.dirname(__file__), medical, tmp_path]
+    child = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES, *arguments], capture_output=True, text=True
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stdout == "2\n"
+    # What two devices began, one ends: all is as if one had done it, up to rounding.
+    ended = fine_tune(*given, tmp_path, **SETTINGS)
+    rounding = {"rtol": 0, "atol": 1e-6}
+    for column in ("val_loss", "val_auc"):
+        np.testing.assert_allclose(ended.history[column], tuned.history[column], **rounding)
+    np.testing.assert_allclose(ended.probability, tuned.probability, **rounding)
+    frozen = keras.layers.BatchNormalization
+    for one, two in zip(last_epoch(folder).layers, last_epoch(tmp_path).layers, strict=True):
+        for old, new in zip(one.get_weights(), two.get_weights(), strict=True):
+            np.testing.assert_allclose(new, old, **rounding)
+            assert not isinstance(one, frozen) or new.tobytes() == old.tobytes()
+    # Only the logged loss of training counts the film that fills the last batch.
+    assert ended.history["loss"][1] == pytest.approx(tuned.history["loss"][1], abs=0.01)
+
+
+def test_a_finished_call_is_not_trained_again(given, tuned, folder, monkeypatch):
+    monkeypatch.setattr(keras.Model, "fit", None, raising=False)
+    again = fine_tune(*given, folder, **SETTINGS)
+    assert again.probability.tobytes() == tuned.probability.tobytes()
+
+
+def test_training_stops_early_and_returns_the_start(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 1)
+    ruined = fine_tune(*given, tmp_path, from_layer="mixed0", learning_rate=0.5, epochs=9)
+    assert ruined.history["epoch"].tolist() == [0, 1]
+    assert ruined.facts["finetuning_epochs"] == 0
+    first = given[0].model.get_layer(trained_layers(given[0].model)[0]).name
+    for old, new in zip(
+        given[0].model.get_layer(first).get_weights(),
+        ruined.model.get_layer(first).get_weights(),
+        strict=True,
+    ):
+        assert old.tobytes() == new.tobytes()
+
+
+@pytest.mark.parametrize("other", [{"learning_rate": 1e-3}, {"augment": False}, {"seed": 1}])
+def test_other_settings_start_anew(given, tuned, folder, monkeypatch, other):
+    def fit(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "fit", fit, raising=False)
+    before = set(folder.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(*given, folder, **SETTINGS | other)
+    (new,) = set(folder.iterdir()) - before
+    assert pd.read_csv(new / "history.csv")["epoch"].tolist() == [0]
+
+
+def test_augmentation_follows_the_seed_and_moves_films_a_little(given):
+    films = given[2]
+
+    def pixels(augment, seed):
+        return module._Films(films, 80, augment, seed)[0][0]
+
+    plain = pixels(False, 5)
+    moved = np.asarray(pixels(True, 5))
+    assert moved.shape == plain.shape == (16, 80, 80, 1)
+    assert (np.asarray(pixels(True, 5)) == moved).all()
+    assert (np.asarray(pixels(True, 6)) != moved).any()
+    assert 0.001 < abs(moved - plain).mean() < 0.2
+    assert moved.min() >= 0 and moved.max() <= 1
+
+
+def test_errors(given, tmp_path):
+    backbone, features, films, fitted = given
+    with pytest.raises(TrainError, match=r"'mixed1': give a layer of InceptionV3 below 'mixed1'"):
+        fine_tune(*given, tmp_path, from_layer="mixed1")
+    with pytest.raises(TrainError, match="for 0 epochs: give at least 1"):
+        fine_tune(*given, tmp_path, from_layer="mixed0", epochs=0)
+    with pytest.raises(TrainError, match="device 'GPU:9': TensorFlow sees CPU:0"):
+        fine_tune(*given, tmp_path, from_layer="mixed0", devices=["CPU:0", "GPU:9"])
+    with pytest.raises(TrainError, match="48 films of test patients"):
+        fine_tune(backbone, features, films.assign(split="test"), fitted, tmp_path)
+    named = replace(backbone, name="MobileNetV2", layer="mixed1")
+    with pytest.raises(TrainError, match="such as mixed0$"):
+        fine_tune(named, features, films, fitted, tmp_path, from_layer="nowhere")
+    assert not list(tmp_path.iterdir())
+
+
+def test_maps_are_taken_of_a_fine_tuned_model_too(given, tuned, tmp_path):
+    backbone, _, films, _ = given
+    paths = list(films["path"][:3])
+    run = Run(tmp_path, {"image_size": backbone.image_size}, tuned.model)
+    maps = map_films(run, paths)
+    assert np.isfinite(maps["evidence"]).all()
+    assert maps["Grad-CAM"].min() == 0 < maps["Grad-CAM"].max()
+    for number, path in enumerate(paths):
+        evidence, remainder = map_evidence(run, path)
+        film = read_image(path, backbone.image_size)[None, ..., None]
+        logit = float(tuned.model.predict_on_batch(film)[0, 0])
+        assert evidence.sum() + remainder == pytest.approx(logit, abs=1e-3)
+        np.testing.assert_allclose(maps["evidence"][number], evidence, atol=1e-4)
+
+
+def test_a_fine_tuned_run_is_exported_too(given, tuned, medical, tmp_path):
+    backbone, _, films, fitted = given
+    study = read_study(medical)
+    save_run(tmp_path / "run", study, films, "Cardiomegaly", backbone, tuned)
+    run = load_run(tmp_path / "run")
+    pixels = np.stack([read_image(path, 80) for path in films["path"][:4]])[..., None]
+    untuned = expit(join(backbone, fitted.model).predict_on_batch(pixels)[:, 0])
+    assert np.abs(run.predict(pixels) - untuned).max() > 0.01
+    for form in FORMATS:
+        card = export_run(run, form, tmp_path / form)
+        assert card["check"]["largest_difference"] < 1e-5

@@ -1,0 +1,312 @@
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrlib.data.images import PREPROCESSING, read_image
+from cxrlib.data.study import choose_films, read_study
+from cxrlib.metrics.report import format_interval
+from cxrlib.metrics.thresholds import choose_threshold
+from cxrlib.model import run as module
+from cxrlib.model._keras import keras
+from cxrlib.model.backbone import extract_features, load_backbone
+from cxrlib.model.card import model_card
+from cxrlib.model.head import fit_head
+from cxrlib.model.predict import score_test
+from cxrlib.model.run import RunError, load_run, save_run
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Weights of one's own."""
+    keras.utils.set_random_seed(3)
+    shape = (32, 32, 3)
+    network = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=shape)
+    path = tmp_path_factory.mktemp("weights") / "mine.weights.h5"
+    network.save_weights(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def parts(medical, weights):
+    """What `save_run` is given after the folder, made with a small backbone."""
+    study = read_study(medical)
+    films = choose_films(study, "Cardiomegaly")
+    train = films[films["split"] == "train"]
+    backbone = load_backbone("MobileNetV2", str(weights), 32, "Conv1")
+    features = extract_features(backbone, train["path"], grid=4)
+    return study, films, "Cardiomegaly", backbone, fit_head(features, train)
+
+
+@pytest.fixture
+def saved(trained_run, tmp_path):
+    """A copy of the trained run, to be changed."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained_run[0], folder)
+    return folder
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_round_trip(parts, tmp_path):
+    study, films, _, backbone, fitted = parts
+    run = save_run(tmp_path / "deep" / "run", *parts, seed=5)
+    again = load_run(run.folder)
+    assert again.facts == run.facts
+    batch = np.stack([read_image(path, 32) for path in films["path"][:9]])[..., None]
+    expected = run.model.predict_on_batch(batch)
+    assert expected.std() > 0
+    assert (again.model.predict_on_batch(batch) == expected).all()
+    assert set(content(run.folder)) == {
+        "head.keras",
+        "run.json",
+        "predictions.csv",
+        "history.csv",
+        "MODEL_CARD.md",
+    }
+    predictions = again.predictions
+    assert list(predictions) == module.COLUMNS
+    train = films[films["split"] == "train"]
+    assert predictions["path"].tolist() == [f"images/{name}" for name in train["filename"]]
+    np.testing.assert_allclose(predictions["probability"], fitted.probability, rtol=1e-12)
+    assert run.threshold == choose_threshold(train["target"].to_numpy(), fitted.probability)
+    called = predictions["probability"] >= run.threshold
+    assert (predictions["decision"] == np.where(called, "positive", "negative")).all()
+    confusion = run.facts["metrics"]["train"]["confusion"]
+    assert confusion["tp"] == (called & (train["target"].to_numpy() == 1)).sum()
+    assert pd.read_csv(run.folder / "history.csv").columns.tolist() == list(fitted.history)
+
+
+def test_facts_hold_the_contract(parts, tmp_path, weights):
+    study, films, _, backbone, fitted = parts
+    run = save_run(tmp_path / "run", *parts, operating_point="sensitivity=0.9", seed=5)
+    text = (run.folder / "run.json").read_text()
+    facts = json.loads(text)
+    assert facts["finding"] == "Cardiomegaly"
+    assert facts["image_size"] == 32
+    assert facts["backbone"]["digest"] == backbone.digest
+    assert facts["preprocessing"] == PREPROCESSING
+    assert facts["threshold"]["rule"] == "sensitivity=0.9"
+    assert facts["metrics"]["train"]["sensitivity"]["value"] >= 0.8999
+    assert "grouped by patient" in facts["threshold"]["chosen_on"]
+    train = films[films["split"] == "train"]
+    assert facts["prevalence"] == pytest.approx(train["target"].mean())
+    patients = facts["split"]["patients"]
+    assert set(patients["train"]).isdisjoint(patients["test"])
+    assert set(patients["train"]) | set(patients["test"]) == set(films["patient"])
+    assert "SHA-256" in facts["split"]["rule"]
+    assert facts["data"]["films"] == len(films)
+    assert facts["data"]["digest"] == module.digest_films(films.sample(frac=1, random_state=0))
+    assert {"cxrlib", "keras", "tensorflow"} <= set(facts["versions"])
+    assert facts["metrics"]["train"]["auc"]["low"] < facts["metrics"]["train"]["auc"]["value"]
+    assert "test" not in facts["metrics"]
+    assert facts["seed"] == 5
+    # Not a path of the machine, though weights came from one.
+    assert facts["backbone"]["weights"].startswith("../")
+    assert str(tmp_path) not in text and str(weights.parent) not in text
+    assert '"/' not in text
+
+
+def test_model_card_is_made_of_run_json_alone(saved):
+    facts = json.loads((saved / "run.json").read_text())
+    card = (saved / "MODEL_CARD.md").read_text()
+    assert card == model_card(facts)
+    auc = facts["metrics"]["train"]["auc"]
+    for name in ("auc", "sensitivity", "specificity", "ppv", "npv", "auc_PA", "auc_AP"):
+        assert f"| {name} |" in card
+    assert f"{auc['value']:.2f} ({auc['low']:.2f} to {auc['high']:.2f})" in card
+    assert "Not a medical device" in card
+    sections = re.findall(r"^## (.+)$", card, re.M)
+    assert sections == [  # of Mitchell et al., FAT* 2019
+        *("Model details", "Intended use", "Factors", "Metrics", "Training data"),
+        *("Evaluation data", "Quantitative analyses", "Ethical considerations"),
+        "Caveats and recommendations",
+    ]
+    for subgroup in facts["metrics"]["train"]["subgroups"]:
+        line = f"| {subgroup['group']} | {subgroup['name']} | {subgroup['films']} |"
+        assert line in card and format_interval(subgroup["auc"]) in card
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "line"),
+    [
+        (("metrics", "train", "films"), 123456, "| films | 123456 |"),
+        (("metrics", "train", "calibration", "miscalibration"), 0.4321, "| 0.432 |"),
+        (("metrics", "train", "sensitivity", "value"), 0.0, "| 0.01 | 0.00 |"),
+        (("metrics", "train", "subgroups", 0, "films"), 654321, "| 654321 |"),
+        (("metrics", "train", "positives"), 1234, "1234 with the finding"),
+        (("threshold", "value"), 0.98765, "positive from 0.988"),
+        (("prevalence",), 0.77, "prevalence of 0.77"),
+        (("fit", "calibration", "method"), "Isotonic", "Calibrated by Isotonic"),
+        (("data", "rows_left_out"), 4711, "4711 rows"),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_each_number_of_the_card_follows_run_json(saved, keys, value, line):
+    facts = json.loads((saved / "run.json").read_text())
+    assert line not in model_card(facts)
+    place = facts
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    assert line in model_card(facts)
+
+
+@pytest.mark.parametrize("name", ["head.keras", "predictions.csv", "history.csv"])
+@pytest.mark.parametrize("change", ["edited", "missing"])
+def test_changed_file_is_named(saved, name, change):
+    if change == "missing":
+        (saved / name).unlink()
+    else:
+        changed = bytearray((saved / name).read_bytes())
+        changed[-1] ^= 1
+        (saved / name).write_bytes(changed)
+    with pytest.raises(RunError, match=rf"{name} is not the file that was saved. Train again"):
+        load_run(saved)
+
+
+def test_run_json_that_cannot_be_trusted(saved, tmp_path):
+    facts = json.loads((saved / "run.json").read_text())
+    for text, message in (
+        ((saved / "run.json").read_text()[:-30], r"run\.json is no JSON"),
+        (json.dumps(facts | {"format": 1}), r"run\.json: format 1 is not known"),
+        ("[]", r"run\.json: format None is not known here\. Train again"),
+        ('{"format": 2, "stage": "head"}', r"run\.json lacks 'backbone'\. Train again"),
+        (json.dumps(facts | {"preprocessing": "old"}), "read otherwise than today"),
+    ):
+        (saved / "run.json").write_text(text)
+        with pytest.raises(RunError, match=message):
+            load_run(saved)
+    with pytest.raises(RunError, match=r"nothing holds no run\.json: train first"):
+        load_run(tmp_path / "nothing")
+
+
+def test_other_weights_are_refused(parts, weights, tmp_path):
+    mine = tmp_path / "mine.weights.h5"
+    shutil.copy(weights, mine)
+    backbone = replace(parts[3], weights=str(mine))
+    run = save_run(tmp_path / "run", *parts[:3], backbone, parts[4])
+    load_run(run.folder)
+    keras.utils.set_random_seed(4)
+    shape = (32, 32, 3)
+    network = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=shape)
+    network.save_weights(mine)
+    with pytest.raises(RunError, match=r"other weights than '.*mine\.weights\.h5' gives now"):
+        load_run(run.folder)
+
+
+def test_project_can_be_moved_with_its_weights(parts, weights, tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copy(weights, project / "mine.weights.h5")
+    backbone = replace(parts[3], weights=str(project / "mine.weights.h5"))
+    save_run(project / "runs" / "one", *parts[:3], backbone, parts[4])
+    project.rename(tmp_path / "moved")
+    load_run(tmp_path / "moved" / "runs" / "one")
+
+
+def test_a_run_is_replaced_whole_or_not_at_all(parts, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    save_run(folder, *parts)
+    (folder / "left over.txt").write_text("of an earlier run")
+    before = content(folder)
+
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(module, "model_card", fail)
+    with pytest.raises(OSError, match="no space"):
+        save_run(folder, *parts, seed=1)
+    monkeypatch.undo()
+    assert content(folder) == before
+    save_run(folder, *parts, seed=1)
+    assert json.loads((folder / "run.json").read_text())["seed"] == 1
+    assert "left over.txt" not in content(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_link_to_a_folder_is_followed(parts, tmp_path):
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "run").symlink_to("large disk")
+    for seed in (0, 1):
+        save_run(tmp_path / "run", *parts, seed=seed)
+        assert load_run(tmp_path / "large disk").facts["seed"] == seed
+    assert (tmp_path / "run").is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "large disk"}
+
+
+def test_foreign_folder_is_left_alone(parts, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match=r"holds files, but no run\.json"):
+        save_run(tmp_path, *parts)
+    assert set(content(tmp_path)) == {"thesis.txt"}
+
+
+def test_fine_tuned_run(parts, tmp_path):
+    """A run of which the whole network is kept, with probabilities for some training films."""
+    study, films, finding, backbone, fitted = parts
+    network = module.join(backbone, fitted.model)
+    known = np.where(fitted.fold == 0, fitted.probability, np.nan)
+    tuned = replace(fitted, model=network, stage="finetuned", probability=known)
+    run = save_run(tmp_path / "run", study, films, finding, backbone, tuned)
+    again = load_run(run.folder)
+    batch = np.stack([read_image(path, 32) for path in films["path"][:9]])[..., None]
+    assert (again.model.predict_on_batch(batch) == network.predict_on_batch(batch)).all()
+    assert len(again.predictions) == (fitted.fold == 0).sum()
+    (run.folder / "model.keras").write_bytes(b"else")
+    with pytest.raises(RunError, match=r"model\.keras is not the file"):
+        load_run(run.folder)
+
+
+def test_test_patients_are_scored_once(saved, trained_run, monkeypatch):
+    study = trained_run[1]
+    run = load_run(saved)
+    before = content(saved)
+    scored = score_test(run, study)
+    after = content(saved)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"run.json", "predictions.csv", "MODEL_CARD.md"}
+    assert set(after) == set(before)
+    assert "test" not in run.facts["metrics"]
+    assert scored.facts["metrics"]["train"] == run.facts["metrics"]["train"]
+    predictions = scored.predictions
+    test = predictions[predictions["split"] == "test"]
+    films = choose_films(study, "Cardiomegaly").query("split == 'test'")
+    assert test["path"].tolist() == [f"images/{name}" for name in films["filename"]]
+    seen = set(predictions.query("split == 'train'")["patient"])
+    assert seen.isdisjoint(test["patient"])
+    assert scored.facts["metrics"]["test"]["films"] == len(films)
+    assert scored.facts["metrics"]["test"]["auc"]["value"] > 0.8
+    card = (saved / "MODEL_CARD.md").read_text()
+    assert "| metric | training, held out | test |" in card
+
+    monkeypatch.setattr("cxrlib.scoring.write.score_films", None)
+    again = score_test(load_run(saved), study)
+    assert again.facts == scored.facts
+    assert content(saved) == after
+
+
+def test_scoring_refuses_another_study(saved, medical, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(medical, other)
+    labels = pd.read_csv(other / "labels.csv")
+    labels.iloc[:-1].to_csv(other / "labels.csv", index=False)
+    run = load_run(saved)
+    before = content(saved)
+    with pytest.raises(RunError, match="other does not hold the films that .*run was made from"):
+        score_test(run, read_study(other))
+    assert content(saved) == before
+
+
+def test_scoring_refuses_a_patient_on_both_sides(trained_run, saved):
+    run = load_run(saved)
+    crossing = choose_films(trained_run[1], "Cardiomegaly").query("split == 'test'")["patient"]
+    run.facts["split"]["patients"]["train"].append(crossing.iloc[0])
+    with pytest.raises(RunError, match=f"patient {crossing.iloc[0]} stands in training and in"):
+        score_test(run, trained_run[1])

@@ -1,0 +1,149 @@
+"""notebooks/execute.py on small notebooks of its own: what it passes on, keeps and prints."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+EXECUTE = Path(__file__).parents[2] / "notebooks" / "execute.py"
+TRAIN = """\
+import json, pathlib, sys
+from tqdm.auto import tqdm
+for epoch in tqdm(range(3), desc="epochs"): pass
+auc = {"value": 0.93, "low": 0.87, "high": 0.98}
+pathlib.Path(run).mkdir(parents=True, exist_ok=True)
+facts = {"finding": finding, "rate": rate, "study": study, "python": sys.executable}
+facts["metrics"] = {"test": {"auc": auc, "films": 61, "patients": 32}}
+pathlib.Path(run, "run.json").write_text(json.dumps(facts))"""
+
+
+def notebook(parameters, *sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in (f"import os\n{parameters}", *sources)]
+    cells[0].metadata.tags = ["parameters"]
+    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project of two notebooks beside a copy of execute.py."""
+    folder = tmp_path / "project" / "notebooks"
+    folder.mkdir(parents=True)
+    shutil.copy(EXECUTE, folder)
+    run = 'run = os.environ.get("CXR_RUN", "../runs/cardiomegaly")'
+    study = 'study = os.environ.get("CXR_DATA", "../medical")'
+    train = notebook(f'{run}\n{study}\nfinding = "Cardiomegaly"\nrate = 0.1', TRAIN)
+    nbformat.write(train, folder / "02_train.ipynb")
+    nbformat.write(notebook(run, "print(os.path.exists(run))"), folder / "03_evaluate.ipynb")
+    return folder.parent
+
+
+def execute(project, *arguments, **variables):
+    clean = {k: v for k, v in os.environ.items() if k not in ("CXR_DATA", "CXR_RUN")}
+    return subprocess.run(
+        [sys.executable, "notebooks/execute.py", *arguments],
+        cwd=project,
+        env=clean | variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def facts(project, run="cardiomegaly"):
+    return json.loads((project / "runs" / run / "run.json").read_text())
+
+
+def test_ends_with_the_auc_and_leaves_executed_notebooks(project):
+    done = execute(project)
+    assert done.returncode == 0, done.stderr
+    assert "Test AUC 0.93 (95 % interval 0.87 to 0.98), 61 films of 32 patients." in done.stdout
+    assert "Read runs/notebooks/03_evaluate.html; the run is in runs/cardiomegaly." in done.stdout
+    assert "[1/2] 02_train.ipynb" in done.stdout and "Executing" in done.stderr
+    assert (project / "runs/notebooks/03_evaluate.html").stat().st_size > 1000
+    executed = nbformat.read(project / "runs/notebooks/03_evaluate.ipynb", as_version=4)
+    assert executed.cells[-1].outputs[0].text == "True\n"
+
+
+def test_parameters_reach_only_the_notebooks_that_have_them(project):
+    done = execute(project, "--finding", "Effusion", "--study", "films", "-p", "rate", "3e-4")
+    assert done.returncode == 0, done.stderr
+    assert "unknown parameter" not in done.stderr
+    kept = facts(project, "effusion")
+    assert (kept["finding"], kept["rate"]) == ("Effusion", 3e-4)
+    assert kept["study"] == str(project / "films")
+    assert not (project / "runs" / "cardiomegaly").exists()
+
+
+def test_relative_folders_in_the_environment_start_where_make_is_called(project):
+    done = execute(project, CXR_DATA="films", CXR_RUN="runs/mine")
+    assert done.returncode == 0, done.stderr
+    assert facts(project, "mine")["study"] == str(project / "films")
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(project):
+    done = execute(project, "-p", "lerning_rate", "1")
+    assert done.returncode != 0 and "No notebook has a parameter named lerning_rate." in done.stderr
+    assert not (project / "runs").exists()
+
+
+def test_the_first_failure_is_named_and_what_ran_is_kept(project):
+    broken = notebook('run = "x"', "print('before')", "1 / 0", "print('after')")
+    nbformat.write(broken, project / "notebooks" / "01_explore.ipynb")
+    done = execute(project)
+    assert done.returncode != 0 and "01_explore.ipynb failed" in done.stderr
+    assert "ZeroDivisionError" in done.stderr and "Test AUC" not in done.stdout
+    kept = (project / "runs" / "notebooks" / "01_explore.ipynb").read_text()
+    assert "before\\n" in kept and "after\\n" not in kept
+    assert not (project / "runs" / "notebooks" / "02_train.ipynb").exists()
+
+
+def test_in_place_twice_changes_nothing_the_second_time(project):
+    sources = sorted(project.glob("notebooks/*.ipynb"))
+    assert execute(project, "--in-place").returncode == 0
+    first = [path.read_text() for path in sources]
+    assert execute(project, "--in-place").returncode == 0
+    assert [path.read_text() for path in sources] == first
+    for text in first:
+        assert not any(
+            word in text
+            for word in ("papermill", "injected", "iopub", "epochs: ", "widget", str(project))
+        )
+    assert '"execution_count": 2' in first[0] and '"parameters"' in first[0]
+    refused = execute(project, "--in-place", "--finding", "Effusion")
+    assert refused.returncode != 0 and "--in-place" in refused.stderr
+
+
+WIDGET = """\
+import pandas as pd
+from cxrlib import Explorer
+films = {"target": [0, 1], "probability": [0.2, 0.9], "patient": ["a", "b"]}
+Explorer(pd.DataFrame(films), 0.5)"""
+
+
+def test_a_widget_leaves_its_still_figure_and_no_live_view(project):
+    source = project / "notebooks" / "03_evaluate.ipynb"
+    made = nbformat.read(source, as_version=4)
+    made.cells.append(nbformat.v4.new_code_cell(WIDGET))
+    nbformat.write(made, source)
+    done = execute(project, "--in-place")
+    assert done.returncode == 0, done.stderr
+    text, page = source.read_text(), (project / "runs/notebooks/03_evaluate.html").read_text()
+    assert '"image/png"' in text and 'src="data:image/png' in page
+    for written in (text, page):
+        assert "jupyter.widget" not in written
+
+
+def test_kernels_run_in_this_environment_whatever_the_user_has_installed(project, tmp_path):
+    own = tmp_path / "jupyter" / "kernels" / "python3"
+    own.mkdir(parents=True)
+    spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"}
+    (own / "kernel.json").write_text(json.dumps(spec))
+    done = execute(project, PATH="/usr/bin:/bin", JUPYTER_DATA_DIR=str(tmp_path / "jupyter"))
+    assert done.returncode == 0, done.stderr
+    assert facts(project)["python"] == sys.executable

@@ -1,0 +1,200 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxrlib.phantom import study as phantom
+from cxrlib.phantom.anatomy import Patient, Pose
+from cxrlib.phantom.film import PIXELS, SOURCE, Camera, Visit, chest_of, project, simulate_film
+from cxrlib.phantom.study import cardiothoracic_ratio, draw_films, label_film, make_study
+
+BOX = ["xmin", "ymin", "xmax", "ymax"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study")
+    return out, make_study(out, patients=2, seed=3, workers=1)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Films of many patients, drawn and not taken."""
+    return [film for k in range(1, 161) for film in draw_films(0, k)]
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
+
+
+def test_study_is_the_same_whatever_workers_and_patients(study, tmp_path):
+    out, labels = study
+    more = make_study(tmp_path, patients=3, seed=3, workers=2)
+    films = content(out)
+    assert films.items() <= content(tmp_path).items()
+    assert len(films) < len(content(tmp_path))
+    pd.testing.assert_frame_equal(labels, more.iloc[: len(labels)])
+    assert not any(draw_films(4, 1)[0][1] == draw_films(3, k)[0][1] for k in (1, 2))
+
+
+def test_files_hold_the_contract(study):
+    out, labels = study
+    read = pd.read_csv(out / "labels.csv")
+    assert list(read) == "filename,height,width,label,xmin,ymin,xmax,ymax,view,sex".split(",")
+    pd.testing.assert_frame_equal(read, labels, check_dtype=False)
+    assert set(read.filename) == set(content(out))
+    truth = pd.read_csv(out / "truth.csv")
+    assert list(truth) == "filename,ctr,cardiomegaly_true,effusion_true,label_flipped".split(",")
+    assert set(truth.filename) == set(read.filename)
+    assert "simulated" in json.loads((out / "phantom.json").read_text())["note"]
+    for filename in read.filename:
+        with Image.open(out / "images" / filename) as image:
+            assert (image.size, image.mode) == ((PIXELS, PIXELS), "L")
+            assert b"simulated" in image.info["comment"]
+
+
+def test_labels_follow_from_the_truth(drawn):
+    for film in drawn:
+        _, patient, visit, truth = film
+        rows = {row["label"]: row for row in label_film(*film)}
+        assert truth["ctr"] == round(cardiothoracic_ratio(patient, visit.growth), 4)
+        assert truth["cardiomegaly_true"] == (cardiothoracic_ratio(patient, visit.growth) > 0.5)
+        assert ("Cardiomegaly" in rows) == (truth["cardiomegaly_true"] ^ truth["label_flipped"])
+        assert ("Effusion" in rows) == truth["effusion_true"]
+        assert ("No Finding" in rows) == (len(rows) == 1 and "xmin" not in [*rows.values()][0])
+        for row in rows.values():
+            if row["label"] != "No Finding":
+                xmin, ymin, xmax, ymax = (row[side] for side in BOX)
+                assert 0 <= xmin < xmax < PIXELS and 0 <= ymin < ymax < PIXELS
+
+
+def test_shares_of_a_study(drawn):
+    truth = pd.DataFrame([film[3] for film in drawn])
+    view = np.array([film[2].view for film in drawn])
+    assert 1.6 < len(drawn) / 160 < 2.1
+    assert 0.28 < truth.cardiomegaly_true.mean() < 0.45
+    assert 0.01 < truth.label_flipped.mean() < 0.06
+    assert 0.32 < np.mean(view == "AP") < 0.48
+    sick, well = (view[truth.cardiomegaly_true == side] == "AP" for side in (True, False))
+    assert 0.52 < 0.5 + (sick.mean() - well.mean()) / 2 < 0.68  # AUC of the view alone
+    # One continuum: films lie on both sides close to the limit, with no gap between the groups.
+    counts = np.histogram(truth.ctr, np.arange(0.40, 0.60, 0.02))[0]
+    assert counts.min() > 0.25 * counts.max()
+    # The patient's number says nothing.
+    number = np.array([int(film[0][:8]) for film in drawn])
+    assert abs(np.corrcoef(number, truth.ctr)[0, 1]) < 0.2
+
+
+def test_box_is_around_the_heart():
+    patient = Patient(heart=1.2, fat_pad=0.2)
+    visit = Visit(rotation=4, shift=(1.0, -0.5))
+    without = replace(patient, heart=1e-3)
+    heart = project(without, visit)["lung"] - project(patient, visit)["lung"]
+    rows, columns = np.nonzero(heart > 0.3)  # cm of lung that the heart takes the place of
+    box = Camera(patient, visit).box(chest_of(patient, visit).heart_surface())
+    assert abs(columns.min() - box[0]) <= 4
+    assert abs(columns.max() - box[2]) <= 4
+    assert box[1] - 4 <= rows.min() and rows.max() <= box[3] + 4  # the rest hides in other organs
+
+
+def test_fluid_lies_in_its_box():
+    patient, visit = Patient(), Visit(pose=Pose(effusion=(0.0, 4.0)))
+    rows, columns = np.nonzero(project(patient, visit)["fluid"] > 0.3)
+    xmin, ymin, xmax, ymax = Camera(patient, visit).box(chest_of(patient, visit).fluid_points())
+    assert PIXELS / 2 - 20 < xmin  # the patient's left is image right
+    assert abs(columns.max() - xmax) <= 6 and abs(rows.min() - ymin) <= 6
+    assert xmin - 6 <= columns.min() and rows.max() <= ymax + 6
+
+
+@pytest.mark.parametrize("view", ["PA", "AP"])
+def test_magnification_is_source_to_detector_over_source_to_object(view):
+    patient, visit = Patient(), Visit(view=view)
+    camera = Camera(patient, visit)
+    source = camera.detector - SOURCE[view] * (1 if view == "PA" else -1)
+    columns, _, magnification = camera.project(np.array([[-1.0, 3, 9], [1, 3, 9]]))
+    expected = SOURCE[view] / abs(3 - source)
+    assert magnification == pytest.approx(expected)
+    assert np.ptp(columns) == pytest.approx(2 * expected * PIXELS / 40)
+
+
+def test_ap_enlarges_the_heart_on_the_film_by_the_ratio_of_magnifications():
+    patient, widths, factors = Patient(heart=1.1, fat_pad=0.2), {}, {}
+    for view in SOURCE:
+        visit = Visit(view=view)
+        without = replace(patient, heart=1e-3)
+        heart = project(without, visit)["lung"] - project(patient, visit)["lung"]
+        widths[view] = np.ptp(np.nonzero(heart > 0.3)[1])
+        factors[view] = Camera(patient, visit).magnification(2.0)
+    assert widths["AP"] / widths["PA"] == pytest.approx(factors["AP"] / factors["PA"], abs=0.03)
+    assert widths["AP"] > 1.05 * widths["PA"]
+
+
+def test_film_looks_like_a_chest():
+    film = simulate_film(Patient(), Visit())
+    assert film.dtype == np.uint8 and film.shape == (PIXELS, PIXELS)
+    air, lung, heart, abdomen = (
+        film[5:40, 5:40],
+        film[200:240, 120:170],
+        film[320:350, 270:310],
+        film[480:, 200:300],
+    )
+    assert air.mean() < 40 < lung.mean() < heart.mean() - 50 < abdomen.mean()
+    assert film[320:350, 290:340].mean() > film[320:350, 160:190].mean() + 30  # apex to the right
+    marked = simulate_film(Patient(), Visit(marker=("R", 40, 60)))
+    assert marked[50:70, 30:50].max() > int(film[50:70, 30:50].max()) + 80
+
+
+def test_interrupted_study_goes_on(tmp_path):
+    script = tmp_path / "make.py"
+    script.write_text(
+        "from pathlib import Path\nfrom cxrlib.phantom.study import make_study\n"
+        "if __name__ == '__main__':\n"
+        f"    make_study({str(tmp_path / 'study')!r}, patients=2, seed=3, workers=1)\n"
+    )
+    images = tmp_path / "study" / "images"
+    process = subprocess.Popen([sys.executable, script], start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(images.glob("*.jpg")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in images.glob("*.jpg")}
+    total = sum(len(draw_films(3, k)) for k in (1, 2))
+    assert 0 < len(kept) < total
+    assert not (tmp_path / "study" / "labels.csv").exists()
+    make_study(tmp_path / "study", patients=2, seed=3, workers=1)
+    assert len(list(images.iterdir())) == total  # and nothing half written
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+
+
+@pytest.mark.parametrize("wrong", [{"patients": 0}, {"seed": -1}, {"workers": 0}])
+def test_numbers_too_small(tmp_path, wrong):
+    with pytest.raises(ValueError, match=f"{[*wrong][0]} is .* or more"):
+        make_study(tmp_path, **wrong)
+    assert not any(tmp_path.iterdir())
+
+
+def test_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="no simulated study: give an empty"):
+        make_study(tmp_path, patients=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_study_of_another_seed_or_other_settings_is_left_alone(study, monkeypatch):
+    out, _ = study
+    before = content(out)
+    with pytest.raises(ValueError, match="seed 3, not 5: give another folder"):
+        make_study(out, patients=2, seed=5)
+    monkeypatch.setattr(phantom, "FLIPPED_SHARE", 0.5)
+    with pytest.raises(ValueError, match="settings .* give another folder"):
+        make_study(out, patients=2, seed=3)
+    assert content(out) == before

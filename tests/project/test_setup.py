@@ -1,0 +1,160 @@
+"""The files that set the project up agree with each other."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCK = (ROOT / "requirements.lock").read_text()
+CONDA_NAMES = {"matplotlib-base": "matplotlib"}  # the same package without its Qt window
+
+
+def requirements(lines):
+    return {canonicalize_name(r.name): r.specifier for r in map(Requirement, lines)}
+
+
+def declared():
+    """Return what pyproject.toml asks for, extras included, as {name: specifier}."""
+    extras = PYPROJECT["project"]["optional-dependencies"].values()
+    return requirements(sum(extras, PYPROJECT["project"]["dependencies"]))
+
+
+def locked():
+    """Return the lock's entries as {name: (version, number of hashes)}."""
+    entries = re.findall(r"^([\w.-]+)==([^\s;\\]+)[^\n]*\n((?:    --hash=\S+.*\n)*)", LOCK, re.M)
+    return {canonicalize_name(name): (v, hashes.count("sha256:")) for name, v, hashes in entries}
+
+
+def test_environment_yml_agrees_with_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert environment["channels"][0] == "conda-forge" and conda[1] == "pip"
+    assert pip["pip"][-1] == "-e ."
+    ours = requirements([*conda, *pip["pip"][:-1]])
+    python = ours.pop("python")
+    del ours["pip"]
+    assert {CONDA_NAMES.get(name, name): floor for name, floor in ours.items()} == declared()
+    assert set(python) >= set(Requirement(f"x{PYPROJECT['project']['requires-python']}").specifier)
+
+
+@pytest.mark.parametrize("name, specifier", declared().items())
+def test_lock_satisfies_pyproject(name, specifier):
+    version, _ = locked()[name]
+    assert specifier.contains(version)
+
+
+def test_lock_holds_a_hash_for_each_package_and_no_host():
+    assert len(locked()) == len(re.findall("==", re.sub(r";.*", "", LOCK))) > 100
+    assert all(hashes for _, hashes in locked().values())
+    rest = re.sub(r"--hash=\S+", "", LOCK)
+    assert not re.search(r"://|@|--(extra-)?index|--find-links|--trusted", rest)
+    assert not re.search(r"\b[\w-]+\.(org|com|net|io|local)\b|(^|\s)/\w", rest)
+
+
+def test_every_import_of_library_and_notebooks_is_declared():
+    owners = packages_distributions()
+    asked_for = declared().keys()
+    scripts = [*(ROOT / "notebooks").glob("*.py"), *(ROOT / "tools").glob("*.py")]
+    own = {"cxrlib"} | {path.stem for path in scripts}
+    for path in sorted([*(ROOT / "cxrlib").rglob("*.py"), *scripts]):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                modules = [node.module]
+            for top in {module.split(".")[0] for module in modules} - own:
+                known = top in sys.stdlib_module_names
+                known |= bool({canonicalize_name(o) for o in owners.get(top, ())} & asked_for)
+                assert known, f"{path.name} imports {top}: add it to pyproject.toml"
+
+
+CORE = {"data", "metrics", "model", "plots", "widgets"}
+MAY_IMPORT = {
+    "data": set(),
+    "metrics": set(),
+    "phantom": set(),
+    "model": {"data", "metrics", "deploy"},
+    "plots": {"data", "metrics"},
+    "widgets": {"data", "metrics", "model", "plots"},
+    "audit": CORE,
+    "scoring": CORE,
+    "deploy": CORE,
+}
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_what_lies_before_it(room):
+    for path in (ROOT / "cxrlib" / room).rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        for_types = [node for node in ast.walk(tree) if isinstance(node, ast.If)]
+        skipped = {
+            id(x)
+            for node in for_types
+            if ast.unparse(node.test) == "TYPE_CHECKING"
+            for x in node.body
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path.name}: write imports in full"
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            used = {name.split(".")[1] for name in names if name.startswith("cxrlib.")}
+            used -= {room, "versions"}
+            assert id(node) in skipped or used <= MAY_IMPORT[room], f"{path}: {used}"
+
+
+def test_every_room_has_its_directions():
+    rooms = {path.parent.name for path in (ROOT / "cxrlib").glob("*/__init__.py")}
+    assert rooms == set(MAY_IMPORT)
+
+
+def test_bare_make_lists_every_target():
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for target in ("run", "test", "lab", "notebooks", "book", "lock", "clean"):
+        assert re.search(rf"^  {target} +\w", done.stdout, re.M)
+
+
+def test_run_passes_on_what_the_command_line_gives_and_not_the_environment():
+    given = ["FINDING=Effusion", "STUDY=my films", "RUN=here"]
+    dry = ["make", "--dry-run", "--always-make", "run"]
+    with_all = subprocess.run([*dry, *given], cwd=ROOT, capture_output=True, text=True).stdout
+    assert '--finding "Effusion" --study "my films" --run "here"' in with_all
+    environment = {"PATH": "/usr/bin:/bin", "RUN": "1", "STUDY": "x"}
+    bare = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, env=environment).stdout
+    assert re.search(r"execute\.py\s*$", bare, re.M)
+
+
+def test_an_old_python_is_told_what_to_do(tmp_path):
+    old = tmp_path / "python3"
+    old.write_text(
+        "#!/bin/sh\n"
+        f'exec {sys.executable} -c "import sys; sys.version_info = (3, 10); exec(sys.argv.pop(1))"'
+        ' "$2"\n'
+    )
+    old.chmod(0o755)
+    command = ["make", "--always-make", f"PYTHON={old}", ".venv/locked"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "needs Python 3.11, 3.12 or 3.13" in done.stderr and "is 3.10." in done.stderr
+
+
+def test_readme_names_the_command_that_ci_runs():
+    assert re.search(r"^make test$", (ROOT / ".ci" / "run").read_text(), re.M)
+    assert "make test" in (ROOT / "README.md").read_text()
+    assert "make run" in (ROOT / "README.md").read_text()
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert workflow["jobs"]["test"]["steps"][-1]["run"] == ".ci/run"
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111

@@ -1,0 +1,386 @@
+"""Contract 4: one row a film, and the command `cxr` as people run it."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.special import expit
+
+from cxrlib import cli
+from cxrlib.data.files import walk_films
+from cxrlib.data.images import read_image
+from cxrlib.data.study import choose_films, digest_films, read_study
+from cxrlib.model import predict as rows
+from cxrlib.model.backbone import BATCH
+from cxrlib.model.predict import score_films, score_test
+from cxrlib.model.run import Run, RunError, load_run
+from cxrlib.scoring import write as score
+from cxrlib.scoring.tables import read_scores
+from cxrlib.scoring.write import write_scores
+
+COLUMNS = ["path", "status", "probability", "decision", "reason"]
+CXR = Path(sys.executable).with_name("cxr")
+
+
+@pytest.fixture(scope="module")
+def run(trained_run):
+    return load_run(trained_run[0])
+
+
+@pytest.fixture(scope="module")
+def films(trained_run):
+    """Ten films of the bundled study."""
+    return [Path(path) for path in trained_run[1].films["path"][:10]]
+
+
+@pytest.fixture
+def mixed(tmp_path, films):
+    """A folder with films in folders, broken ones among them."""
+    folder = tmp_path / "mixed"
+    (folder / "b" / "deep").mkdir(parents=True)
+    shutil.copy(films[0], folder / "c.jpg")
+    shutil.copy(films[1], folder / "b" / "deep" / "a.JPEG")
+    (folder / "a.png").write_text("this is no picture")
+    (folder / "b" / "cut.jpg").write_bytes(films[2].read_bytes()[:5000])
+    (folder / "notes.txt").write_text("not a film")
+    return folder
+
+
+def with_threshold(run: Run, value: float) -> Run:
+    return replace(run, facts=run.facts | {"threshold": run.facts["threshold"] | {"value": value}})
+
+
+# ----------------------------------------------------------------------------------- list_films
+
+
+def test_folders_are_searched_to_the_bottom_in_order(mixed, films):
+    found = list(walk_films([films[3], mixed, mixed / "gone.png"]))
+    inside = ["a.png", "b/cut.jpg", "b/deep/a.JPEG", "c.jpg"]
+    assert found == [films[3], *(mixed / name for name in inside), mixed / "gone.png"]
+
+
+def test_nothing_to_score(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no image file \(\.bmp, \.dcm, \.jpeg"):
+        list(walk_films([tmp_path]))
+    with pytest.raises(FileNotFoundError, match="no film to score: give image files or folders"):
+        list(walk_films([]))
+
+
+# ---------------------------------------------------------------------------------- score_films
+
+
+def test_one_row_a_film_and_a_reason_where_there_is_no_score(run, mixed, films, tmp_path):
+    out = tmp_path / "scores.csv"
+    paths = [films[3], mixed, tmp_path / "gone.png", tmp_path]
+    write_scores(run, paths[:3], out)
+    scores = read_scores(out)
+    assert scores.columns.tolist() == COLUMNS
+    assert scores["path"].tolist() == [str(path) for path in list(walk_films(paths[:3]))]
+    assert scores["status"].tolist() == ["ok", *["unreadable"] * 2, "ok", "ok", "unreadable"]
+    ok = scores["status"] == "ok"
+    assert scores.loc[ok, "probability"].between(0, 1).all()
+    assert scores.loc[ok, "decision"].isin(["positive", "negative"]).all()
+    assert scores.loc[ok, "reason"].eq("").all()
+    assert scores.loc[~ok, "probability"].isna().all() and scores.loc[~ok, "decision"].eq("").all()
+    reasons = scores.loc[~ok, "reason"].tolist()
+    assert reasons[0] == "no JPEG, PNG, TIFF, BMP or DICOM image"
+    assert "truncated" in reasons[1]
+    assert reasons[2] == "the file does not exist"
+    text = dict.fromkeys(("path", "decision", "reason"), str)
+    written = pd.read_csv(out, dtype=text, na_values={"probability": [""]}, keep_default_na=False)
+    pd.testing.assert_frame_equal(written, scores, check_exact=True, check_dtype=False)
+
+
+def test_one_path_is_itself_and_a_link_that_leads_nowhere_gets_a_row(run, films, tmp_path):
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "gone" / "a.jpg")
+    (tmp_path / "b.jpg").symlink_to("b.jpg")
+    shutil.copy(films[0], tmp_path / "c\rd.jpg")
+    scores = score_films(run, str(tmp_path), tmp_path / "scores.csv")
+    assert scores["path"].tolist() == [f"{tmp_path}/{n}" for n in ("a.jpg", "b.jpg", r"c\rd.jpg")]
+    assert scores["status"].tolist() == ["unreadable", "unreadable", "ok"]
+    assert scores["reason"][0] == "the file does not exist"
+    assert str(tmp_path) not in scores["reason"][1]
+
+
+def test_only_unreadable_films(run, tmp_path):
+    scores = score_films(run, [tmp_path / "a.png", tmp_path / "b.png"])
+    assert scores["status"].tolist() == ["unreadable"] * 2
+
+
+def test_the_probability_is_the_models(run, films):
+    pixels = np.stack([read_image(path, run.facts["image_size"]) for path in films])[..., None]
+    expected = expit(run.model.predict(pixels, verbose=0)[:, 0])
+    np.testing.assert_allclose(score_films(run, films)["probability"], expected, atol=1e-4)
+
+
+def test_a_film_scores_the_same_in_any_company(run, films, mixed):
+    alone = {path: score_films(run, [path])["probability"].item() for path in films[:3]}
+    crowd = [*films, mixed, *films[3:], *films, *films[::-1]]
+    scores = score_films(run, crowd).set_index("path")["probability"]
+    assert len(scores) > 2 * BATCH
+    for path, probability in alone.items():
+        assert set(scores[str(path)]) == {probability}
+
+
+def test_a_film_at_the_threshold_is_positive(run, films):
+    probability = score_films(run, films)["probability"]
+    middle = float(np.sort(probability)[5])
+    decided = score_films(with_threshold(run, middle), films)
+    assert decided["decision"].eq("positive").tolist() == (probability >= middle).tolist()
+    assert set(decided["decision"]) == {"positive", "negative"}
+
+
+def test_the_format_of_the_file_does_not_decide(run, films, tmp_path):
+    pixels = Image.open(films[0]).convert("L")
+    pixels.save(tmp_path / "film.png")
+    pixels.save(tmp_path / "film.jpg", quality=100)
+    Image.fromarray(np.asarray(pixels, np.uint16) * 257).save(tmp_path / "film16.png")
+    jpeg, png, png16 = score_films(run, [tmp_path])["probability"]
+    assert png16 == pytest.approx(png, abs=1e-4)
+    assert jpeg == pytest.approx(png, abs=0.03)  # decoded at a lower resolution to save time
+
+
+def test_an_output_that_cannot_be_is_refused_before_scoring(run, films, tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "read_image", lambda *_: pytest.fail("a film was read"))
+    for out in (tmp_path, tmp_path / "nowhere" / "scores.csv"):
+        with pytest.raises(FileNotFoundError, match="give a file in a folder that exists"):
+            write_scores(run, films, out)
+
+
+def test_parts_of_another_check_are_not_mixed(run, films, tmp_path, monkeypatch):
+    before = score._settings(run, True)
+    other = tmp_path / "frontal.npz"
+    other.write_bytes(score.CHECK_FILE.read_bytes() + b"0")
+    monkeypatch.setattr(score, "CHECK_FILE", other)
+    assert score._settings(run, True)["check"] not in (before["check"], "")
+    assert score._settings(run, False)["check"] == ""
+    with pytest.raises(RunError, match="a worker has another run"):
+        score._score_part(str(run.folder), before, [str(films[0])])
+
+
+@pytest.mark.parametrize("where", ["reading", "writing"])
+def test_an_interruption_leaves_the_old_scores_alone(run, films, tmp_path, monkeypatch, where):
+    out = tmp_path / "scores.csv"
+    out.write_text("earlier scores")
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    if where == "reading":
+        monkeypatch.setattr(rows, "read_image", interrupt)
+    else:
+        monkeypatch.setattr(score.os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_scores(run, films, out)
+    assert out.read_text() == "earlier scores"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_a_name_that_is_no_utf8_stops_nothing(run, films, tmp_path):
+    (tmp_path / "films").mkdir()
+    shutil.copy(films[0], bytes(tmp_path / "films") + b"/\xe9.jpg")
+    scores = score_films(run, [tmp_path / "films"], tmp_path / "scores.csv")
+    assert scores["status"].tolist() == ["ok"]
+    assert r"\udce9.jpg" in (tmp_path / "scores.csv").read_text(encoding="utf-8")
+
+
+# ----------------------------------------------------------------------------------- score_test
+
+
+@pytest.fixture
+def own_run(run, tmp_path):
+    """A copy of the run, to write to."""
+    return replace(run, folder=shutil.copytree(run.folder, tmp_path / "run"))
+
+
+def test_the_test_patients_are_scored_once(own_run, trained_run, monkeypatch):
+    study = trained_run[1]
+    # None is refused there: it would flatter the classifier.
+    monkeypatch.setattr(rows, "find_reasons", lambda *_: pytest.fail("asked for reasons"))
+    tested = score_test(own_run, study)
+    test = choose_films(study, "Cardiomegaly").query("split == 'test'")
+    assert tested.facts["metrics"]["test"]["films"] == len(test)
+    assert tested.facts["metrics"]["train"] == own_run.facts["metrics"]["train"]
+    kept = tested.predictions.query("split == 'test'")
+    assert kept["patient"].tolist() == test["patient"].tolist()
+    expected = score_films(own_run, test["path"][:5], check=False)
+    np.testing.assert_array_equal(kept["probability"][:5], expected["probability"])
+    assert kept["decision"][:5].tolist() == expected["decision"].tolist()
+    monkeypatch.setattr(score, "score_films", lambda *_: pytest.fail("scored again"))
+    again = score_test(load_run(own_run.folder), study)
+    assert again.facts == tested.facts
+
+
+def test_the_bundled_run_scores_as_it_recorded(medical):
+    run = load_run(medical / "models" / "cardiomegaly")
+    recorded = run.predictions.query("split == 'test'").head(BATCH)
+    scores = score_films(run, medical / recorded["path"].map(Path))
+    assert scores["probability"].to_numpy() == pytest.approx(recorded["probability"], abs=0.01)
+
+
+def test_another_study_is_refused(own_run, make_tiny_study, tmp_path):
+    other = make_tiny_study(
+        tmp_path / "s", [("1_0.png", "Cardiomegaly"), ("2_0.png", "No Finding")]
+    )
+    with pytest.raises(RunError, match="does not hold the films that .* was made from"):
+        score_test(own_run, read_study(other))
+
+
+def test_a_patient_on_both_sides_is_refused(own_run, trained_run):
+    study = trained_run[1]
+    test = choose_films(study, "Cardiomegaly").query("split == 'test'")
+    patient = test["patient"].iloc[0]
+    sides = {"train": [patient], "test": []}
+    facts = own_run.facts | {"split": own_run.facts["split"] | {"patients": sides}}
+    with pytest.raises(RunError, match=f"patient {patient} stands in training and in test"):
+        score_test(replace(own_run, facts=facts), study)
+
+
+def test_a_test_film_that_cannot_be_decoded_stops_the_test(own_run, make_tiny_study, tmp_path):
+    rows = [("1_0.jpg", "Cardiomegaly"), ("4_0.jpg", "No Finding")]  # both belong to test
+    study = read_study(make_tiny_study(tmp_path / "study", rows, size=(200, 200)))
+    films = choose_films(study, "Cardiomegaly")
+    cut = Path(films["path"][1])
+    cut.write_bytes(cut.read_bytes()[:5000])
+    data = own_run.facts["data"] | {"digest": digest_films(films)}
+    with pytest.raises(RunError, match=f"test film {cut}: .*truncated"):
+        score_test(replace(own_run, facts=own_run.facts | {"data": data}), study)
+    assert "test" not in load_run(own_run.folder).facts["metrics"]
+
+
+# ------------------------------------------------------------------------- the command, for real
+
+
+def cxr(*arguments):
+    command = [CXR, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_cxr_score(trained_run, run, mixed, tmp_path):
+    out = tmp_path / "scores.csv"
+    done = cxr("score", trained_run[0], mixed, tmp_path / "gone.png", "--out", out)
+    assert (done.returncode, done.stdout) == (0, f"{out}: 3 unreadable, 2 ok\n")
+    # The progress bar alone, none of TensorFlow's notices
+    assert all(line.startswith("scores: ") for line in done.stderr.split("\n") if line)
+    written = pd.read_csv(out, keep_default_na=False)
+    assert written.columns.tolist() == COLUMNS
+    here = score_films(run, [mixed, tmp_path / "gone.png"])
+    assert written[["path", "status", "decision", "reason"]].equals(
+        here[["path", "status", "decision", "reason"]]
+    )
+    probability = pd.to_numeric(written["probability"])
+    np.testing.assert_allclose(probability, here["probability"], atol=1e-6)
+
+
+def test_cxr_score_interrupted_writes_nothing(trained_run, films, tmp_path):
+    (tmp_path / "films").mkdir()
+    for n in range(400):
+        (tmp_path / "films" / f"{n}.jpg").symlink_to(films[n % 10])
+    out = tmp_path / "scores.csv"
+    command = [CXR, "score", trained_run[0], tmp_path / "films", "--out", out]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        shown = ""
+        for character in iter(lambda: process.stderr.read(1), ""):
+            shown += character
+            if re.search(r" [1-9]\d*/400", shown):  # a first batch is done
+                break
+        process.send_signal(signal.SIGINT)
+        shown += process.stderr.read()
+    assert process.returncode == 1
+    assert shown.rstrip().endswith("cxr: interrupted") and "Traceback" not in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["films"]
+
+
+def test_cxr_phantom(tmp_path):
+    done = cxr("phantom", "--patients", 1, "--seed", 5, "--out", tmp_path / "made")
+    study = read_study(tmp_path / "made", decode=True)
+    assert done.returncode == 0
+    assert done.stdout == f"{tmp_path / 'made'}: {len(study.films)} simulated films\n"
+    assert study.problems.empty
+
+
+def test_a_missing_run_is_said_in_one_sentence(films, tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["score", f"{tmp_path}/none", str(films[0]), "--out", f"{tmp_path}/scores.csv"])
+    # Python prints it to stderr and ends with status 1.
+    expected = f"cxr: {tmp_path}/none holds no run.json: train first, or give a run's folder"
+    assert ended.value.code == expected
+    assert not list(tmp_path.iterdir())
+
+
+COMMANDS = "score, export, doctor, download, phantom"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["diagnose"], f"invalid choice: 'diagnose' (choose from {COMMANDS})"),
+        (["score"], "the following arguments are required: RUN, PATH, --out"),
+        (["score", "run", "film.jpg"], "the following arguments are required: --out"),
+        (["score", "run", "--out", "x.csv"], "the following arguments are required: PATH"),
+        (["download", "everything"], "invalid choice: 'everything'"),
+        (["phantom"], "the following arguments are required: --out"),
+        (["phantom", "--patients", "many", "--out", "x"], "--patients: invalid int value: 'many'"),
+    ],
+)
+def test_wrong_arguments_end_with_usage_and_status_2(arguments, message):
+    done = cxr(*arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("usage: cxr")
+    quoted = ", ".join(f"'{command}'" for command in COMMANDS.split(", "))
+    assert message in done.stderr.replace(quoted, COMMANDS)
+
+
+def test_help_names_every_command():
+    done = cxr("--help")
+    assert done.returncode == 0 and "no medical device" in done.stdout
+    assert all(f"\n    {name} " in done.stdout for name in ("score", "download", "phantom"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--patients", "0"], "cxr: patients is 0: give 1 or more"),
+        (["--seed", "-1"], "cxr: seed is -1: give 0 or more"),
+        ([], "holds no simulated study: give an empty or a new folder"),
+    ],
+)
+def test_phantom_says_in_one_sentence_what_is_wrong(tmp_path, options, message):
+    (tmp_path / "notes.txt").write_text("mine")
+    done = cxr("phantom", *options, "--out", tmp_path)
+    assert done.returncode == 1 and message in done.stderr
+    assert done.stderr.startswith("cxr: ") and done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ConnectionError("the server is away: try again"), "cxr: the server is away: try again"),
+        (KeyboardInterrupt(), "cxr: interrupted"),
+    ],
+)
+def test_a_download_that_fails_is_said_in_one_sentence(monkeypatch, tmp_path, error, message):
+    def fail(out):
+        raise error
+
+    monkeypatch.setattr("cxrlib.data.download.download_nih_sample", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["download", "nih-sample", "--out", str(tmp_path)])
+    assert ended.value.code == message
+
+
+def test_download_says_where_the_study_is(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("cxrlib.data.download.download_nih_sample", lambda out: out)
+    cli.main(["download", "nih-sample", "--out", str(tmp_path)])
+    assert capsys.readouterr().out == f"{tmp_path} is complete and checked\n"
