@@ -1,4 +1,4 @@
-"""Image files in folders, and folders that are written whole or not at all."""
+"""Image files in folders, and files and folders that are written whole or not at all."""
 
 import os
 import shutil
@@ -57,6 +57,21 @@ def _films_below(folder: Path) -> Iterator[Path]:
                 yield from _films_below(path)
         elif (path.is_file() or path.is_symlink()) and is_film(path):
             yield path  # a link that leads nowhere, too: it gets its row
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Give a path to write to; the file there takes the place of `path` once all went well.
+
+    The path given ends as `path` does, for writers that go by the ending. A link is followed.
+    """
+    path = Path(path).resolve()
+    part = path.with_name(f"part.{os.getpid()}.{path.name}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextmanager
