@@ -1,10 +1,11 @@
 """A radiograph in a DICOM file: its grey values, view and modality, and nothing else of its header.
 
-Only elements that describe pixels are read, so no name, date or number of a patient is ever in
-memory. pydicom's errors and warnings can quote what a file holds: errors are replaced by sentences
-of our own, and warnings are not shown.
+Only elements that describe pixels are read, so no name or date of a patient is ever in memory, and
+the patient's number only while `patient_key` hashes it. pydicom's errors and warnings can quote
+what a file holds: errors are replaced by sentences of our own, and warnings are not shown.
 """
 
+import hmac
 import logging
 import warnings
 from pathlib import Path
@@ -25,6 +26,8 @@ OTHERS = {"CT", "MR", "US", "NM", "PT", "MG", "XA", "RF", "XC", "ES", "OP", "IO"
 OTHERS |= {"RTIMAGE", "RTDOSE", "RTPLAN", "RTSTRUCT", "ECG", "SEG", "PR", "KO", "DOC"}
 FRONTAL, LATERAL = {"PA", "AP"}, {"LL", "RL", "LATERAL", "LAT"}
 LARGEST = 50_000_000  # pixels of any film; detectors have up to about 20 million
+# Fixed, so that a patient keeps the key, and with it the side of the split, on every machine.
+PATIENT_KEY = b"cxrlib patient"
 NEEDS = "reading DICOM needs more packages: pip install 'cxrlib[dicom]'"
 
 
@@ -63,6 +66,31 @@ def read_header(path: str | Path | BinaryIO) -> dict[str, str | int]:
         "modality": str(header.get("Modality") or "").strip().upper(),
         "view": view if view in FRONTAL else "lateral" if view in LATERAL else "",
     }
+
+
+def patient_key(path: str | Path | BinaryIO) -> str:
+    """Return a name for the patient of a DICOM film: a hash that stands for the PatientID.
+
+    The first 16 hexadecimal digits of HMAC-SHA-256 (RFC 2104) with the key `PATIENT_KEY`. Blanks,
+    case and leading zeros of the PatientID are dropped first. Who knows the key and a PatientID can
+    compute the hash, so treat it as a pseudonym.
+
+    Returns
+    -------
+    str
+        '' where the file is not DICOM or its PatientID is missing or empty.
+
+    Raises
+    ------
+    ValueError
+        No DICOM file that can be read; a sentence without the file's name or what it holds.
+    """
+    if not is_dicom(path):
+        return ""
+    number = "".join(str(_read_elements(path, ["PatientID"]).get("PatientID") or "").split())
+    number = number.casefold().lstrip("0") or number[:1]
+    content = number.encode(errors="backslashreplace")
+    return hmac.digest(PATIENT_KEY, content, "sha256").hex()[:16] if number else ""
 
 
 def read_grey(path: str | Path | BinaryIO) -> np.ndarray:
@@ -122,8 +150,8 @@ def _range(data, stored: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
-def _read(path, pixels: bool):
-    """Return the elements in `PIXELS` of a file that holds one grey radiograph."""
+def _read_elements(path, names: list[str], pixels: bool = False):
+    """Return the elements named of a DICOM file; an error says nothing of what it holds."""
     try:
         import pydicom
         from pydicom import config
@@ -135,16 +163,25 @@ def _read(path, pixels: bool):
     config.settings.reading_validation_mode = config.IGNORE
     try:
         data = pydicom.dcmread(
-            path, force=True, stop_before_pixels=not pixels, specific_tags=list(PIXELS)
+            path, force=True, stop_before_pixels=not pixels, specific_tags=list(names)
         )
-        modality = str(data.get("Modality") or "").strip().upper()
-        grey = str(data.get("PhotometricInterpretation") or "").startswith("MONOCHROME")
-        colours, frames = data.get("SamplesPerPixel"), int(data.get("NumberOfFrames") or 1)
-        size = int(data.get("Rows") or 0) * int(data.get("Columns") or 0)
         for _ in data:  # pydicom interprets a value when it is asked for
             pass
     except FileNotFoundError:
         raise
+    except Exception:  # of many kinds; each may quote the file
+        raise ValueError("no DICOM file that can be read") from None
+    return data
+
+
+def _read(path, pixels: bool):
+    """Return the elements in `PIXELS` of a file that holds one grey radiograph."""
+    data = _read_elements(path, PIXELS, pixels)
+    try:
+        modality = str(data.get("Modality") or "").strip().upper()
+        grey = str(data.get("PhotometricInterpretation") or "").startswith("MONOCHROME")
+        colours, frames = data.get("SamplesPerPixel"), int(data.get("NumberOfFrames") or 1)
+        size = int(data.get("Rows") or 0) * int(data.get("Columns") or 0)
     except Exception:  # of many kinds; each may quote the file
         raise ValueError("no DICOM file that can be read") from None
     if modality not in RADIOGRAPHS:

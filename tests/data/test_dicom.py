@@ -1,5 +1,6 @@
 """A film as DICOM, in every encoding, is the film; and nothing of its header goes further."""
 
+import hmac
 import io
 import json
 import logging
@@ -263,6 +264,10 @@ def test_no_header_field_reaches_an_error_a_warning_or_a_log(tmp_path, film, cap
                     damaged[at] = rng.integers(256)
             (tmp_path / "film.dcm").write_bytes(damaged)
             try:
+                assert len(dicom.patient_key(tmp_path / "film.dcm")) in (0, 16)
+            except ValueError as error:
+                said.append(str(error))
+            try:
                 values = read_image(tmp_path / "film.dcm", 32)
                 assert values.shape == (32, 32) and 0 <= values.min() and values.max() <= 1
             except ImageError as error:
@@ -282,6 +287,22 @@ def test_identifying_elements_are_not_even_read(tmp_path, film, monkeypatch):
     assert json.dumps(dicom.read_header(path)) == json.dumps(
         {"width": 512, "height": 512, "modality": "DX", "view": "PA"}
     )
+
+
+def test_a_patient_has_a_key_and_the_number_is_not_in_it(tmp_path, film):
+    def key(number):
+        return dicom.patient_key(write(tmp_path / "film.dcm", film[:8, :8], PatientID=number))
+
+    expected = hmac.new(b"cxrlib patient", b"ab60001", "sha256").hexdigest()[:16]
+    assert {key(n) for n in ("ab60001", " AB60001 ", "00ab 60001")} == {expected}
+    assert len({key(n) for n in ("1", "2", "0", "a\\b", "é")}) == 5
+    assert key("") == key("  ") == key(None) == ""
+
+
+def test_what_has_no_patient_has_no_key(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "film.png")
+    (tmp_path / "text.dcm").write_text("this is not a film " * 40)
+    assert {dicom.patient_key(tmp_path / n) for n in ("film.png", "text.dcm", "gone")} == {""}
 
 
 # ------------------------------------------------------------------------------------ refusals
