@@ -51,8 +51,26 @@ class Run:
     engine: Forward | None = None
 
     @property
+    def finding(self) -> str:
+        return self.facts["finding"]
+
+    @property
+    def image_size(self) -> int:
+        return self.facts["image_size"]
+
+    @property
+    def metrics(self) -> dict[str, dict]:
+        """What `evaluate` measured: 'train' (held-out training films), 'test' once scored."""
+        return self.facts["metrics"]
+
+    @property
     def threshold(self) -> float:
         return self.facts["threshold"]["value"]
+
+    @property
+    def prevalence(self) -> float:
+        """Share of the training films that have the finding; probabilities hold at it."""
+        return self.facts["prevalence"]
 
     def predict(self, films: np.ndarray) -> np.ndarray:
         """Return the probability of the finding, (n,) in 0..1, of float32 films (n, size, size, 1).
@@ -73,6 +91,11 @@ class Run:
         text = dict.fromkeys(("path", "patient", "view", "sex"), str)
         empty = {"keep_default_na": False, "na_values": {"age": ""}}
         return pd.read_csv(self.folder / "predictions.csv", dtype=text, **empty)
+
+    def split(self, side: str) -> pd.DataFrame:
+        """Return the rows of `predictions` of one side, 'train' or 'test'."""
+        films = self.predictions
+        return films[films["split"] == side].reset_index(drop=True)
 
 
 def save_run(

@@ -72,6 +72,10 @@ def test_round_trip(parts, tmp_path):
     }
     predictions = again.predictions
     assert list(predictions) == module.COLUMNS
+    pd.testing.assert_frame_equal(again.split("train"), predictions)
+    assert again.split("test").empty
+    assert (again.finding, again.image_size) == (parts[2], 32)
+    assert again.prevalence == again.metrics["train"]["prevalence"] == predictions["target"].mean()
     train = films[films["split"] == "train"]
     assert predictions["path"].tolist() == [f"images/{name}" for name in train["filename"]]
     np.testing.assert_allclose(predictions["probability"], fitted.probability, rtol=1e-12)
