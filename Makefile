@@ -3,14 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # Set on the command line only: assigned here so that variables of these names in the environment do not count.
+# Recipes read them from their environment, word for word, so that neither make nor the shell takes them apart.
 FINDING =
 STUDY =
 RUN =
+override FINDING := $(value FINDING)
+override STUDY := $(value STUDY)
+override RUN := $(value RUN)
+export FINDING STUDY RUN
 
 # A kernelspec set from outside must not replace the one in .venv.
 unexport JUPYTER_PATH
 
-.PHONY: help run test lab notebooks book lock clean
+.PHONY: help run check test lab notebooks book lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -19,7 +24,12 @@ help: ## this list
 	@echo "make run takes FINDING=Effusion STUDY=folder RUN=folder. PYTHON=python3.12 chooses the interpreter for .venv."
 
 run: .venv/ready ## execute notebooks 01 to 06 into runs/ and print the test AUC
-	$(BIN)/python notebooks/execute.py $(if $(FINDING),--finding "$(FINDING)") $(if $(STUDY),--study "$(STUDY)") $(if $(RUN),--run "$(RUN)")
+	$(BIN)/python notebooks/execute.py $${FINDING:+--finding "$$FINDING"} $${STUDY:+--study "$$STUDY"} $${RUN:+--run "$$RUN"}
+
+check: .venv/ready ## lint, format check, the fast tests: no TensorFlow, no process, no browser
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n 2 -m "not tensorflow and not process and not browser and not notebooks"
 
 test: .venv/ready ## lint, format check, every test, notebooks included
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
-"""Fixtures for all tests: generated studies, a run trained in seconds, a headless Chromium."""
+"""Marks by what a test uses; fixtures: generated studies, a trained run, a headless Chromium."""
 
 import os
+import sys
 from pathlib import Path
 
 # Before Keras is imported: its notices about CPU instructions are not what a test is about.
@@ -11,10 +12,35 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import marks
 from lab import open_chromium
 
 MEDICAL = Path(__file__).parents[1] / "medical"
 BOX = ["xmin", "ymin", "xmax", "ymax"]
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave out, before it is imported, a file that loads TensorFlow where that is not wanted."""
+    if "not tensorflow" in config.option.markexpr and collection_path.name.startswith("test_"):
+        return marks.loads_tensorflow(collection_path) or None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark in sorted(marks.marks_of(item)):
+            item.add_marker(mark)
+
+
+@pytest.fixture(autouse=True)
+def true_to_its_marks(request):
+    """Fail a test that loads TensorFlow and is not marked so: `make check` would grow slow."""
+    loaded = "tensorflow" in sys.modules
+    wanted = "not tensorflow" not in request.config.option.markexpr
+    assert wanted or not loaded, "TensorFlow was loaded while tests were collected"
+    yield
+    marked = request.node.get_closest_marker("tensorflow")
+    assert loaded or marked or "tensorflow" not in sys.modules, "this test loads TensorFlow"
 
 
 @pytest.fixture(scope="session")
