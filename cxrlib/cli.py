@@ -1,4 +1,4 @@
-"""The command `cxr`: score and export, examine the installation, get a study."""
+"""The command `cxr`: use a run, examine the installation, get a study."""
 
 import argparse
 import sys
@@ -30,6 +30,11 @@ def main(arguments: list[str] | None = None) -> None:
     export.add_argument("--out", metavar="DIR", required=True, help="new folder to write")
     export.set_defaults(command=_export)
 
+    engine = commands.add_parser("engine", help="add an engine of 8 bits to a run, for --fast")
+    engine.add_argument("run", metavar="RUN", help="folder of a run")
+    engine.add_argument("study", metavar="STUDY", help="folder of the study it was trained on")
+    engine.set_defaults(command=_engine)
+
     doctor = commands.add_parser("doctor", help="examine the installation, step by step")
     doctor.set_defaults(command=_doctor)
 
@@ -60,7 +65,10 @@ def _score(options) -> str:
 
     how = {"scheduler": options.scheduler, "workers": options.workers}
     how["check"] = not options.no_check
-    run = load_run(options.run, options.fast)
+    load = load_run
+    if options.fast:
+        from cxrlib.deploy.engine import load_fast as load
+    run = load(options.run)
     counts = write_scores(run, options.paths, options.out, **how)
     return f"{options.out}: " + ", ".join(f"{n} {status}" for status, n in counts.most_common())
 
@@ -75,6 +83,16 @@ def _export(options) -> str:
         f"{options.out}: {', '.join(card['files'])} and card.json; on {check['films']} films "
         f"{check['runtime']} differs from the run by at most {check['largest_difference']:.1g}"
     )
+
+
+def _engine(options) -> str:
+    from cxrlib.data.study import read_study
+    from cxrlib.deploy.engine import add_engine
+    from cxrlib.model.card import describe_engine
+    from cxrlib.model.run import load_run
+
+    run = add_engine(load_run(options.run), read_study(options.study))
+    return f"{options.run}: {describe_engine(run.facts['engine'])}"
 
 
 def _doctor(options) -> str:

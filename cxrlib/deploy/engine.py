@@ -5,18 +5,24 @@ import importlib
 import io
 import logging
 import os
+import shutil
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from cxrlib.data.images import read_batch, read_image
+from cxrlib.data.study import Study
 from cxrlib.model._keras import Forward, freeze, keras
 from cxrlib.model.backbone import BATCH, read_ahead
+from cxrlib.model.predict import choose_run_films
+from cxrlib.model.run import Run, RunError, load_run, rewrite_run
 
 FILES = ("engine.xml", "engine.bin")  # OpenVINO's: the graph, and its weights
 CALIBRATION = 48  # films that give each activation its range
@@ -27,72 +33,99 @@ class EngineError(ValueError):
     """An engine that cannot be had, with the way out."""
 
 
-def load_engine(folder: str | Path, shift: float) -> Forward:
-    """Return the engine in a run's folder as a function, like `freeze`; not for several threads.
+@dataclass(frozen=True)
+class Engine:
+    """A run's network in 8 bits, as a function of films to logits; not for several threads.
 
-    `shift` is added to its logits: the one that `add_engine` returned.
+    Attributes
+    ----------
+    name : what runs it, with its version
+    forward : from float32 films (n, size, size, 1) in 0..1 to the logits (n, 1)
+    load : from a run's folder to the run with its engine, for other processes
+    """
+
+    name: str
+    forward: Forward
+    load: Callable[[str | Path], Run]
+
+    def __call__(self, films: np.ndarray) -> np.ndarray:
+        return self.forward(films)
+
+
+def load_fast(folder: str | Path) -> Run:
+    """Read a run, as `load_run`, that predicts by its engine: probabilities differ a little.
+
+    What measures or explains the run still uses the model.
 
     Raises
     ------
-    EngineError
-        OpenVINO is not installed.
+    RunError, EngineError
+        As `load_run`; no engine was added, or OpenVINO is not installed.
     """
-    openvino = import_openvino()
-    # What is not in 8 bits OpenVINO would compute in bfloat16 where a processor has it.
-    precise = {"INFERENCE_PRECISION_HINT": "f32"}
-    # The share of the cores that a worker has is TensorFlow's to use, and this engine's; 0 is all.
-    precise["INFERENCE_NUM_THREADS"] = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))
-    compiled = openvino.Core().compile_model(Path(folder) / FILES[0], "CPU", precise)
-    return lambda films: compiled(films, share_outputs=False)[0] + np.float32(shift)
+    run = load_run(folder)
+    facts = run.facts.get("engine", {"accepted": False})
+    if not facts["accepted"]:
+        reason = "its engine was not accepted" if "engine" in run.facts else "none was added"
+        raise RunError(
+            f"{folder} has no fast engine: {reason}. Load it by load_run, or add one by "
+            "`cxr engine RUN STUDY`."
+        )
+    forward = _compile(run.folder, facts["shift"])
+    name = f"OpenVINO {version('openvino')}, 8 bits"
+    return replace(run, engine=Engine(name, forward, load_fast))
 
 
-def add_engine(folder: str | Path, model: keras.Model, films: pd.DataFrame, cut: float) -> dict:
-    """Quantise a model, measure the change on training films, and keep the files if it is small.
+def add_engine(run: Run, study: Study) -> Run:
+    """Quantise a run's model, measure the change on its training films, and keep it if it is small.
 
     Weights and activations of convolutions become 8-bit integers, with ranges from the films of
     some training patients and the shift of each channel's mean corrected (NNCF, Kozlov et al.,
     arXiv 2002.08679); the head stays in float32. What is left of the shift in the mean logit of
-    the training films is recorded, to be added.
+    the training films is recorded, to be added. The run's folder is written whole or not at all:
+    the engine's files if it is kept, and `engine` in `run.json` either way, with name, files,
+    calibrated_on (films), shift (of the logit), and what `compare` returns.
 
     Parameters
     ----------
-    folder : where to put the engine's files
-    model : from films (n, size, size, 1) to the logit (n, 1)
-    films : DataFrame with path and target (0 or 1); training patients only
-    cut : threshold of a decision, 0..1
+    run : Run
+    study : the one that the run was trained on
 
     Returns
     -------
-    dict, `engine` in `run.json`
-        name, files, calibrated_on (films), shift (of the logit), and what `compare` returns
+    Run, as it is now; `load_fast` gives it with its engine
 
     Raises
     ------
-    EngineError
-        OpenVINO or NNCF is not installed.
+    RunError, EngineError
+        Another study; OpenVINO or NNCF is not installed.
     """
-    folder, size = Path(folder), model.input_shape[1]
-    some = films["path"].sample(min(CALIBRATION, len(films)), random_state=0).tolist()
-    _quantise(model, [read_image(path, size)[None, ..., None] for path in some], folder)
-    ways = freeze(model), load_engine(folder, shift=0)
-    paths = films["path"].tolist()
-    batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-    logits = [
-        [way(pixels)[:, 0] for way in ways] for pixels in read_ahead(read_batch, batches, size)
-    ]
-    full, fast = np.concatenate(logits, axis=1)
-    shift = float((full - fast).mean())
-    measured = compare(films["target"].to_numpy(), expit(full), expit(fast + shift), cut)
-    if not measured["accepted"]:
-        for name in FILES:
-            (folder / name).unlink()
-    return {
-        "name": "OpenVINO, 8 bits",
-        "files": list(FILES) if measured["accepted"] else [],
-        "calibrated_on": len(some),
-        "shift": shift,
-        **measured,
-    }
+    films = choose_run_films(run, study).query("split == 'train'")
+    model, size = run.model, run.facts["image_size"]
+    some = films["path"].sample(min(CALIBRATION, len(films)), random_state=0)
+    with tempfile.TemporaryDirectory() as work:
+        _quantise(model, [read_image(path, size)[None, ..., None] for path in some], Path(work))
+        ways = freeze(model), _compile(Path(work), shift=0)
+        paths = films["path"].tolist()
+        batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
+        logits = [
+            [way(pixels)[:, 0] for way in ways] for pixels in read_ahead(read_batch, batches, size)
+        ]
+        full, fast = np.concatenate(logits, axis=1)
+        shift = float((full - fast).mean())
+        target = films["target"].to_numpy()
+        measured = compare(target, expit(full), expit(fast + shift), run.threshold)
+        kept = list(FILES) if measured["accepted"] else []
+        facts = {"name": "OpenVINO, 8 bits", "files": kept, "calibrated_on": len(some)}
+
+        def fill(folder):
+            for name in FILES:
+                (folder / name).unlink(missing_ok=True)
+            for name in kept:
+                shutil.copy(Path(work) / name, folder)
+            return kept
+
+        facts |= {"shift": shift, **measured}
+        return rewrite_run(replace(run, engine=None), {"engine": facts}, fill)
 
 
 def compare(target: np.ndarray, full: np.ndarray, fast: np.ndarray, cut: float) -> dict:
@@ -137,10 +170,13 @@ def _quantise(model: keras.Model, films: list[np.ndarray], folder: Path) -> None
         openvino.save_model(quantised, folder / FILES[0], compress_to_fp16=False)
 
 
-def require_engine() -> None:
-    """Raise EngineError where what `add_engine` needs is not installed."""
-    import_openvino()
-    _import("nncf")
+def _compile(folder: Path, shift: float) -> Forward:
+    # What is not in 8 bits OpenVINO would compute in bfloat16 where a processor has it.
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    # The share of the cores that a worker has is TensorFlow's to use, and this engine's; 0 is all.
+    precise["INFERENCE_NUM_THREADS"] = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))
+    compiled = import_openvino().Core().compile_model(folder / FILES[0], "CPU", precise)
+    return lambda films: compiled(films, share_outputs=False)[0] + np.float32(shift)
 
 
 def import_openvino():

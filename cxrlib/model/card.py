@@ -82,7 +82,7 @@ def model_card(facts: dict) -> str:
             *_table(_elsewhere(metrics[shown])),
             "",
             f"By Bayes' rule from sensitivity and specificity, {SETS[shown]}.",
-            *_engine(facts),
+            *_engine_section(facts),
         ],
         "Ethical considerations": [
             "Radiographs show people, who did not choose to train this model. A classifier can "
@@ -104,19 +104,21 @@ def model_card(facts: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _engine(facts: dict) -> list[str]:
-    engine = facts.get("engine")
-    if not engine:
-        return []
-    return [
-        "",
-        "### Engine of 8 bits",
-        "",
+def describe_engine(engine: dict) -> str:
+    """Say in a sentence what `engine` in `run.json` measured."""
+    return (
         f"{engine['name']}, {'kept' if engine['accepted'] else 'not kept'}: on {engine['films']} "
         f"training films the AUC moved by {engine['auc_moved']:.4f}, "
         f"{100 * engine['decisions_changed']:.1f} % of decisions changed, and no probability moved "
-        f"by more than {engine['largest_move']:.2f}. All other numbers are of the model itself.",
-    ]
+        f"by more than {engine['largest_move']:.2f}."
+    )
+
+
+def _engine_section(facts: dict) -> list[str]:
+    if "engine" not in facts:
+        return []
+    text = f"{describe_engine(facts['engine'])} All other numbers are of the model itself."
+    return ["", "### Engine of 8 bits", "", text]
 
 
 def _calibration(metrics: dict) -> pd.DataFrame:

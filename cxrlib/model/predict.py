@@ -69,12 +69,7 @@ def score_test(run: Run, study: Study) -> Run:
         The study is not the one the run was trained on, has a test patient in training, a test
         film that cannot be read, or no test film with the finding or without.
     """
-    films = choose_films(study, run.facts["finding"])
-    if digest_films(films) != run.facts["data"]["digest"]:
-        raise RunError(
-            f"{study.folder} does not hold the films that {run.folder} was made from. Give the "
-            "study it was trained on, or train a new run on this one."
-        )
+    films = choose_run_films(run, study)
     if "test" in run.facts["metrics"]:
         return run
     test = films[films["split"] == "test"].reset_index(drop=True)
@@ -96,6 +91,23 @@ def score_test(run: Run, study: Study) -> Run:
         )
     test["probability"] = scores["probability"]
     return record_test(run, test, evaluate(test, run.threshold, run.facts["seed"]))
+
+
+def choose_run_films(run: Run, study: Study) -> pd.DataFrame:
+    """Return all films of a run's question, as `choose_films` gave them to it.
+
+    Raises
+    ------
+    RunError
+        The study is not the one the run was trained on.
+    """
+    films = choose_films(study, run.facts["finding"])
+    if digest_films(films) != run.facts["data"]["digest"]:
+        raise RunError(
+            f"{study.folder} does not hold the films that {run.folder} was made from. Give the "
+            "study it was trained on, or train a new run on this one."
+        )
+    return films
 
 
 def split_films(films: Iterable) -> Iterator[list]:

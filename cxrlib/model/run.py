@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,7 +17,6 @@ from cxrlib import versions
 from cxrlib.data.files import whole_folder
 from cxrlib.data.images import PREPROCESSING, file_digest
 from cxrlib.data.study import NO_FINDING, SPLIT_SALT, TEST_SHARE, Study, digest_films
-from cxrlib.deploy.engine import add_engine, load_engine, require_engine
 from cxrlib.metrics.report import evaluate
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model._keras import Forward, freeze, keras
@@ -42,7 +42,8 @@ class Run:
     folder : Path
     facts : dict, the content of `run.json`
     model : keras.Model, from films (n, image_size, image_size, 1) in 0..1 to the logit (n, 1)
-    engine : the same in 8 bits, where the run was loaded `fast`; else None
+    engine : a faster way to those logits, with a `name`, where `cxrlib.deploy.engine.load_fast`
+        loaded the run; else None
     """
 
     folder: Path
@@ -107,7 +108,6 @@ def save_run(
     fitted: Fitted,
     operating_point: str | float = "youden",
     seed: int = 0,
-    engine: bool = False,
 ) -> Run:
     """Write a run whole, replacing an earlier one in the same folder.
 
@@ -118,12 +118,11 @@ def save_run(
     backbone, fitted : the model
     operating_point : rule of `choose_threshold`, applied to held-out training films
     seed : of folds and intervals
-    engine : quantise the model for `load_run(folder, fast=True)` too; see `cxrlib.deploy.engine`
 
     Raises
     ------
-    RunError, EngineError
-        The folder holds something that is no run; OpenVINO is not installed.
+    RunError
+        The folder holds something that is no run.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / "run.json").exists():
@@ -135,8 +134,6 @@ def save_run(
     held_out["path"] = "images/" + held_out["filename"]
     metrics = {"train": evaluate(held_out, threshold, seed)}
 
-    if engine:
-        require_engine()
     model_file = "head.keras" if fitted.stage == "head" else "model.keras"
     head = fitted.model if fitted.stage == "head" else fitted.model.get_layer("head")
     facts = {
@@ -185,26 +182,19 @@ def save_run(
         fitted.model.save(part / model_file)
         fitted.history.to_csv(part / "history.csv", index=False)
         held_out[COLUMNS].to_csv(part / "predictions.csv", index=False)
-        if engine:
-            facts["engine"] = add_engine(part, model, train, threshold)
         facts["files"] = {path.name: file_digest(path) for path in sorted(part.iterdir())}
         _write_facts(part, facts)
     return Run(folder, facts, model)
 
 
-def load_run(folder: str | Path, fast: bool = False) -> Run:
+def load_run(folder: str | Path) -> Run:
     """Read a run and check that its parts belong together.
-
-    Parameters
-    ----------
-    folder : of the run
-    fast : predict with its engine of 8 bits, for scoring many films: probabilities differ a little
 
     Raises
     ------
-    RunError, EngineError
+    RunError
         No run there, a file changed since it was written, or a backbone, weights or reading of
-        images other than those it was trained with; no engine, or OpenVINO is not installed.
+        images other than those it was trained with.
     """
     folder = Path(folder)
     try:
@@ -223,19 +213,12 @@ def load_run(folder: str | Path, fast: bool = False) -> Run:
             raise RunError(f"{folder / name} is not the file that was saved. Train again.")
     if facts["preprocessing"] != PREPROCESSING:
         raise RunError(f"{folder} was trained on films read otherwise than today. Train again.")
-    if fast and not facts.get("engine", {}).get("accepted"):
-        reason = "its engine was not accepted" if "engine" in facts else "it was saved without one"
-        raise RunError(
-            f"{folder} has no fast engine: {reason}. Load it without fast, or train again and save "
-            "it by save_run(..., engine=True)."
-        )
-    engine = load_engine(folder, facts["engine"]["shift"]) if fast else None
     if facts["stage"] == "finetuned":
         model = keras.models.load_model(folder / "model.keras", safe_mode=True)
-        return Run(folder, facts, model, engine)
+        return Run(folder, facts, model)
     backbone = load_run_backbone(folder, facts)
     head = keras.models.load_model(folder / "head.keras", safe_mode=True)
-    return Run(folder, facts, join(backbone, head), engine)
+    return Run(folder, facts, join(backbone, head))
 
 
 def load_run_backbone(folder: str | Path, facts: dict) -> Backbone:
@@ -269,11 +252,24 @@ def record_test(run: Run, predictions: pd.DataFrame, metrics: dict) -> Run:
         path="images/" + predictions["filename"],
         decision=_decide(predictions["probability"], run.threshold),
     )
+
+    def fill(folder):
+        pd.concat([kept, scored])[COLUMNS].to_csv(folder / "predictions.csv", index=False)
+        return ["predictions.csv"]
+
+    return rewrite_run(run, {"metrics": run.facts["metrics"] | {"test": metrics}}, fill)
+
+
+def rewrite_run(run: Run, facts: dict, fill: Callable[[Path], list[str]]) -> Run:
+    """Add `facts` and files to a run's folder, whole or not at all; return the run as it is now.
+
+    `fill` is given a copy of the folder to change, and returns the names of the files it wrote.
+    """
     with whole_folder(run.folder) as part:
         shutil.copytree(run.folder, part, dirs_exist_ok=True)
-        pd.concat([kept, scored])[COLUMNS].to_csv(part / "predictions.csv", index=False)
-        files = run.facts["files"] | {"predictions.csv": file_digest(part / "predictions.csv")}
-        facts = run.facts | {"files": files, "metrics": run.facts["metrics"] | {"test": metrics}}
+        files = run.facts["files"] | {name: file_digest(part / name) for name in fill(part)}
+        files = {name: digest for name, digest in files.items() if (part / name).exists()}
+        facts = run.facts | facts | {"files": files}
         _write_facts(part, facts)
     return replace(run, facts=facts)
 

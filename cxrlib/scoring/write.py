@@ -4,9 +4,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
-from importlib.metadata import version
 from itertools import tee
 from pathlib import Path
 from threading import Lock
@@ -74,7 +73,8 @@ def write_scores(
         bar = {"desc": "scores", "unit": "film", "disable": parts.count == 1}
         with tqdm(total=parts.count, initial=parts.done, **bar) as progress:
             if scheduler is not None or workers is not None:
-                there = partial(_score_part, str(run.folder.absolute()), settings)
+                load = run.engine.load if run.engine else load_run
+                there = partial(_score_part, str(run.folder.absolute()), settings, load=load)
                 tasks = ((task, list(map(os.path.abspath, task[1]))) for task in parts.todo())
                 for (number, films), rows in spread(there, tasks, scheduler, workers):
                     parts.write(number, [_own_row(*pair) for pair in zip(films, rows, strict=True)])
@@ -102,22 +102,27 @@ def _path(film: Path | BinaryIO) -> str:
 
 def _settings(run: Run, check: bool) -> dict:
     """Return what decides a score beside the film."""
-    # Not when it was made, nor what testing it adds.
-    facts = {n: fact for n, fact in run.facts.items() if n not in ("made", "metrics")}
-    facts["files"] = {n: d for n, d in facts["files"].items() if n != "predictions.csv"}
+    # Not when it was made, nor what testing it adds, nor an engine that is not used.
+    later = {"made", "metrics", "predictions.csv"}
+    if not run.engine:
+        later |= {"engine", *run.facts.get("engine", {}).get("files", ())}
+    facts = {n: fact for n, fact in run.facts.items() if n not in later}
+    facts["files"] = {n: d for n, d in facts["files"].items() if n not in later}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    fast = version("openvino") if run.engine else ""
+    engine = run.engine.name if run.engine else ""
     checked = file_digest(CHECK_FILE) if check else ""
-    return {"run": digest, "versions": versions(), "check": checked, "fast": fast}
+    return {"run": digest, "versions": versions(), "check": checked, "engine": engine}
 
 
 _one_part = Lock()  # a worker with several threads has one model, which takes all cores
 
 
-def _score_part(folder: str, settings: dict, films: list[str]) -> list[tuple]:
+def _score_part(
+    folder: str, settings: dict, films: list[str], load: Callable = load_run
+) -> list[tuple]:
     """Return the rows of a part; what a worker of a cluster runs."""
     with _one_part:
-        run = _load_once(folder, settings["run"], bool(settings["fast"]))
+        run = _load_once(load, folder, settings["run"])
         if _settings(run, settings["check"]) != settings:
             _load_once.cache_clear()
             raise RunError(
@@ -139,6 +144,6 @@ def _own_row(film: str, row: tuple) -> tuple:
 
 
 @lru_cache(1)
-def _load_once(folder: str, digest: str, fast: bool) -> Run:
+def _load_once(load: Callable, folder: str, digest: str) -> Run:
     """Return a run; `digest` has it loaded anew where a new one took its place."""
-    return load_run(folder, fast)
+    return load(folder)

@@ -16,6 +16,7 @@ run's model. The operations of the network are two for each multiplication of it
 import argparse
 import importlib.util
 import os
+import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +30,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from cxrlib.data.images import read_image
-from cxrlib.data.study import choose_films, read_study
-from cxrlib.deploy.engine import add_engine, load_engine
+from cxrlib.data.study import Study, choose_films, read_study
+from cxrlib.deploy.engine import add_engine, load_fast
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import BATCH, join, load_backbone
 from cxrlib.model.run import Run, load_run
@@ -123,15 +124,15 @@ def list_ways(run: Run) -> dict:
     }
 
 
-def list_engines(run: Run, train: pd.DataFrame, folder: Path) -> dict:
+def list_engines(run: Run, study: Study, folder: Path) -> dict:
     """Return the engines of 8 bits that are installed, by name, made here of the run's model."""
     ways = {}
     if importlib.util.find_spec("nncf"):
-        measured = add_engine(folder, run.model, train, run.threshold)
+        copy = shutil.copytree(run.folder, folder / "run")
+        measured = add_engine(replace(run, folder=copy), study).facts["engine"]
         print("OpenVINO, 8 bits, on training films:", {k: measured[k] for k in MEASURED})
         if measured["accepted"]:
-            engine = load_engine(folder, measured["shift"])
-            ways["OpenVINO, 8 bits"] = replace(run, engine=engine).predict
+            ways["OpenVINO, 8 bits"] = load_fast(copy).predict
     if importlib.util.find_spec("ai_edge_litert"):
         ways["LiteRT, 8 bits"] = make_litert(run.model, folder)
     return ways
@@ -155,8 +156,8 @@ def main():
     args = parser.parse_args()
     run = load_run(args.run)
     size = run.facts["image_size"]
-    study = choose_films(read_study(args.study), run.facts["finding"])
-    train = study.query("split == 'train'")
+    study = read_study(args.study)
+    train = choose_films(study, run.facts["finding"]).query("split == 'train'")
     matrix = np.random.default_rng(0).random((MATRIX, MATRIX), np.float32)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -176,7 +177,7 @@ def main():
         small = resize_run(run, OWN_SIZE)
         scoring = {
             OWN_SIZE: list_ways(small),
-            size: list_ways(run) | list_engines(run, train, Path(folder)),
+            size: list_ways(run) | list_engines(run, study, Path(folder)),
         }
         ways = {}
         for side, named in scoring.items():

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -12,12 +13,12 @@ from cxrlib.cli import main
 from cxrlib.data.images import read_image
 from cxrlib.data.study import choose_films, read_study
 from cxrlib.deploy import engine as module
-from cxrlib.deploy.engine import FILES, EngineError, compare, freeze
-from cxrlib.model._keras import keras
+from cxrlib.deploy.engine import FILES, EngineError, add_engine, compare, load_fast
+from cxrlib.model._keras import freeze, keras
 from cxrlib.model.backbone import extract_features, load_backbone
 from cxrlib.model.head import fit_head
 from cxrlib.model.predict import score_films, score_test
-from cxrlib.model.run import RunError, load_run, save_run
+from cxrlib.model.run import RunError, load_run, rewrite_run, save_run
 from cxrlib.scoring import write as score
 
 pytest.importorskip("openvino")
@@ -41,13 +42,15 @@ def parts(medical):
 
 @pytest.fixture(scope="module")
 def seen():
-    """The paths of films that were read while the run below was saved."""
+    """The paths of films that were read while the engine below was made."""
     return []
 
 
 @pytest.fixture(scope="module")
 def saved(parts, tmp_path_factory, seen):
     """A run with an engine."""
+
+    run = save_run(tmp_path_factory.mktemp("runs") / "fast", *parts)
 
     def read(path, size):
         seen.append(path)
@@ -59,7 +62,7 @@ def saved(parts, tmp_path_factory, seen):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "read_image", read)
         patch.setattr(module, "read_batch", read_all)
-        return save_run(tmp_path_factory.mktemp("runs") / "fast", *parts, engine=True)
+        return add_engine(run, parts[0])
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,7 @@ def test_engine_is_measured_on_training_films_and_kept(saved, parts, pixels):
     assert set(FILES) < set(facts["files"])
     train = parts[1].query("split == 'train'")
     assert measured["films"] == len(train) and measured["calibrated_on"] == module.CALIBRATION
-    run, fast = load_run(saved.folder), load_run(saved.folder, fast=True)
+    run, fast = load_run(saved.folder), load_fast(saved.folder)
     films = np.stack([read_image(path, SIZE) for path in train["path"]])[..., None]
     full, quick = run.predict(films), fast.predict(films)
     assert 1e-4 < measured["largest_move"] < 0.1
@@ -101,7 +104,8 @@ def test_engine_is_measured_on_training_films_and_kept(saved, parts, pixels):
 
 
 def test_what_is_returned_does_not_change_with_the_next_films(saved, pixels):
-    fast = module.load_engine(saved.folder, shift=0)
+    fast = load_fast(saved.folder).engine
+    assert re.fullmatch(r"OpenVINO \d[\w.-]+, 8 bits", fast.name)
     first = fast(pixels[:2])
     kept = first.copy()
     assert first.shape == (2, 1)
@@ -129,10 +133,19 @@ def test_engine_that_decides_otherwise_is_not_kept_but_its_numbers_are(
         wrong = keras.Model(model.input, -1.0 * model.output)
         quantise(wrong, films, folder)
 
+    def earlier(folder):
+        for name in FILES:
+            (folder / name).write_text("an engine of before")
+        return FILES
+
     monkeypatch.setattr(module, "_quantise", turned)
+    run = save_run(tmp_path / "run", study, films, "Cardiomegaly", backbone, fitted)
+    run = rewrite_run(run, {}, earlier)
+    load_run(run.folder)
     capfd.readouterr()
-    run = save_run(tmp_path / "run", study, films, "Cardiomegaly", backbone, fitted, engine=True)
-    assert capfd.readouterr().out == ""
+    main(["engine", str(run.folder), str(medical)])
+    said = rf"{run.folder}: OpenVINO, 8 bits, not kept: on 1\d\d training films .*\n"
+    assert re.fullmatch(said, capfd.readouterr().out)
     facts = json.loads((run.folder / "run.json").read_text())
     measured = facts["engine"]
     assert measured["accepted"] is False
@@ -142,7 +155,7 @@ def test_engine_that_decides_otherwise_is_not_kept_but_its_numbers_are(
     assert "OpenVINO, 8 bits, not kept: on 1" in (run.folder / "MODEL_CARD.md").read_text()
     load_run(run.folder)
     with pytest.raises(RunError, match="no fast engine: its engine was not accepted"):
-        load_run(run.folder, fast=True)
+        load_fast(run.folder)
 
 
 def test_rule_of_acceptance():
@@ -176,22 +189,38 @@ def test_changed_engine_is_named(saved, tmp_path, name):
     changed[-1] ^= 1
     (folder / name).write_bytes(changed)
     with pytest.raises(RunError, match=rf"{name} is not the file that was saved. Train again"):
-        load_run(folder, fast=True)
+        load_fast(folder)
+
+
+def test_engine_of_another_study_is_not_made(saved, make_tiny_study, tmp_path):
+    rows = [(f"{n}_0.png", "Cardiomegaly" if n % 2 else "No Finding") for n in range(40)]
+    with pytest.raises(RunError, match="does not hold the films that .*fast was made from"):
+        add_engine(saved, read_study(make_tiny_study(tmp_path, rows)))
+
+
+def test_scores_by_the_model_go_on_when_an_engine_was_added(saved, tmp_path):
+    bare = json.loads((saved.folder / "run.json").read_text())
+    files = bare.pop("engine")["files"]
+    bare["files"] = {name: d for name, d in bare["files"].items() if name not in files}
+    assert score._settings(replace(saved, facts=bare), True) == score._settings(saved, True)
 
 
 def test_run_without_engine(trained_run):
     assert "engine" not in load_run(trained_run[0]).facts
-    with pytest.raises(RunError, match=r"saved without one.*save_run\(\.\.\., engine=True\)"):
-        load_run(trained_run[0], fast=True)
+    with pytest.raises(RunError, match=r"none was added.*`cxr engine RUN STUDY`"):
+        load_fast(trained_run[0])
 
 
 def test_without_openvino_all_but_the_engine_works(saved, parts, pixels, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EngineError, match=r"needs openvino .*pip install 'cxrlib\[fast\]'"):
-        load_run(saved.folder, fast=True)
+        load_fast(saved.folder)
+    folder = shutil.copytree(saved.folder, tmp_path / "run")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(EngineError, match=r"cxrlib\[fast\]"):
-        save_run(tmp_path / "run", *parts, engine=True)
-    assert not list(tmp_path.iterdir())
+        add_engine(replace(saved, folder=folder), parts[0])
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert list(tmp_path.iterdir()) == [folder]
     assert np.isfinite(saved.predict(pixels)).all()
     load_run(saved.folder)
 
@@ -201,7 +230,7 @@ def test_test_patients_are_scored_by_the_model(saved, parts, tmp_path):
     for folder in folders:
         shutil.copytree(saved.folder, folder)
     full = score_test(replace(saved, folder=folders[0]), parts[0])
-    fast = score_test(load_run(folders[1], fast=True), parts[0])
+    fast = score_test(load_fast(folders[1]), parts[0])
     assert fast.engine and fast.facts["metrics"] == full.facts["metrics"]
     assert fast.predictions.equals(full.predictions)
 
@@ -211,10 +240,10 @@ def test_command_scores_fast(saved, medical, tmp_path, capsys):
     main(["score", str(saved.folder), *films, "--out", str(tmp_path / "fast.csv"), "--fast"])
     fast = pd.read_csv(tmp_path / "fast.csv")
     full = score_films(saved, films)["probability"]
-    expected = load_run(saved.folder, fast=True)
+    expected = load_fast(saved.folder)
     settings = score._settings(expected, True)
     assert settings != score._settings(saved, True)
-    part = score._score_part(str(saved.folder), settings, films)
+    part = score._score_part(str(saved.folder), settings, films, load=load_fast)
     assert fast["probability"].tolist() == [row[2] for row in part]
     assert np.abs(fast["probability"] - full).max() > 1e-6
     assert fast["probability"].tolist() == score_films(expected, films)["probability"].tolist()
@@ -223,7 +252,7 @@ def test_command_scores_fast(saved, medical, tmp_path, capsys):
 def test_workers_score_fast_to_the_same_bytes(saved, medical, tmp_path):
     paths = [str(path) for path in sorted((medical / "images").iterdir())[:40]]
     alone, spread = tmp_path / "alone.csv", tmp_path / "spread.csv"
-    fast = load_run(saved.folder, fast=True)
+    fast = load_fast(saved.folder)
     score.write_scores(fast, paths, alone, part=16)
     score.write_scores(fast, paths, spread, workers=2, part=16)
     assert spread.read_bytes() == alone.read_bytes()

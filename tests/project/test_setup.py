@@ -82,7 +82,7 @@ MAY_IMPORT = {
     "data": set(),
     "metrics": set(),
     "phantom": set(),
-    "model": {"data", "metrics", "deploy"},
+    "model": {"data", "metrics"},
     "plots": {"data", "metrics"},
     "widgets": {"data", "metrics", "model", "plots"},
     "audit": CORE,

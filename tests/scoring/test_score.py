@@ -317,7 +317,7 @@ def test_a_missing_run_is_said_in_one_sentence(films, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-COMMANDS = "score, export, doctor, download, phantom"
+COMMANDS = "score, export, engine, doctor, download, phantom"
 
 
 @pytest.mark.parametrize(
