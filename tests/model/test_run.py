@@ -290,7 +290,7 @@ def test_test_patients_are_scored_once(saved, trained_run, monkeypatch):
     card = (saved / "MODEL_CARD.md").read_text()
     assert "| metric | training, held out | test |" in card
 
-    monkeypatch.setattr("cxrlib.scoring.write.score_films", None)
+    monkeypatch.setattr("cxrlib.model.predict.score_films", None)
     again = score_test(load_run(saved), study)
     assert again.facts == scored.facts
     assert content(saved) == after

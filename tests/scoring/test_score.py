@@ -215,7 +215,7 @@ def test_the_test_patients_are_scored_once(own_run, trained_run, monkeypatch):
     expected = score_films(own_run, test["path"][:5], check=False)
     np.testing.assert_array_equal(kept["probability"][:5], expected["probability"])
     assert kept["decision"][:5].tolist() == expected["decision"].tolist()
-    monkeypatch.setattr(score, "score_films", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr(rows, "score_films", lambda *_: pytest.fail("scored again"))
     again = score_test(load_run(own_run.folder), study)
     assert again.facts == tested.facts
 
