@@ -6,13 +6,14 @@ height of the right dome of the diaphragm at full inspiration. Proportions follo
 Gray's Anatomy (The Thorax) and were adjusted by eye against radiographs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-EDGE = 0.12  # over which a border fades: heartbeat and breathing during the exposure
+from cxrlib.phantom.shapes import EDGE, Ellipsoid, fade
+
 FRONT_BACK = (-14.0, 16.0)  # y between which the whole body lies
 LOWEST_DOME = 4.5  # fall of the diaphragm from quiet expiration to full inspiration
 
@@ -44,67 +45,35 @@ class Patient:
 
 
 @dataclass(frozen=True)
-class Pose:
-    """How the chest stands at an exposure; the default is that of a standard PA film."""
+class Visit:
+    """What differs from film to film; cm and degrees unless said otherwise.
 
+    The defaults are those of a standard PA film.
+    """
+
+    view: str = "PA"
     inspiration: float = 1.0  # 1 is full, 0 the end of quiet expiration
     arms_down: bool = False
-    effusion: tuple[float, float] = (0.0, 0.0)  # height of fluid on the right and left, in cm
-
-
-STANDARD = Pose()
-
-
-class Ellipsoid:
-    """An ellipsoid whose top leans back and whose first axis then points below the left."""
-
-    def __init__(self, centre, radii, tilt=0.0, lean=0.0):
-        c, s = np.cos(np.deg2rad([tilt, lean])), np.sin(np.deg2rad([tilt, lean]))
-        axes = np.array([[1, 0, 0], [0, c[1], s[1]], [0, -s[1], c[1]]])
-        axes = axes @ np.array([[c[0], 0, -s[0]], [0, 1, 0], [s[0], 0, c[0]]])
-        self.centre, radii = np.array(centre, float), np.array(radii, float)
-        self.axes = radii[:, None] * axes  # rows: from the centre to the surface
-        self.matrix = axes.T @ np.diag(radii**-2.0) @ axes
-        self.reach = np.linalg.norm(self.axes, axis=0)
-        self.radius = radii.prod() ** (1 / 3)
-
-    def stamp(self, out, x, y, z):
-        """Raise `out` (rows, columns) to the coverage 0..1 of a slice by this ellipsoid."""
-        x, y, z = x - self.centre[0], y - self.centre[1], z - self.centre[2]
-        columns = (abs(x[0]) < self.reach[0] + EDGE) & (abs(y[0]) < self.reach[1] + EDGE)
-        columns = np.flatnonzero(columns)
-        rows = np.flatnonzero(abs(z[:, 0]) < self.reach[2] + EDGE)
-        if not len(columns) or not len(rows):
-            return
-        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        x, y, z, q = x[:, box[1]], y[:, box[1]], z[box[0]], self.matrix.astype(np.float32)
-        level = q[0, 0] * x**2 + 2 * q[0, 1] * x * y + q[1, 1] * y**2 + q[2, 2] * z**2
-        level += 2 * (q[0, 2] * x + q[1, 2] * y) * z
-        np.maximum(out[box], _fade(level, self.radius), out=out[box])
-
-    def surface(self, n=2000):
-        """Points (n, 3) spread over the surface on a Fibonacci lattice."""
-        height = 1 - (2 * np.arange(n) + 1) / n
-        turn, ring = np.pi * (1 + 5**0.5) * np.arange(n), np.sqrt(1 - height**2)
-        return self.centre + np.c_[np.cos(turn) * ring, np.sin(turn) * ring, height] @ self.axes
-
-    def holds(self, points):
-        """Whether points (n, 3) lie inside."""
-        d = points - self.centre
-        return np.einsum("ij,jk,ik->i", d, self.matrix, d) < 1
-
-
-def _fade(level, radius):
-    """Coverage 0..1 from a level that is 1 on the surface and grows as distance squared."""
-    return np.clip(0.5 + (1 - level) * np.float32(radius / (2 * EDGE)), 0, 1)
+    effusion: tuple[float, float] = (0.0, 0.0)  # height of fluid on the right and left
+    growth: float = 1.0  # scale of the heart, beside the patient's own
+    rotation: float = 0.0  # of the patient, about the long axis
+    shift: tuple[float, float] = (0.0, 0.0)  # of the patient, to image right and upwards
+    photons: float = 4e4  # per pixel, where nothing stands in the beam
+    scatter: float = 1.8  # weight of the veil
+    contrast: float = 1.05  # slope of the viewing curve
+    brightness: float = 0.19  # shift of the viewing curve
+    shutter: tuple[int, int, int, int] = (0, 0, 0, 0)  # pixels: left, top, right, bottom
+    marker: tuple[str, int, int] = ("L", 460, 50)  # letter, column, row
+    devices: tuple[str, ...] = ()  # see `skeleton.device`
+    seed: int = 0  # of the noise
 
 
 class Chest:
-    """The organs of a patient in a pose; coordinates are those of an average adult."""
+    """The organs of a patient at a visit; coordinates are those of an average adult."""
 
-    def __init__(self, patient: Patient, pose: Pose = STANDARD):
-        self.patient, self.pose = patient, pose
-        self.flat = 1 - pose.inspiration
+    def __init__(self, patient: Patient, visit: Visit):
+        self.patient, self.visit = replace(patient, heart=patient.heart * visit.growth), visit
+        self.flat = 1 - visit.inspiration
         self.domes = np.array(patient.domes) + LOWEST_DOME * self.flat
 
     @cached_property
@@ -147,7 +116,7 @@ class Chest:
     def limbs(self):
         """Shoulders, upper arms and breasts."""
         p, parts = self.patient, []
-        reach, tilt, x, z = (12, 84, 21.5, 7) if self.pose.arms_down else (14, 66, 22.8, 8)
+        reach, tilt, x, z = (12, 84, 21.5, 7) if self.visit.arms_down else (14, 66, 22.8, 8)
         for side in (-1, 1):
             shoulder = [side * 15.5, -1.5, 17.6 + p.shoulders]
             arm = [side * (x + p.fat), -1, z + p.shoulders]
@@ -197,24 +166,20 @@ class Chest:
 
     def fluid_level(self, x, y):
         """Height of the fluid of an effusion, with its meniscus at the wall."""
-        height, dome = (np.where(x > 0, b, a) for a, b in (self.pose.effusion, self.domes))
+        height, dome = (np.where(x > 0, b, a) for a, b in (self.visit.effusion, self.domes))
         rim = np.clip((x / 13.5) ** 2 + ((y + 0.3) / 8.4) ** 2, 0, 1)
         return np.where(height > 0, dome - 6.2 + height * (1 + 0.55 * rim**3), -99)
 
     def cut(self, x, y, z, tissues):
-        """Add the coverage 0..1 of one slice to the map of each tissue.
+        """Add the coverage 0..1 of one slice to the float32 map (rows, columns) of each tissue.
 
-        Parameters
-        ----------
-        x, y : float32 arrays (1, columns)
-        z : float32 array (rows, 1)
-        tissues : dict of float32 arrays (rows, columns)
-            `body`, which includes all others, `lung`, `fluid`, `vertebra` and `gas`.
+        x and y are (1, columns), z is (rows, 1). Tissues: `body`, which includes all others,
+        `lung`, `fluid`, `vertebra` and `gas`.
         """
         fat = self.patient.fat
         width, depth = _TRUNK_WIDTH(z) + fat, _TRUNK_DEPTH(z) + 0.8 * fat
         trunk = np.abs(x) ** 2.5 * np.float32(width**-2.5)
-        body = _fade(trunk + np.abs(y + 0.6) ** 2.5 * np.float32(depth**-2.5), 12)
+        body = fade(trunk + np.abs(y + 0.6) ** 2.5 * np.float32(depth**-2.5), 12)
         for part in self.limbs:
             part.stamp(body, x, y, z)
         tissues["body"] += body
@@ -234,7 +199,7 @@ class Chest:
         for part in self.heart + self.mediastinum:
             part.stamp(solid, x, y, z)
         apex = ((np.abs(x) - 5.2) / 7) ** 2 + ((z - 17) / 6.4) ** 2
-        lung = _fade(self.cavity(x, y, z), 11) * _fade(np.where(z > 17, apex, 0), 6) * (1 - solid)
+        lung = fade(self.cavity(x, y, z), 11) * fade(np.where(z > 17, apex, 0), 6) * (1 - solid)
         lung *= np.clip((z - self.diaphragm(x, y)) / EDGE, 0, 1)
         wet = np.clip((self.fluid_level(x, y) - z) / (3 * EDGE), 0, 1)
         tissues["fluid"] += lung * wet

@@ -1,16 +1,17 @@
 """The film of a simulated chest: cone-beam projection, scatter, noise and the viewing curve."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from cxrlib.phantom import skeleton
-from cxrlib.phantom.anatomy import FRONT_BACK, STANDARD, Chest, Patient, Pose
+from cxrlib.phantom.anatomy import FRONT_BACK, Chest, Patient, Visit
+from cxrlib.phantom.shapes import Samples
 
 PIXELS, FILM = 512, 40.0  # width and height of a film, in pixels and in cm at the detector
+GRID = (np.arange(PIXELS) + 0.5 - PIXELS / 2) * FILM / PIXELS  # centres of pixels
 # Usual practice: PA at 180 cm with the chest against the detector, AP at 100 cm with the back.
 SOURCE = {"PA": 180.0, "AP": 100.0}  # cm from source to detector
 GAP = {"PA": 2.0, "AP": 4.0}  # cm from the body to the detector
@@ -21,25 +22,6 @@ SOFT, LUNG, BONE = 0.2048 * 1.05, 0.2048 * 0.26, 0.3148 * 1.92
 SPONGY = 0.04  # 1/cm by which the core of a vertebra exceeds soft tissue
 DEVICE = 3.0  # 1/cm, wires and tubes
 LEAD = 2.5  # the side marker's whole attenuation
-
-
-@dataclass(frozen=True)
-class Visit:
-    """What differs from film to film; cm and degrees unless said otherwise."""
-
-    view: str = "PA"
-    pose: Pose = STANDARD
-    rotation: float = 0.0  # of the patient, about the long axis
-    shift: tuple[float, float] = (0.0, 0.0)  # of the patient, to image right and upwards
-    growth: float = 1.0  # scale of the heart, beside the patient's own
-    photons: float = 4e4  # a pixel, where nothing stands in the beam
-    scatter: float = 1.8  # weight of the veil
-    contrast: float = 1.05  # slope of the viewing curve
-    brightness: float = 0.19  # shift of the viewing curve
-    shutter: tuple[int, int, int, int] = (0, 0, 0, 0)  # pixels: left, top, right, bottom
-    marker: tuple[str, int, int] = ("L", 460, 50)  # letter, column, row
-    devices: tuple[str, ...] = ()  # see `skeleton.device`
-    seed: int = 0  # of the noise
 
 
 class Camera:
@@ -71,30 +53,21 @@ class Camera:
         A coronal slice is parallel to the detector, so the rays cut it in a scaled copy of the
         pixel grid: exact cone-beam geometry without interpolation.
         """
-        grid = (np.arange(PIXELS) + 0.5 - PIXELS / 2) * FILM / PIXELS
         c, s = np.cos(self.turn), np.sin(self.turn)
         for depth in np.arange(*FRONT_BACK, SLICE) * self.size[1]:
             m = self.magnification(depth)
-            x, z = grid[None] / m - self.shift[0], self.centre - self.shift[1] - grid[:, None] / m
+            x, z = GRID[None] / m - self.shift[0], self.centre - self.shift[1] - GRID[:, None] / m
             x, y = c * x + s * depth, c * depth - s * x
             yield tuple(np.float32(v / size) for v, size in zip((x, y, z), self.size, strict=True))
 
-    def oblique(self):
-        """Length of each ray (512, 512) between two planes a unit apart."""
-        across = (np.arange(PIXELS) + 0.5 - PIXELS / 2) * FILM / PIXELS / SOURCE[self.view]
-        return np.sqrt(1 + across**2 + across[:, None] ** 2).astype(np.float32)
-
-    def splat(self, samples: Iterable[skeleton.Samples]):
+    def splat(self, samples: Iterable[Samples]):
         """Path length (512, 512) in cm through small volumes, each shared by four pixels."""
         path = np.zeros((PIXELS + 2) ** 2)
         for points, volumes in samples:
             column, row, m = self.project(points)
             length = volumes * self.size.prod() * (m * PIXELS / FILM) ** 2
             # A border of one pixel takes what falls off the film.
-            column, row = (
-                np.clip(column + 0.5, 0, PIXELS + 0.99),
-                np.clip(row + 0.5, 0, PIXELS + 0.99),
-            )
+            column, row = (np.clip(v + 0.5, 0, PIXELS + 0.99) for v in (column, row))
             c, r = column.astype(int), row.astype(int)
             right, below = column - c, row - r
             for down, part in ((0, 1 - below), (1, below)):
@@ -109,26 +82,20 @@ class Camera:
         return tuple(int(v) for v in np.clip(np.concatenate(box), 0, PIXELS - 1))
 
 
-def chest_of(patient: Patient, visit: Visit) -> Chest:
-    """Return the patient's chest as it is at a visit."""
-    return Chest(replace(patient, heart=patient.heart * visit.growth), visit.pose)
-
-
 def project(patient: Patient, visit: Visit) -> dict[str, np.ndarray]:
-    """Return how many cm of each tissue every ray crosses.
+    """Return how many cm of each tissue every ray crosses, arrays (512, 512) by name.
 
-    Returns
-    -------
-    dict of arrays (512, 512)
-        body (which includes all others), lung, fluid (of an effusion, where lung would be),
-        vertebra, gas, bone (as compact bone), vessel, airway, device.
+    body (which includes all others), lung, fluid (of an effusion, where lung would be), vertebra,
+    gas, bone (as compact bone), vessel, airway, device.
     """
-    chest, camera = chest_of(patient, visit), Camera(patient, visit)
+    chest, camera = Chest(patient, visit), Camera(patient, visit)
     names = ("body", "lung", "fluid", "vertebra", "gas")
     paths = {name: np.zeros((PIXELS, PIXELS), np.float32) for name in names}
     for x, y, z in camera.slices():
         chest.cut(x, y, z, paths)
-    thickness = SLICE * camera.size[1] * camera.oblique()
+    across = GRID / SOURCE[visit.view]
+    oblique = np.sqrt(1 + across**2 + across[:, None] ** 2).astype(np.float32)
+    thickness = SLICE * camera.size[1] * oblique
     paths = {name: path * thickness for name, path in paths.items()}
     fine = {
         "bone": skeleton.bones(chest),
@@ -136,25 +103,18 @@ def project(patient: Patient, visit: Visit) -> dict[str, np.ndarray]:
         "airway": skeleton.airways(chest),
         "device": [skeleton.device(chest, name) for name in visit.devices],
     }
-    return paths | {
-        name: gaussian_filter(camera.splat(samples), 0.6) for name, samples in fine.items()
-    }
+    return paths | {name: gaussian_filter(camera.splat(s), 0.6) for name, s in fine.items()}
 
 
 def simulate_film(patient: Patient, visit: Visit) -> np.ndarray:
-    """Simulate the radiograph of a visit.
+    """Simulate the radiograph of a visit, uint8 (512, 512); the patient's left is on the right.
 
     The primary beam follows Beer and Lambert, a blurred copy of it stands for scatter, and counts
     are Poisson. Their logarithm is sharpened at two scales, as digital systems do, and passes
     the sigmoid viewing curve of DICOM (PS3.3 C.11.2.1.3.1), set by the film's own percentiles.
-
-    Returns
-    -------
-    uint8 array (512, 512)
-        Air black, bone white; the patient's left is on the right.
     """
     path = project(patient, visit)
-    lung = LUNG * (1 + 0.3 * (1 - visit.pose.inspiration))  # the same tissue around less air
+    lung = LUNG * (1 + 0.3 * (1 - visit.inspiration))  # the same tissue around less air
     attenuation = (
         SOFT * (path["body"] - path["gas"] - path["airway"])
         - (SOFT - lung) * (path["lung"] - path["vessel"])

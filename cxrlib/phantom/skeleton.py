@@ -7,61 +7,15 @@ point by point.
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 
-from cxrlib.phantom.anatomy import LOWEST_DOME, Chest, Ellipsoid
-
-Samples = tuple[np.ndarray, np.ndarray]  # points (n, 3) in cm and volumes (n,) in cm3
+from cxrlib.phantom.anatomy import LOWEST_DOME, Chest
+from cxrlib.phantom.shapes import Ellipsoid, Samples, curve, tube
 
 TUBES = {  # courses from outside the body; what ends near the heart moves with the breath
     "endotracheal tube": [[0.6, 5, 34], [0.1, -0.5, 27], [0, -1.3, 21], [-0.2, -1.8, 16.5]],
     "venous line": [[-6.5, 7, 30], [-5, 6, 25], [-3.6, 4, 20], [-2.9, 1.5, 15], [-2.6, 1.2, 10.5]],
     "gastric tube": [[0.8, 3, 34], [0.4, -3, 24], [0.7, -4, 12], [1.2, -3.5, 2], [5, 0, -4]],
 }
-_PITCH = 2.35  # from vertebra to vertebra
-
-
-def tube(path, radii, spokes: int, wall: float | None = None, share=1.0) -> Samples:
-    """Sample bent tubes of elliptical cross-section.
-
-    Parameters
-    ----------
-    path : array (..., n, 3)
-        Points along the axis of one or many tubes.
-    radii : broadcastable to (..., n, 2)
-        Radius across and in depth.
-    spokes : samples in a cross-section
-    wall : thickness of the wall of a hollow tube; solid by default
-    share : broadcastable to (..., n)
-        Part of the volume that counts.
-    """
-    path = np.asarray(path, float)
-    radii = np.broadcast_to(radii, (*path.shape[:-1], 2))
-    step = np.gradient(path, axis=-2)
-    length = np.linalg.norm(step, axis=-1, keepdims=True)
-    along = step / np.maximum(length, 1e-9)
-    upright = np.abs(along[..., 2]).mean() > 0.7
-    depth = np.cross(along, [1, 0, 0] if upright else [0, 0, 1])
-    depth /= np.maximum(np.linalg.norm(depth, axis=-1, keepdims=True), 1e-9)
-    across = np.cross(depth, along)
-    # Golden spirals, or rings, that turn irregularly from section to section: no moire on the film.
-    k = np.arange(spokes) + 0.5
-    turns = (k / spokes if wall else k * 0.618034) + 0.7549 * np.arange(path.shape[-2])[:, None]
-    r = 1.0 if wall else np.sqrt(k / spokes)
-    points = path[..., None, :] + ((k * 0.618034) % 1 - 0.5)[:, None] * step[..., None, :]
-    for axis, radius, wave in ((across, radii[..., :1], np.cos), (depth, radii[..., 1:], np.sin)):
-        points += (radius * r * wave(2 * np.pi * turns))[..., None] * axis[..., None, :]
-    rim = 2 * np.pi * np.sqrt((radii**2).mean(axis=-1))
-    area = rim * wall if wall else np.pi * radii.prod(axis=-1)
-    volumes = np.repeat((area * length[..., 0] * share / spokes)[..., None], spokes, axis=-1)
-    return points.reshape(-1, 3), volumes.ravel()
-
-
-def curve(knots, n: int) -> np.ndarray:
-    """Smooth path (n, 3) through knots."""
-    knots = np.asarray(knots, float)
-    t = np.append(0, np.cumsum(np.linalg.norm(np.diff(knots, axis=0), axis=1)))
-    return CubicSpline(t, knots)(np.linspace(0, t[-1], n))
 
 
 def bones(chest: Chest) -> Iterator[Samples]:
@@ -69,7 +23,7 @@ def bones(chest: Chest) -> Iterator[Samples]:
     yield from _ribs(chest)
     for side in (-1, 1):
         yield from _shoulder(chest, np.array([side, 1, 1]))
-    for z in _PITCH * (np.arange(-5, 14) + 0.5):
+    for z in 2.35 * (np.arange(-5, 14) + 0.5):  # from vertebra to vertebra
         yield from _vertebra(z)
 
 
@@ -90,13 +44,11 @@ def _ribs(chest):
 
 def _shoulder(chest, side):
     """Clavicle, scapula and humerus; arms turned away take the scapula off the lungs."""
-    h, down = chest.patient.shoulders, chest.pose.arms_down
+    h, down = chest.patient.shoulders, chest.visit.arms_down
     turn = 0 if down else 2.2
     rise = np.array([[0], [0.3], [0.8], [1], [1]]) * [0, 0, h]
-    clavicle = np.array(
-        [[1.6, 6.6, 18.6], [5, 6.8, 19.6], [9.5, 4.2, 21.2], [14, 1, 22.2], [17.5, -0.5, 22]]
-    )
-    clavicle = curve(clavicle + rise, 300) * side
+    knots = [[1.6, 6.6, 18.6], [5, 6.8, 19.6], [9.5, 4.2, 21.2], [14, 1, 22.2], [17.5, -0.5, 22]]
+    clavicle = curve(knots + rise, 300) * side
     yield tube(clavicle, (0.68, 0.6), 40, wall=0.2)
     yield tube(clavicle, (0.62, 0.6), 24, share=0.1)
 

@@ -1,15 +1,17 @@
 """Studies of simulated radiographs: frontal films that a program makes, with their truth known.
 
-A patient and each visit are drawn at random, `film` takes the film. Disease is geometry:
-'Cardiomegaly' where the heart is wider than half of the chest, 'Effusion' where fluid blunts a
-costophrenic angle. No film shows a person.
+A patient and each visit are drawn at random, then `film` takes the film. Disease is geometry: the
+heart is wider than half of the chest ('Cardiomegaly'), or fluid blunts a costophrenic angle
+('Effusion'). No film shows a person.
 """
 
 import hashlib
+import io
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -19,12 +21,14 @@ from PIL import Image
 from scipy.optimize import brentq
 from tqdm.auto import tqdm
 
-from cxrlib.phantom.anatomy import Patient, Pose
-from cxrlib.phantom.film import PIXELS, Camera, Visit, chest_of, simulate_film
+from cxrlib.phantom.anatomy import Chest, Patient, Visit
+from cxrlib.phantom.film import PIXELS, Camera, simulate_film
+from cxrlib.phantom.skeleton import TUBES
 
 NUMBERS_ABOVE = 60000  # of patients; NIH's end at 30805, so that no id means two patients
 VERSION = 1  # raise it when the same seed and settings give other films
 LIMIT = 0.5  # cardiomegaly above this cardiothoracic ratio
+BUILD = [1.0, 0.98, 1.0], [0.035, 0.05, 0.045]  # mean and deviation of width, depth and height
 # How hard the study is: overlap of the groups, wrong labels, and what hides the heart's size.
 SICK_SHARE = 0.36  # of patients that come from the upper of two groups
 HEALTHY_RATIO, SICK_RATIO = (0.45, 0.035), (0.54, 0.038)  # mean and standard deviation
@@ -36,18 +40,19 @@ ROTATION = {"PA": 2.5, "AP": 6.0}  # standard deviation in degrees
 VISIT_SHARE = (0.52, 0.25, 0.13, 0.06, 0.04)  # of patients with one to five films
 QUALITY = 82  # of the JPEG files
 
-NOTE = "Radiographs simulated by a program (cxrlib.phantom.study). They show no person."
-COLUMNS = ["filename", "height", "width", "label", "xmin", "ymin", "xmax", "ymax", "view", "sex"]
+NOTE = "Radiographs simulated by a program (cxrlib.phantom). They show no person."
+BOX = ["xmin", "ymin", "xmax", "ymax"]
+COLUMNS = ["filename", "height", "width", "label", *BOX, "view", "sex"]
 
 
 def cardiothoracic_ratio(patient: Patient, growth: float = 1.0) -> float:
     """Return the greatest width of the heart over the greatest inner width of the chest, 0..1.
 
-    Both as on this patient's standard film, PA at full inspiration without rotation, so that an
-    AP film is judged by the same heart (Danzer, Am J Med Sci 157, 1919).
+    Both are measured on the patient's standard film: PA, full inspiration, no rotation. So an AP
+    film is judged by the same heart (Danzer, Am J Med Sci 157, 1919).
     """
     standard = Visit(growth=growth)
-    chest, camera = chest_of(patient, standard), Camera(patient, standard)
+    chest, camera = Chest(patient, standard), Camera(patient, standard)
     heart, cage = (camera.project(p)[0] for p in (chest.heart_surface(), chest.cage_surface()))
     return float(np.ptp(heart) / np.ptp(cage))
 
@@ -58,11 +63,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
     tall = rng.normal(0.965 if woman else 1.02, 0.035)
     fat = float(np.clip(rng.gamma(2.0, 0.8), 0.1, 4.5))
     patient = Patient(
-        size=(
-            tall * rng.normal(1.0, 0.035) * (1 + 0.008 * fat),
-            tall * rng.normal(0.98, 0.05) * (1 + 0.015 * fat),
-            tall * rng.normal(1.0, 0.045),
-        ),
+        size=tuple(tall * rng.normal(*BUILD) * (1 + fat * np.array([0.008, 0.015, 0]))),
         fat=fat,
         breast=rng.uniform(3.8, 5.4) + 0.35 * fat if woman else 0.0,
         bone=rng.uniform(0.8, 1.15),
@@ -98,11 +99,12 @@ def draw_visit(rng: np.random.Generator, patient: Patient) -> Visit:
     if bedside and rng.random() < 0.55:
         devices += [f"wire {n}" for n in rng.integers(0, 1000, rng.integers(1, 4))]
     if bedside and rng.random() < 0.3:
-        tubes = ["endotracheal tube", "venous line", "gastric tube"]
-        devices += rng.choice(tubes, rng.integers(1, 3), replace=False).tolist()
+        devices += rng.choice(list(TUBES), rng.integers(1, 3), replace=False).tolist()
     return Visit(
         view=view,
-        pose=Pose(float(np.clip(rng.normal(*INSPIRATION[view]), 0, 1.05)), bedside, effusion),
+        inspiration=float(np.clip(rng.normal(*INSPIRATION[view]), 0, 1.05)),
+        arms_down=bedside,
+        effusion=effusion,
         rotation=rng.normal(0, ROTATION[view]),
         shift=tuple(rng.normal(0, 1.0 if bedside else 0.65, 2)),
         growth=growth,
@@ -120,11 +122,8 @@ def draw_visit(rng: np.random.Generator, patient: Patient) -> Visit:
 def draw_films(seed: int, number: int) -> list[tuple[str, Patient, Visit, dict]]:
     """Draw all films of one patient, who is the same in every study of that seed.
 
-    Returns
-    -------
-    list of (filename, Patient, Visit, truth)
-        truth has ctr (the cardiothoracic ratio at that visit), cardiomegaly_true, effusion_true
-        and label_flipped.
+    Each is (filename, Patient, Visit, truth); truth has ctr (the cardiothoracic ratio at that
+    visit), cardiomegaly_true, effusion_true and label_flipped.
     """
     rng = np.random.default_rng([seed, number])
     patient, films = draw_patient(rng), []
@@ -132,20 +131,16 @@ def draw_films(seed: int, number: int) -> list[tuple[str, Patient, Visit, dict]]
         flipped = bool(rng.random() < FLIPPED_SHARE)
         visit = draw_visit(rng, patient)
         ratio = cardiothoracic_ratio(patient, visit.growth)
-        truth = {
-            "ctr": round(ratio, 4),
-            "cardiomegaly_true": ratio > LIMIT,
-            "effusion_true": any(visit.pose.effusion),
-            "label_flipped": flipped,
-        }
+        truth = {"ctr": round(ratio, 4), "cardiomegaly_true": ratio > LIMIT}
+        truth |= {"effusion_true": any(visit.effusion), "label_flipped": flipped}
         filename = f"{NUMBERS_ABOVE + number:08d}_{visit_number:03d}.jpg"
         films.append((filename, patient, visit, truth))
     return films
 
 
 def label_film(filename: str, patient: Patient, visit: Visit, truth: dict) -> list[dict]:
-    """Return a film's rows of `labels.csv`: one a finding, boxed where its shape is projected."""
-    chest, camera = chest_of(patient, visit), Camera(patient, visit)
+    """Return a film's rows of `labels.csv`, one per finding, with the box of its shape."""
+    chest, camera = Chest(patient, visit), Camera(patient, visit)
     findings = {}
     if truth["cardiomegaly_true"] != truth["label_flipped"]:
         findings["Cardiomegaly"] = camera.box(chest.heart_surface())
@@ -154,7 +149,7 @@ def label_film(filename: str, patient: Patient, visit: Visit, truth: dict) -> li
     film = {"filename": filename, "height": PIXELS, "width": PIXELS, "view": visit.view}
     film["sex"] = "F" if patient.breast else "M"
     return [
-        film | {"label": label} | dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=False))
+        film | {"label": label} | dict(zip(BOX, box, strict=False))
         for label, box in (findings or {"No Finding": ()}).items()
     ]
 
@@ -164,21 +159,20 @@ def make_study(
 ) -> pd.DataFrame:
     """Write a study of simulated radiographs.
 
-    The folder gets `images/`, `labels.csv` (NIH columns and sex), `truth.csv` (one row a film, see
-    `draw_films`) and `phantom.json`. A film is written whole or not at all, `labels.csv` last. A
-    call after an interruption, or for more patients, keeps the films that are there.
+    The folder gets `images/`, `labels.csv` (NIH columns and sex), `truth.csv` (one row per film,
+    see `draw_films`) and `phantom.json`. Each file is written whole or not at all, `labels.csv`
+    last. A call after an interruption, or for more patients, keeps the films that are there.
 
     Parameters
     ----------
     out : an empty or new folder, or one that this function wrote with the same seed
     patients : how many; each has one to five films
-    seed : same seed, same films, whatever `patients` and `workers`
-    workers : processes; one a core by default
+    seed : the same seed gives the same films, whatever `patients` and `workers`
+    workers : processes; one per core by default
 
     Returns
     -------
-    DataFrame
-        `labels.csv`: one row a finding, boxes in pixels of the film, none for 'No Finding'.
+    DataFrame, `labels.csv`: one row per finding, boxes in pixels of the film
 
     Raises
     ------
@@ -187,30 +181,21 @@ def make_study(
     FileExistsError
         The folder holds something that is no simulated study.
     """
-    for name, value, least in (
-        ("patients", patients, 1),
-        ("seed", seed, 0),
-        ("workers", workers, 1),
-    ):
-        if value is not None and value < least:
-            raise ValueError(f"{name} is {value}: give {least} or more")
+    for name, n, least in (("patients", patients, 1), ("seed", seed, 0), ("workers", workers, 1)):
+        if n is not None and n < least:
+            raise ValueError(f"{name} is {n}: give {least} or more")
     out = Path(out)
     _claim(out, seed)
-    rows = {}
     context = get_context("spawn")  # a fork of a process that runs TensorFlow may hang
     with ProcessPoolExecutor(workers or os.cpu_count(), context) as pool:
-        numbers = range(1, patients + 1)
-        jobs = {pool.submit(_write_films, out / "images", seed, k): k for k in numbers}
-        try:
-            for job in tqdm(as_completed(jobs), total=patients, desc="simulating", unit="patient"):
-                rows[jobs[job]] = job.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-    labels = pd.DataFrame([row for k in numbers for row in rows[k][0]]).reindex(columns=COLUMNS)
-    labels = labels.astype(dict.fromkeys(COLUMNS[4:8], "Int64"))
-    truth = pd.DataFrame([row for k in numbers for row in rows[k][1]])
-    _write_whole(out / "truth.csv", truth.to_csv(index=False))
-    _write_whole(out / "labels.csv", labels.to_csv(index=False))
+        made = pool.map(partial(_write_films, out / "images", seed), range(1, patients + 1))
+        bar = tqdm(made, total=patients, desc="simulating", unit="patient")
+        films = [film for of_patient in bar for film in of_patient]
+    labels = pd.DataFrame([row for rows, _ in films for row in rows]).reindex(columns=COLUMNS)
+    labels = labels.astype(dict.fromkeys(BOX, "Int64"))
+    truth = pd.DataFrame([row for _, row in films])
+    for name, table in (("truth.csv", truth), ("labels.csv", labels)):
+        _write_whole(out / name, table.to_csv(index=False).encode())
     return labels
 
 
@@ -231,24 +216,22 @@ def _claim(out, seed):
     elif out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} holds no simulated study: give an empty or a new folder")
     (out / "images").mkdir(parents=True, exist_ok=True)
-    _write_whole(record, json.dumps(wanted, indent=1) + "\n")
+    _write_whole(record, (json.dumps(wanted, indent=1) + "\n").encode())
 
 
 def _write_films(images, seed, number):
-    """Write those films of a patient that are missing; return rows of labels and truth."""
-    labels, truths = [], []
+    """Write those films of a patient that are missing; return rows of labels and truth by film."""
+    rows = []
     for filename, patient, visit, truth in draw_films(seed, number):
         if not (images / filename).exists():
-            part = images / f"{filename}.part"
-            film = Image.fromarray(simulate_film(patient, visit))
-            film.save(part, "JPEG", quality=QUALITY, optimize=True, comment=NOTE)
-            os.replace(part, images / filename)
-        labels += label_film(filename, patient, visit, truth)
-        truths.append({"filename": filename} | truth)
-    return labels, truths
+            jpeg, film = io.BytesIO(), Image.fromarray(simulate_film(patient, visit))
+            film.save(jpeg, "JPEG", quality=QUALITY, optimize=True, comment=NOTE)
+            _write_whole(images / filename, jpeg.getvalue())
+        rows.append((label_film(filename, patient, visit, truth), {"filename": filename} | truth))
+    return rows
 
 
-def _write_whole(path, text):
+def _write_whole(path, content):
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
+    part.write_bytes(content)
     os.replace(part, path)

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -12,8 +13,8 @@ import pytest
 from PIL import Image
 
 from cxrlib.phantom import study as phantom
-from cxrlib.phantom.anatomy import Patient, Pose
-from cxrlib.phantom.film import PIXELS, SOURCE, Camera, Visit, chest_of, project, simulate_film
+from cxrlib.phantom.anatomy import Chest, Patient, Visit
+from cxrlib.phantom.film import PIXELS, SOURCE, Camera, project, simulate_film
 from cxrlib.phantom.study import cardiothoracic_ratio, draw_films, label_film, make_study
 
 BOX = ["xmin", "ymin", "xmax", "ymax"]
@@ -43,6 +44,24 @@ def test_study_is_the_same_whatever_workers_and_patients(study, tmp_path):
     assert len(films) < len(content(tmp_path))
     pd.testing.assert_frame_equal(labels, more.iloc[: len(labels)])
     assert not any(draw_films(4, 1)[0][1] == draw_films(3, k)[0][1] for k in (1, 2))
+
+
+def test_the_bundled_study_is_what_this_program_draws(medical, drawn, tmp_path):
+    record = tmp_path / "phantom.json"
+    record.write_bytes((medical / "phantom.json").read_bytes())
+    phantom._claim(tmp_path, seed=0)  # the same version and settings, so that it can be continued
+    assert record.read_bytes() == (medical / "phantom.json").read_bytes()
+    films = [film for film in drawn if film[0] < "00060031"]  # thirty patients
+    rows = [row for film in films for row in label_film(*film)]
+    labels = pd.DataFrame(rows)[phantom.COLUMNS].astype(dict.fromkeys(BOX, "Int64"))
+    assert (medical / "labels.csv").read_text().startswith(labels.to_csv(index=False))
+    truth = pd.DataFrame([{"filename": film[0]} | film[3] for film in films])
+    assert (medical / "truth.csv").read_text().startswith(truth.to_csv(index=False))
+    jpeg, (name, patient, visit, _) = io.BytesIO(), films[0]
+    Image.fromarray(simulate_film(patient, visit)).save(jpeg, "JPEG", quality=phantom.QUALITY)
+    made, bundled = (np.asarray(Image.open(x), int) for x in (jpeg, medical / "images" / name))
+    # Another machine rounds otherwise, and a rounding may become another photon.
+    assert np.abs(made - bundled).mean() < 0.1
 
 
 def test_files_hold_the_contract(study):
@@ -99,16 +118,16 @@ def test_box_is_around_the_heart():
     without = replace(patient, heart=1e-3)
     heart = project(without, visit)["lung"] - project(patient, visit)["lung"]
     rows, columns = np.nonzero(heart > 0.3)  # cm of lung that the heart takes the place of
-    box = Camera(patient, visit).box(chest_of(patient, visit).heart_surface())
+    box = Camera(patient, visit).box(Chest(patient, visit).heart_surface())
     assert abs(columns.min() - box[0]) <= 4
     assert abs(columns.max() - box[2]) <= 4
     assert box[1] - 4 <= rows.min() and rows.max() <= box[3] + 4  # the rest hides in other organs
 
 
 def test_fluid_lies_in_its_box():
-    patient, visit = Patient(), Visit(pose=Pose(effusion=(0.0, 4.0)))
+    patient, visit = Patient(), Visit(effusion=(0.0, 4.0))
     rows, columns = np.nonzero(project(patient, visit)["fluid"] > 0.3)
-    xmin, ymin, xmax, ymax = Camera(patient, visit).box(chest_of(patient, visit).fluid_points())
+    xmin, ymin, xmax, ymax = Camera(patient, visit).box(Chest(patient, visit).fluid_points())
     assert PIXELS / 2 - 20 < xmin  # the patient's left is image right
     assert abs(columns.max() - xmax) <= 6 and abs(rows.min() - ymin) <= 6
     assert xmin - 6 <= columns.min() and rows.max() <= ymax + 6
