@@ -7,8 +7,8 @@ from .data.study import Study as Study
 from .data.study import choose_films as choose_films
 from .data.study import count_split as count_split
 from .data.study import read_study as read_study
+from .metrics.bootstrap import compare_auc as compare_auc
 from .metrics.calibration import shift_prevalence as shift_prevalence
-from .metrics.compare import compare_auc as compare_auc
 from .metrics.report import evaluate as evaluate
 from .metrics.report import format_interval as format_interval
 from .metrics.report import tabulate_metrics as tabulate_metrics

@@ -6,14 +6,7 @@ import pandas as pd
 from cxrlib.data.images import boxes_on_square
 from cxrlib.data.labels import BOX
 from cxrlib.data.study import Study
-from cxrlib.metrics.bootstrap import (
-    RESAMPLES,
-    mean,
-    percentile_interval,
-    resample_patients,
-    resample_share,
-    with_interval,
-)
+from cxrlib.metrics.bootstrap import RESAMPLES, interval, mean, resample_patients, share
 from cxrlib.metrics.report import format_interval
 from cxrlib.model.evidence import map_films, randomise, resize_map
 from cxrlib.model.run import Run
@@ -54,8 +47,8 @@ def score_map(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     fine = np.maximum(resize_map(heat, SIDE), 0)
     total, peak = fine.sum(), fine.max()
     scores = [mask.flat[fine.argmax()] if peak > 0 else 0, fine[mask].sum() / total if total else 0]
-    for share in SHARES:
-        marked = (fine >= share * peak) & (fine > 0)
+    for part in SHARES:
+        marked = (fine >= part * peak) & (fine > 0)
         scores.append((marked & mask).sum() / (marked | mask).sum())
     return dict(zip(MEASURES, map(float, scores), strict=True))
 
@@ -105,10 +98,10 @@ def tabulate_locations(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     for method, part in scores.groupby("method", sort=False):
         weights = resample_patients(part["patient"], RESAMPLES, seed)
         values = {measure: part[measure].to_numpy() for measure in MEASURES}
-        measured = {name: with_interval(mean, (value,), weights) for name, value in values.items()}
+        measured = {name: interval(mean(value, weights)) for name, value in values.items()}
         hits, films = values["pointing game"] == 1, np.ones(len(part), bool)
-        share = resample_share(hits, films, part["patient"].to_numpy(), weights)
-        measured["pointing game"] = percentile_interval(*share)
+        found = share(hits, films, part["patient"].to_numpy(), weights)
+        measured["pointing game"] = interval(found)
         rows[method] = {name: format_interval(metric) for name, metric in measured.items()}
     return pd.DataFrame(rows).T.rename_axis("method")
 

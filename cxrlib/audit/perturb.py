@@ -5,14 +5,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from cxrlib.data.images import read_image
-from cxrlib.metrics.bootstrap import (
-    RESAMPLES,
-    auc,
-    mean,
-    percentile_interval,
-    resample_patients,
-    with_interval,
-)
+from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, mean, resample_patients
 from cxrlib.metrics.report import format_interval
 from cxrlib.model.backbone import BATCH
 from cxrlib.model.evidence import resize_map
@@ -135,22 +128,20 @@ def tabulate_changes(scores: pd.DataFrame, threshold: float, seed: int = 0) -> p
     weights = resample_patients(scores["patient"], RESAMPLES, seed)
     target = scores["target"].to_numpy()
     cut = np.log(threshold / (1 - threshold))
-    stacked = np.vstack([np.ones(len(scores), np.float32), weights])
-    unchanged = auc(target, scores["unchanged"].to_numpy(), stacked)
+    unchanged = auc(target, scores["unchanged"].to_numpy(), weights)
     rows = {}
     for change in CHANGES:
         after, before = scores[change].to_numpy(), scores["unchanged"].to_numpy()
         row = {}
         for side, name in ((1, "with the finding"), (0, "without")):
             part = target == side
-            moved = with_interval(mean, ((after - before)[part],), weights[:, part])
+            moved = interval(mean((after - before)[part], weights[:, part]))
             row[f"logit, {name}"] = format_interval(moved)
-        areas = auc(target, after, stacked)
-        row["AUC"] = format_interval(percentile_interval(areas[0], areas[1:]))
-        less = areas - unchanged
-        row["AUC less unchanged"] = format_interval(percentile_interval(less[0], less[1:]))
+        areas = auc(target, after, weights)
+        row["AUC"] = format_interval(interval(areas))
+        row["AUC less unchanged"] = format_interval(interval(areas - unchanged))
         crossed = ((after >= cut) != (before >= cut)).astype(float)
-        row["decisions changed"] = format_interval(with_interval(mean, (crossed,), weights))
+        row["decisions changed"] = format_interval(interval(mean(crossed, weights)))
         rows[change] = row
     return pd.DataFrame(rows).T.rename_axis("change")
 

@@ -7,13 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from tqdm.auto import tqdm
 
-from cxrlib.metrics.bootstrap import (
-    RESAMPLES,
-    auc,
-    percentile_interval,
-    resample_patients,
-    with_interval,
-)
+from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, resample_patients
 from cxrlib.metrics.calibration import shift_prevalence
 from cxrlib.model.head import FOLDS, patient_folds, refuse_test_films, span_of_films
 
@@ -99,7 +93,7 @@ def tabulate_metadata(
     """
     fold, known = patient_folds(films, seed), np.isfinite(image)
     films, metadata, image, fold = films[known], metadata[known], image[known], fold[known]
-    weights = np.vstack([np.ones(len(films)), resample_patients(films["patient"], RESAMPLES, seed)])
+    weights = resample_patients(films["patient"], RESAMPLES, seed)
     target = films["target"].to_numpy()
     areas = {
         name: auc(target, score, weights, strata=fold)
@@ -107,9 +101,8 @@ def tabulate_metadata(
     }
     rows = {}
     for name, area in areas.items():
-        measured = percentile_interval(area[0], area[1:])
-        gain = areas["image"] - area
-        less = percentile_interval(gain[0], gain[1:])
+        measured = interval(area)
+        less = interval(areas["image"] - area)
         rows[name] = {"auc": measured["value"], "low": measured["low"], "high": measured["high"]}
         rows[name] |= {"less": less["value"], "less_low": less["low"], "less_high": less["high"]}
     return pd.DataFrame(rows).T.rename_axis("model")
@@ -152,7 +145,7 @@ def measure_leakage(
     refuse_test_films(films)
     target, patient = films["target"].to_numpy(), films["patient"].to_numpy()
     rows = span_of_films(features.reshape(len(features), -1).astype(np.float32))[0]
-    weights = np.vstack([np.ones(len(films)), resample_patients(patient, RESAMPLES, seed)])
+    weights = resample_patients(patient, RESAMPLES, seed)
     areas, siblings = {"row_wise": [], "patient_wise": []}, []
     for repeat in tqdm(range(seed, seed + repeats), desc="repeats", unit="repeat"):
         folds = {
@@ -172,7 +165,7 @@ def measure_leakage(
     each = {name: np.array(values) for name, values in areas.items()}
     mean = {name: values.mean(axis=0) for name, values in each.items()}
     mean["gap"] = mean["row_wise"] - mean["patient_wise"]
-    summary = {name: percentile_interval(v[0], v[1:]) for name, v in mean.items()}
+    summary = {name: interval(v) for name, v in mean.items()}
     summary["siblings"] = float(np.mean(siblings))
     of_repeat = {name: values[:, 0] for name, values in each.items()}
     return summary, pd.DataFrame(of_repeat | {"siblings": siblings})
@@ -228,7 +221,7 @@ def measure_label_ranking(
     table["chance"] = wrong.mean()
     weights = resample_patients(ranked["patient"], RESAMPLES, seed)
     suspicion = 1 - ranked["self_confidence"].to_numpy()
-    return table, with_interval(auc, (wrong.astype(int), suspicion), weights)
+    return table, interval(auc(wrong.astype(int), suspicion, weights))
 
 
 def _row_folds(target: np.ndarray, seed: int) -> np.ndarray:

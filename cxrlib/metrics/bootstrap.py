@@ -1,11 +1,16 @@
-"""Statistics of films in resamples of patients, all resamples at once, and their intervals."""
+"""Statistics of films in resamples of patients, all resamples at once, and their intervals.
+
+Row 0 of the weights, and so value 0 of each statistic, is of the films as they are.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import beta, norm, t
 
 RESAMPLES = 2000
 UNDEFINED = {"value": None, "low": None, "high": None}
+FEW = 10  # patients of an outcome: with fewer, resamples that lack it decide about the interval
 
 
 def resample_patients(patients: Sequence, resamples: int, seed: int) -> np.ndarray:
@@ -16,14 +21,14 @@ def resample_patients(patients: Sequence, resamples: int, seed: int) -> np.ndarr
 
     Returns
     -------
-    float32 array, (resamples, films)
-        How often each film stands in each resample.
+    float32 array, (1 + resamples, films)
+        How often each film stands in each resample; row 0 is 1 everywhere.
     """
     _, of_film = np.unique(np.asarray(patients), return_inverse=True)
     count = of_film.max() + 1
     rng = np.random.default_rng(seed)
     times = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
-    return times[:, of_film].astype(np.float32)
+    return np.vstack([np.ones(count, np.float32), times.astype(np.float32)])[:, of_film]
 
 
 def auc(
@@ -67,66 +72,131 @@ def average_precision(
     return _ratio((precision * positive[:, ::-1]).sum(axis=1), positive.sum(axis=1))
 
 
-def resample_share(
-    hits: np.ndarray, among: np.ndarray, patients: np.ndarray, weights: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Return the share of `hits` in `among`, and the same in each resample.
-
-    A bootstrap has nothing to say of a share of 0 or 1: every resample gives it again. There the
-    resamples are drawn so that their percentiles are the exact binomial limits (Clopper and
-    Pearson, Biometrika 1934) of as many trials as there are patients.
-
-    Parameters
-    ----------
-    hits, among : (n,) of bool
-    patients : (n,)
-    weights : (resamples, n), as `resample_patients` gives them
-    """
-    shares = np.vstack([np.ones(len(hits), np.float32), weights]) @ np.stack(
-        [hits, among], axis=1
-    ).astype(np.float32)
-    value, *resampled = _ratio(shares[:, 0], shares[:, 1])
-    trials = len(set(patients[among]))
-    rng = np.random.default_rng(trials)
-    if value == 0:
-        resampled = rng.beta(1, trials, len(weights))
-    elif value == 1:
-        resampled = rng.beta(trials, 1, len(weights))
-    return value, np.asarray(resampled)
-
-
 def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the mean of (n,) `values` in each resample."""
     return _ratio(weights @ values.astype(np.float64), weights.sum(axis=1, dtype=np.float64))
 
 
-def with_interval(statistic, columns: tuple, weights: np.ndarray, **options) -> dict:
-    """Return a statistic of the films as they are, and its 95 % percentile interval.
+def share(
+    hits: np.ndarray, among: np.ndarray, patients: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Return the share of `hits` in `among` in each resample.
+
+    Where fewer than ten patients have a hit, or fewer than ten a film without one, resamples that
+    lack it would promise a share of 0 or 1 against what was seen. There the resamples are drawn
+    such that their percentiles are the exact binomial limits (Clopper and Pearson, Biometrika 1934)
+    of an effective number of films (Korn and Graubard, Survey Methodology 1998): as many as would
+    vary alone as these do by patient; of a share of 0 or 1, the number of patients.
 
     Parameters
     ----------
-    statistic : function of `columns`, then weights (resamples, n); returns (resamples,)
-    columns : arrays (n,)
-    weights : (resamples, n), as `resample_patients` gives them
-    options : passed on to `statistic`
+    hits, among : (n,) of bool, hits only where among
+    patients : (n,)
+    weights : (1 + resamples, n), as `resample_patients` gives them
+    """
+    counts = weights @ np.stack([hits, among], axis=1).astype(np.float32)
+    shares = _ratio(counts[:, 0], counts[:, 1])
+    _, of_film, films = np.unique(patients[among], return_inverse=True, return_counts=True)
+    found = np.bincount(of_film, hits[among])
+    if not len(films) or min((found > 0).sum(), (found < films).sum()) >= FEW:
+        return shares
+    value, trials = shares[0], len(films)
+    if variance := ((found - value * films) ** 2).sum() / films.sum() ** 2:
+        variance *= len(films) / (len(films) - 1)
+        variance *= (t.ppf(0.975, len(films) - 1) / norm.ppf(0.975)) ** 2
+        trials = min(films.sum(), value * (1 - value) / variance)
+    successes, failures = value * trials, (1 - value) * trials
+    rank = np.random.default_rng(np.flatnonzero(among)).random(len(shares) - 1)
+    low = np.nan_to_num(beta.ppf(rank, successes, failures + 1), nan=0)  # NaN without a success
+    high = np.nan_to_num(beta.ppf(rank, successes + 1, failures), nan=1)
+    return np.append(value, np.where(rank < 0.5, low, high))
+
+
+def interval(values: np.ndarray) -> dict[str, float | None]:
+    """Return value, low and high: a statistic and its 95 % percentile interval, stretched to it.
+
+    Parameters
+    ----------
+    values : (1 + resamples,), of the films as they are, then of each resample
 
     Returns
     -------
-    dict of value, low and high; None where the statistic is undefined
+    dict of floats; None where the statistic of the films is undefined
     """
-    if not len(columns[0]):
-        return dict(UNDEFINED)
-    ones = np.ones((1, len(columns[0])), np.float32)
-    value = statistic(*columns, ones, **options)[0]
-    return percentile_interval(value, statistic(*columns, weights, **options))
-
-
-def percentile_interval(value: float, resampled: np.ndarray) -> dict[str, float | None]:
-    """Return value, low and high: the 95 % percentile interval, stretched to hold the value."""
+    value = float(values[0])
     if np.isnan(value):
         return dict(UNDEFINED)
-    low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    return {"value": float(value), "low": float(min(low, value)), "high": float(max(high, value))}
+    low, high = np.nanpercentile(values[1:], [2.5, 97.5])
+    return {"value": value, "low": float(min(low, value)), "high": float(max(high, value))}
+
+
+def ranking_interval(
+    values: np.ndarray, target: np.ndarray, patients: np.ndarray, strata: np.ndarray | None = None
+) -> dict[str, float | None]:
+    """Return the interval of an AUC or average precision; see `interval`.
+
+    Where all pairs are ordered alike, or all films are of one patient, resamples say nothing. Then
+    the binomial bound on as many pairs, one film with the finding and one without of the same
+    stratum, as can be formed of patients used once. None where a class is absent.
+    """
+    sides = [target == side for side in (0, 1)]
+    groups = [True] if strata is None else [strata == stratum for stratum in set(strata)]
+    pairs = [[len(set(patients[group & side])) for side in sides] for group in groups]
+    if not any(map(all, pairs)):
+        return dict(UNDEFINED)
+    once = min(len(set(patients[side])) for side in sides), len(set(patients)) // 2
+    pairs = min(sum(map(min, pairs)), *once)
+    bound = 0.025 ** (1 / pairs) if pairs else 0.0
+    measured = interval(values)
+    if measured["value"] == 1 or not pairs:
+        measured["low"] = bound
+    if measured["value"] == 0 or not pairs:
+        measured["high"] = 1 - bound
+    return measured
+
+
+def compare_auc(
+    target: np.ndarray, first: np.ndarray, second: np.ndarray, patients: np.ndarray, seed: int = 0
+) -> dict[str, dict]:
+    """Compare the AUC of two scores of the same films, in the same resamples of patients.
+
+    Parameters
+    ----------
+    target : (n,) of 0 and 1
+    first, second : (n,), scores that rise with the finding, of any range
+    patients : (n,), whose film it is
+    seed : of the bootstrap
+
+    Returns
+    -------
+    dict
+        first, second (AUC, 0..1) and difference (first less second), each as a dict of value, low
+        and high: 95 % intervals over patients.
+
+    Raises
+    ------
+    ValueError
+        A class of fewer than two patients.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> target, patients = [0, 0, 0, 1, 1, 1], ["a", "b", "c", "d", "e", "f"]
+    >>> first, second = [0.1, 0.2, 0.6, 0.5, 0.8, 0.9], [0.3, 0.7, 0.6, 0.2, 0.8, 0.4]
+    >>> compared = cxr.compare_auc(target, first, second, patients)
+    >>> cxr.format_interval(compared["first"])
+    '0.89 (0.50 to 1.00)'
+    """
+    target, first, second, patients = map(np.asarray, (target, first, second, patients))
+    for side, name in ((1, "with the finding"), (0, "without")):
+        if len(set(patients[target == side])) < 2:
+            raise ValueError(f"a comparison needs films of two patients {name} at the least")
+    weights = resample_patients(patients, RESAMPLES, seed)
+    areas = [auc(target, score, weights) for score in (first, second)]
+    named = zip(("first", "second"), areas, strict=True)
+    return {name: ranking_interval(area, target, patients) for name, area in named} | {
+        "difference": interval(areas[0] - areas[1])
+    }
 
 
 def _by_score(target, probability, weights) -> tuple[np.ndarray, np.ndarray]:

@@ -6,12 +6,7 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from cxrlib.metrics.bootstrap import (
-    RESAMPLES,
-    percentile_interval,
-    resample_patients,
-    resample_share,
-)
+from cxrlib.metrics.bootstrap import RESAMPLES, interval, resample_patients, share
 
 
 def decompose_brier(target: np.ndarray, probability: np.ndarray) -> dict[str, float]:
@@ -29,15 +24,14 @@ def decompose_brier(target: np.ndarray, probability: np.ndarray) -> dict[str, fl
     probability : (n,) in 0..1
     """
     recalibrated = IsotonicRegression().fit_transform(probability, target)
-    uncertainty = target.mean() * (1 - target.mean())
-    brier, best = (np.mean((p - target) ** 2) for p in (probability, recalibrated))
-    parts = {
+    uncertainty = float(target.mean() * (1 - target.mean()))
+    brier, best = (float(np.mean((p - target) ** 2)) for p in (probability, recalibrated))
+    return {
         "brier": brier,
         "miscalibration": brier - best,
         "discrimination": uncertainty - best,
         "uncertainty": uncertainty,
     }
-    return {name: float(value) for name, value in parts.items()}
 
 
 def count_bins(films: int) -> int:
@@ -81,16 +75,15 @@ def tabulate_reliability(predictions: pd.DataFrame, seed: int = 0) -> pd.DataFra
         films, probability (their mean), share (of the label among them), low and high (its 95 %
         interval over patients).
     """
-    target = predictions["target"].to_numpy() == 1
-    probability = predictions["probability"].to_numpy()
-    patients = predictions["patient"].to_numpy()
+    target, probability, patients = (
+        predictions[name].to_numpy() for name in ("target", "probability", "patient")
+    )
     weights = resample_patients(patients, RESAMPLES, seed)
-    bin_of = equal_count_bins(probability)
-    rows = []
-    for number in np.unique(bin_of):
+    rows, bin_of = [], equal_count_bins(probability)
+    for number in range(bin_of.max() + 1):
         inside = bin_of == number
-        share = percentile_interval(*resample_share(target & inside, inside, patients, weights))
-        rows.append({"films": inside.sum(), "probability": probability[inside].mean()} | share)
+        row = {"films": inside.sum(), "probability": probability[inside].mean()}
+        rows.append(row | interval(share(inside & (target == 1), inside, patients, weights)))
     return pd.DataFrame(rows).rename(columns={"value": "share"})
 
 
@@ -130,6 +123,12 @@ def shift_prevalence(probability: np.ndarray, old: float, new: float) -> np.ndar
     ------
     ValueError
         A prevalence that is not between 0 and 1.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> cxr.shift_prevalence([0.1, 0.5, 0.9], old=0.5, new=0.05).round(2)
+    array([0.01, 0.05, 0.32])
     """
     for name, value in (("old", old), ("new", new)):
         if not 0 < value < 1:

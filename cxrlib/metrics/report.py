@@ -2,23 +2,25 @@
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta
 from sklearn.metrics import confusion_matrix
 
 from cxrlib.metrics.bootstrap import (
     RESAMPLES,
+    UNDEFINED,
     auc,
     average_precision,
+    interval,
     mean,
-    percentile_interval,
+    ranking_interval,
     resample_patients,
-    resample_share,
-    with_interval,
+    share,
 )
 from cxrlib.metrics.calibration import calibration_error, count_bins, decompose_brier
 
 SETS = {"train": "training, held out", "test": "test"}  # what tables and figures call them
-AGE_BANDS = (0, 40, 60, 121)  # years; a band holds its lower end
+AGES = [0, 40, 60, 121]  # years; a band holds its lower end
+BANDS = ["0 to 39", "40 to 59", "60 and older"]
+RATES = ("sensitivity", "specificity", "ppv", "npv")
 
 
 def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict:
@@ -26,8 +28,8 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
 
     Parameters
     ----------
-    predictions : DataFrame with target (0 or 1), probability (0..1), patient, view; sex ('F', 'M')
-        and age (years) where they are known
+    predictions : DataFrame with target (0 or 1), probability (0..1), patient, view ('' where it is
+        unknown); sex ('F', 'M') and age (years) where they are known
     threshold : films at or above it are called positive
     seed : of the bootstrap
 
@@ -39,37 +41,44 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
         `auc`), brier, each as a dict of value, low and high, None where undefined; confusion as
         {tn, fp, fn, tp}; calibration (see `decompose_brier` and `calibration_error`); subgroups,
         a list of dicts (see `evaluate_subgroups`). All plain: it can be stored as JSON.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> run = cxr.load_run("medical/models/cardiomegaly")
+    >>> measured = cxr.evaluate(run.split("test"), run.threshold)
+    >>> measured["confusion"]
+    {'tn': 38, 'fp': 3, 'fn': 5, 'tp': 19}
     """
-    target = predictions["target"].to_numpy()
-    probability = predictions["probability"].to_numpy()
-    patients = predictions["patient"].to_numpy()
-    view = predictions["view"].to_numpy()
+    target, probability, patients, view = (
+        predictions[name].to_numpy() for name in ("target", "probability", "patient", "view")
+    )
     weights = resample_patients(patients, RESAMPLES, seed)
-    called = probability >= threshold
-    tn, fp, fn, tp = confusion_matrix(target, called, labels=[0, 1]).ravel().tolist()
-    result = {
-        "films": len(target),
-        "patients": len(set(patients)),
-        "positives": int(target.sum()),
+    measured = _measure(predictions, threshold, weights)
+    subgroups = evaluate_subgroups(predictions, threshold, weights)
+    by_view = {part["name"]: part["auc"] for part in subgroups if part["group"] == "view"}
+    precision = average_precision(target, probability, weights)
+    seen = view != ""
+    matched = [column[seen] for column in (target, probability)]
+    areas = auc(*matched, weights[:, seen], strata=view[seen])
+    table = confusion_matrix(target, probability >= threshold, labels=[0, 1])
+    return {
+        **{name: measured[name] for name in ("films", "patients", "positives")},
         "prevalence": float(target.mean()),
-        "auc": _auc_with_interval(target, probability, patients, weights),
-        "average_precision": with_interval(average_precision, (target, probability), weights),
-        **measure_decisions(target, called, patients, weights),
-        "confusion": {"tn": tn, "fp": fp, "fn": fn, "tp": tp},
+        "auc": measured["auc"],
+        "average_precision": ranking_interval(precision, target, patients),
+        **{name: measured[name] for name in RATES},
+        "confusion": dict(zip(("tn", "fp", "fn", "tp"), table.ravel().tolist(), strict=True)),
+        **{f"auc_{name}": by_view.get(name, dict(UNDEFINED)) for name in ("PA", "AP")},
+        "auc_view_matched": ranking_interval(areas, target[seen], patients[seen], view[seen]),
+        "brier": interval(mean((probability - target) ** 2, weights)),
+        "calibration": decompose_brier(target, probability)
+        | {
+            "expected_calibration_error": calibration_error(target, probability),
+            "bins": count_bins(len(target)),
+        },
+        "subgroups": subgroups,
     }
-    for name in ("PA", "AP"):
-        of_view = view == name
-        result[f"auc_{name}"] = _auc_with_interval(
-            target[of_view], probability[of_view], patients[of_view], weights[:, of_view]
-        )
-    result["auc_view_matched"] = with_interval(auc, (target, probability), weights, strata=view)
-    result["brier"] = with_interval(mean, ((probability - target) ** 2,), weights)
-    result["calibration"] = decompose_brier(target, probability) | {
-        "expected_calibration_error": calibration_error(target, probability),
-        "bins": count_bins(len(target)),
-    }
-    result["subgroups"] = evaluate_subgroups(predictions, threshold, weights)
-    return result
 
 
 def measure_decisions(
@@ -82,17 +91,13 @@ def measure_decisions(
     target : (n,) of 0 and 1
     called : (n,) of bool, the decisions
     patients : (n,)
-    weights : (resamples, n), as `resample_patients` gives them
+    weights : (1 + resamples, n), as `resample_patients` gives them
     """
     ill = target == 1
+    right = (called & ill, ~called & ~ill, called & ill, ~called & ~ill)
     return {
-        name: percentile_interval(*resample_share(hits, among, patients, weights))
-        for name, hits, among in (
-            ("sensitivity", called & ill, ill),
-            ("specificity", ~called & ~ill, ~ill),
-            ("ppv", called & ill, called),
-            ("npv", ~called & ~ill, ~called),
-        )
+        name: interval(share(hits, among, patients, weights))
+        for name, hits, among in zip(RATES, right, (ill, ~ill, called, ~called), strict=True)
     }
 
 
@@ -103,50 +108,33 @@ def evaluate_subgroups(
 
     Returns
     -------
-    list of dicts, one a subgroup
+    list of dicts, one per subgroup
         group ('view', 'sex' or 'age'), name, films, patients, positives; auc, sensitivity and
         specificity as dicts of value, low and high.
     """
-    groups = {"view": predictions["view"].replace("", "unknown")}
+    groups = {"view": predictions["view"]}
     if "sex" in predictions and predictions["sex"].ne("").any():
-        groups["sex"] = predictions["sex"].replace("", "unknown")
+        groups["sex"] = predictions["sex"]
     if "age" in predictions and predictions["age"].notna().any():
-        names = [
-            f"{low} to {high - 1}" for low, high in zip(AGE_BANDS, AGE_BANDS[1:], strict=False)
-        ]
-        names[-1] = f"{AGE_BANDS[-2]} and older"
-        bands = pd.cut(predictions["age"], AGE_BANDS, right=False, labels=names)
-        groups["age"] = bands.astype(object).fillna("unknown")
-    target = predictions["target"].to_numpy()
-    probability = predictions["probability"].to_numpy()
-    patients = predictions["patient"].to_numpy()
+        bands = pd.cut(predictions["age"], AGES, right=False, labels=BANDS)
+        groups["age"] = bands.astype(object).fillna("")
     result = []
     for group, names in groups.items():
-        for name in sorted(set(names)):
-            part = (names == name).to_numpy()
-            some = weights[:, part]
-            decisions = measure_decisions(
-                target[part], probability[part] >= threshold, patients[part], some
-            )
-            result.append(
-                {
-                    "group": group,
-                    "name": name,
-                    "films": int(part.sum()),
-                    "patients": len(set(patients[part])),
-                    "positives": int(target[part].sum()),
-                    "auc": _auc_with_interval(
-                        target[part], probability[part], patients[part], some
-                    ),
-                    "sensitivity": decisions["sensitivity"],
-                    "specificity": decisions["specificity"],
-                }
-            )
+        for name in sorted(set(names.replace("", "unknown"))):
+            part = names.replace("", "unknown").eq(name).to_numpy()
+            measured = _measure(predictions[part], threshold, weights[:, part])
+            kept = ("films", "patients", "positives", "auc", "sensitivity", "specificity")
+            result.append({"group": group, "name": name} | {k: measured[k] for k in kept})
     return result
 
 
 def format_interval(metric: dict, digits: int = 2) -> str:
-    """Return 'value (low to high)' of a metric of `evaluate`."""
+    """Return 'value (low to high)' of a metric of `evaluate`, or 'undefined'.
+
+    >>> import cxrlib as cxr
+    >>> cxr.format_interval({"value": 0.913, "low": 0.8525, "high": 0.958})
+    '0.91 (0.85 to 0.96)'
+    """
     if metric["value"] is None:
         return "undefined"
     value, low, high = (f"{metric[name]:.{digits}f}" for name in ("value", "low", "high"))
@@ -154,24 +142,35 @@ def format_interval(metric: dict, digits: int = 2) -> str:
 
 
 def tabulate_metrics(metrics: dict[str, dict]) -> pd.DataFrame:
-    """Return what `evaluate` measured as text, one row a metric, one column a set of patients."""
+    """Return what `evaluate` measured as text, one row per metric, one column per set of patients.
 
-    def cell(value):
-        return format_interval(value) if isinstance(value, dict) else f"{round(value, 3)}"
+    Metrics that are undefined in every set are left out.
 
+    >>> import cxrlib as cxr
+    >>> run = cxr.load_run("medical/models/cardiomegaly")
+    >>> cxr.tabulate_metrics(run.metrics).loc["auc", "test"]
+    '0.95 (0.88 to 0.99)'
+    """
     nested = ("confusion", "calibration", "subgroups")
-    return pd.DataFrame(
-        {
-            SETS.get(patients, patients): {
-                k: cell(v) for k, v in measured.items() if k not in nested
-            }
-            for patients, measured in metrics.items()
+    columns = {}
+    for patients, measured in metrics.items():
+        columns[SETS.get(patients, patients)] = {
+            name: format_interval(value) if isinstance(value, dict) else f"{round(value, 3)}"
+            for name, value in measured.items()
+            if name not in nested
         }
-    )
+    table = pd.DataFrame(columns)
+    return table[table.ne("undefined").any(axis=1)]
 
 
 def tabulate_subgroups(metrics: dict) -> pd.DataFrame:
-    """Return the subgroups that `evaluate` measured as text, one row a subgroup."""
+    """Return the subgroups that `evaluate` measured as text, one row per subgroup.
+
+    >>> import cxrlib as cxr
+    >>> run = cxr.load_run("medical/models/cardiomegaly")
+    >>> cxr.tabulate_subgroups(run.metrics["test"])["films"].loc["view"].to_dict()
+    {'AP': 27, 'PA': 38}
+    """
     rows = [
         {k: format_interval(v) if isinstance(v, dict) else v for k, v in subgroup.items()}
         for subgroup in metrics["subgroups"]
@@ -179,17 +178,15 @@ def tabulate_subgroups(metrics: dict) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["group", "name"])
 
 
-def _auc_with_interval(target, probability, patients, weights) -> dict[str, float | None]:
-    """Return the AUC with its interval.
-
-    Where every pair is ordered alike, the bootstrap says nothing. Then a binomial bound on as many
-    pairs, one film with the finding and one without, as can be formed of patients used once.
-    """
-    measured = with_interval(auc, (target, probability), weights)
-    sides = [len(set(patients[target == side])) for side in (0, 1)]
-    pairs = min(*sides, len(set(patients)) // 2)
-    if measured["value"] in (0, 1) and pairs:
-        certain = bool(measured["value"])
-        bound = beta.ppf(0.025 if certain else 0.975, *((pairs, 1) if certain else (1, pairs)))
-        measured["low" if certain else "high"] = float(bound)
-    return measured
+def _measure(films: pd.DataFrame, threshold: float, weights: np.ndarray) -> dict:
+    """Return counts of films, AUC and rates of decisions."""
+    target, probability, patients = (
+        films[name].to_numpy() for name in ("target", "probability", "patient")
+    )
+    return {
+        "films": len(films),
+        "patients": len(set(patients)),
+        "positives": int(target.sum()),
+        "auc": ranking_interval(auc(target, probability, weights), target, patients),
+        **measure_decisions(target, probability >= threshold, patients, weights),
+    }

@@ -6,12 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
-from cxrlib.metrics.bootstrap import (
-    RESAMPLES,
-    percentile_interval,
-    resample_patients,
-    resample_share,
-)
+from cxrlib.metrics.bootstrap import RESAMPLES, interval, resample_patients, share
 from cxrlib.metrics.report import format_interval, measure_decisions
 
 RULES = "'youden', 'sensitivity=0.9', 'specificity=0.9', 'cost=5' (any number), or a threshold"
@@ -38,6 +33,14 @@ def choose_threshold(
     ------
     ValueError
         An unknown rule, or films of one class only.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> import numpy as np
+    >>> target, probability = np.array([0, 0, 1, 0, 1]), np.array([0.1, 0.2, 0.4, 0.5, 0.8])
+    >>> round(cxr.choose_threshold(target, probability, "sensitivity=1"), 2)
+    0.3
     """
     if len(np.unique(target)) < 2:
         raise ValueError("an operating point needs films with the finding and films without")
@@ -102,20 +105,27 @@ def tabulate_operating_points(
 
     Returns
     -------
-    DataFrame, one row a rule
+    DataFrame, one row per rule
         threshold; sensitivity and specificity of both, as text with 95 % intervals over patients.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> run = cxr.load_run("medical/models/cardiomegaly")
+    >>> cxr.tabulate_operating_points(
+    ...     run.split("train"), run.split("test"), ["youden", "sensitivity=0.9"]
+    ... )["threshold"].to_dict()
+    {'youden': 0.442, 'sensitivity=0.9': 0.223}
     """
-    resamples = [resample_patients(part["patient"], RESAMPLES, seed) for part in (train, test)]
+    sides = {"train": train, "test": test}
+    weights = {name: resample_patients(x["patient"], RESAMPLES, seed) for name, x in sides.items()}
     rows = {}
     for rule in rules:
-        threshold = choose_threshold(
-            train["target"].to_numpy(), train["probability"].to_numpy(), rule
-        )
-        rows[rule] = {"threshold": round(threshold, 3)}
-        for name, films, weights in zip(("train", "test"), (train, test), resamples, strict=True):
-            target, called = films["target"], films["probability"] >= threshold
-            columns = (x.to_numpy() for x in (target, called, films["patient"]))
-            measured = measure_decisions(*columns, weights)
+        cut = choose_threshold(train["target"].to_numpy(), train["probability"].to_numpy(), rule)
+        rows[rule] = {"threshold": round(cut, 3)}
+        for name, films in sides.items():
+            target, called = films["target"].to_numpy(), films["probability"].to_numpy() >= cut
+            measured = measure_decisions(target, called, films["patient"].to_numpy(), weights[name])
             for rate in ("sensitivity", "specificity"):
                 rows[rule][f"{rate}, {name}"] = format_interval(measured[rate])
     return pd.DataFrame(rows).T.rename_axis("rule")
@@ -141,24 +151,31 @@ def tabulate_prevalences(
 
     Returns
     -------
-    DataFrame, one row a prevalence
+    DataFrame, one row per prevalence
         ppv, npv and false_alarms (films per 100 that are called positive and have no finding), each
         with its 95 % interval over patients in `..._low` and `..._high`.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> run = cxr.load_run("medical/models/cardiomegaly")
+    >>> table = cxr.tabulate_prevalences(run.split("test"), run.threshold, [0.01, 0.1])
+    >>> table["ppv"].round(2).tolist()
+    [0.1, 0.55]
     """
     ill = predictions["target"].to_numpy() == 1
     called = predictions["probability"].to_numpy() >= threshold
     patients = predictions["patient"].to_numpy()
     weights = resample_patients(patients, RESAMPLES, seed)
-    sensitivity, specificity = (
-        np.append(*resample_share(hits, among, patients, weights))
-        for hits, among in ((called & ill, ill), (~called & ~ill, ~ill))
-    )
+    sensitivity = share(called & ill, ill, patients, weights)
+    specificity = share(~called & ~ill, ~ill, patients, weights)
     rows = []
     for prevalence in prevalences:
-        row, worth = {"prevalence": prevalence}, at_prevalence(sensitivity, specificity, prevalence)
+        worth = at_prevalence(sensitivity, specificity, prevalence)
+        row = {"prevalence": prevalence}
         for name in ("ppv", "npv", "false_alarms"):
-            value, *resampled = worth[name]
-            interval = percentile_interval(value, np.asarray(resampled))
-            row |= {f"{name}_{end}": bound for end, bound in interval.items()}
+            bounds = interval(worth[name])
+            row |= {name: bounds["value"], f"{name}_low": bounds["low"]}
+            row[f"{name}_high"] = bounds["high"]
         rows.append(row)
-    return pd.DataFrame(rows).rename(columns=lambda name: name.removesuffix("_value"))
+    return pd.DataFrame(rows)

@@ -30,7 +30,8 @@ import pandas as pd
 
 from cxrlib import versions
 from cxrlib.data.study import choose_films, digest_films, read_study
-from cxrlib.metrics.compare import compare_auc
+from cxrlib.metrics.bootstrap import compare_auc
+from cxrlib.metrics.report import format_interval
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import BUNDLED, extract_features, load_backbone
 from cxrlib.model.finetune import fine_tune
@@ -170,14 +171,10 @@ def tabulate(ways: list[str], out: Path) -> pd.DataFrame:
                 reference["probability"].to_numpy(),
                 own["patient"].to_numpy(),
             )
-            reach = 1.96 * measured["first_error"]
-            low, high = measured["first"] - reach, min(measured["first"] + reach, 1)
-            row[f"AUC, {name}"] = f"{measured['first']:.3f} ({low:.3f} to {high:.3f})"
+            row[f"AUC, {name}"] = format_interval(measured["first"], 3)
             if way != REFERENCE:
-                row[f"less the default, {name}"] = (
-                    f"{measured['difference']:+.3f} "
-                    f"({measured['low']:+.3f} to {measured['high']:+.3f})"
-                )
+                value, low, high = (f"{bound:+.3f}" for bound in measured["difference"].values())
+                row[f"less the default, {name}"] = f"{value} ({low} to {high})"
         rows[WAYS[way]] = row
     return pd.DataFrame(rows).T.rename_axis("way")
 
@@ -210,8 +207,8 @@ def main():
     print("\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows))
     print(
         f"\nTest: {len(test)} films of {test['patient'].nunique()} patients, "
-        f"{test['target'].sum()} with the finding. Differences and 95 % intervals by DeLong's "
-        "method, with Obuchowski's variance for several films a patient."
+        f"{test['target'].sum()} with the finding. Differences are paired, in the same resamples "
+        "of patients; 95 % intervals."
     )
     for way in args.ways:
         if len(read_scores(args.out / f"{way}.csv")["probability"].unique()) == 1:

@@ -15,8 +15,8 @@ from cxrlib.metrics.bootstrap import (
     RESAMPLES,
     auc,
     average_precision,
+    interval,
     resample_patients,
-    with_interval,
 )
 from cxrlib.metrics.report import measure_decisions
 
@@ -26,12 +26,12 @@ FILMS, PATIENTS, SHARE = 2000, 900, 10
 def all_at_once(target, probability, patients):
     weights = resample_patients(patients, RESAMPLES, 0)
     for statistic in (auc, average_precision):
-        with_interval(statistic, (target, probability), weights)
+        interval(statistic(target, probability, weights))
     measure_decisions(target, probability >= 0.5, patients, weights)
 
 
 def one_by_one(target, probability, patients):
-    for weight in resample_patients(patients, RESAMPLES // SHARE, 0):
+    for weight in resample_patients(patients, RESAMPLES // SHARE, 0)[1:]:
         roc_auc_score(target, probability, sample_weight=weight)
         average_precision_score(target, probability, sample_weight=weight)
         tn, fp, fn, tp = confusion_matrix(target, probability >= 0.5, sample_weight=weight).ravel()

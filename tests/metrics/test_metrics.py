@@ -11,9 +11,24 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
-from cxrlib.metrics import report as metrics
-from cxrlib.metrics.bootstrap import auc, average_precision, resample_patients, resample_share
-from cxrlib.metrics.report import evaluate, format_interval, tabulate_subgroups
+from cxrlib.metrics import bootstrap
+from cxrlib.metrics.bootstrap import (
+    auc,
+    average_precision,
+    compare_auc,
+    interval,
+    ranking_interval,
+    resample_patients,
+    share,
+)
+from cxrlib.metrics.report import (
+    evaluate,
+    format_interval,
+    measure_decisions,
+    tabulate_metrics,
+    tabulate_subgroups,
+)
+from cxrlib.metrics.thresholds import tabulate_prevalences
 
 
 @st.composite
@@ -59,14 +74,14 @@ def test_auc_of_a_known_case():
 def test_a_patients_films_are_drawn_together():
     patients = ["b", "a", "c", "a", "b", "a", "d"]
     weights = resample_patients(patients, 4000, seed=1)
-    assert weights.shape == (4000, 7)
+    assert weights.shape == (4001, 7) and (weights[0] == 1).all()
     for patient in set(patients):
         of_patient = weights[:, [p == patient for p in patients]]
         assert (of_patient == of_patient[:, :1]).all()
     first_films = weights[:, [0, 1, 2, 6]]
     assert (first_films.sum(axis=1) == 4).all()  # as many patients as there are
     error = np.sqrt(3 / 4 / 4000)  # of the mean of a binomial of 4 draws at 1/4
-    np.testing.assert_allclose(weights.mean(axis=0), 1, atol=5 * error)
+    np.testing.assert_allclose(weights[1:].mean(axis=0), 1, atol=5 * error)
 
 
 def test_resamples_follow_the_seed():
@@ -90,19 +105,21 @@ def simulate(rng, patients=80, films=4, distance=1.0, between=1.0, within=0.5, d
     )
 
 
-def test_the_interval_covers_the_true_auc_as_often_as_it_says(monkeypatch):
-    monkeypatch.setattr(metrics, "RESAMPLES", 200)
+def columns_of(films, *names):
+    return (films[name].to_numpy() for name in ("target", "probability", "patient", *names))
+
+
+def test_the_interval_covers_the_true_auc_as_often_as_it_says():
     truth = norm.cdf(1.0 / np.sqrt(2 * (1.0**2 + 0.5**2)))
     rng = np.random.default_rng(0)
 
     def coverage(trials, resample_films=False):
         covered = 0
         for _ in range(trials):
-            films = simulate(rng, patients=60)
-            if resample_films:
-                films["patient"] = range(len(films))
-            interval = evaluate(films, 0.5)["auc"]
-            covered += interval["low"] <= truth <= interval["high"]
+            target, probability, patients = columns_of(simulate(rng, patients=60))
+            units = np.arange(len(target)) if resample_films else patients
+            found = interval(auc(target, probability, resample_patients(units, 200, 0)))
+            covered += found["low"] <= truth <= found["high"]
         return covered / trials
 
     low, high = np.divide(binom.interval(0.999, 250, 0.94), 250)
@@ -173,7 +190,7 @@ def test_view_matched_auc_takes_out_what_the_view_alone_explains():
     assert result["auc_view_matched"]["low"] < 0.5 < result["auc_view_matched"]["high"]
 
 
-# ------------------------------------------------------------- shares where a bootstrap is silent
+# -------------------------------------------------------- where a bootstrap is silent or misleads
 
 
 @pytest.mark.parametrize(("hits", "ends"), [(True, (0.025 ** (1 / 20), 1)), (False, (0, None))])
@@ -181,7 +198,7 @@ def test_a_share_of_0_or_1_gets_the_exact_binomial_interval(hits, ends):
     patients = np.repeat(np.arange(20), 3)
     weights = resample_patients(patients, 20_000, 0)
     everyone = np.ones(60, bool)
-    value, resampled = resample_share(everyone & hits, everyone, patients, weights)
+    value, *resampled = share(everyone & hits, everyone, patients, weights)
     low, high = np.percentile(resampled, [2.5, 97.5])
     assert value == hits
     edge = binomtest(20 * hits, 20).proportion_ci(0.95, "exact")  # of patients, not of films
@@ -189,20 +206,85 @@ def test_a_share_of_0_or_1_gets_the_exact_binomial_interval(hits, ends):
     assert inner == pytest.approx(expected, abs=0.01)
 
 
+def test_a_share_of_few_events_gets_the_exact_binomial_interval():
+    patients, alarms = np.arange(41), np.arange(41) < 3
+    found = interval(
+        share(~alarms, alarms | True, patients, resample_patients(patients, 20_000, 0))
+    )
+    exact = binomtest(38, 41).proportion_ci(0.95, "exact")
+    assert (found["low"], found["high"]) == pytest.approx((exact.low, exact.high), abs=0.01)
+    # The same films, three times each, are no more evidence; alarms of one patient are less.
+    patients, alarms = np.repeat(patients, 3), np.repeat(alarms, 3)
+    again = interval(
+        share(~alarms, alarms | True, patients, resample_patients(patients, 20_000, 0))
+    )
+    assert (again["low"], again["high"]) == pytest.approx((found["low"], found["high"]), abs=0.015)
+    alarms = np.arange(41) < 3
+    patients = np.maximum(np.arange(41), 2)
+    one = interval(share(~alarms, alarms | True, patients, resample_patients(patients, 2000, 0)))
+    assert one["high"] - one["low"] > found["high"] - found["low"] and one["high"] < 1
+
+
+@pytest.mark.parametrize(
+    ("patients", "truth", "alike"),
+    [(13, 0.8, 0.7), (30, 0.95, 0.7), (30, 0.95, 0.2), (60, 0.97, 0.5)],
+)
+def test_the_interval_of_a_share_of_few_events_covers_the_truth(patients, truth, alike):
+    rng, trials, covered, resampled, contradicted = np.random.default_rng(1), 300, 0, 0, 0
+    for _ in range(trials):
+        patient = np.repeat(np.arange(patients), rng.integers(1, 5, patients))
+        own = np.sqrt(alike) * rng.normal(size=patients)[patient]
+        right = own + np.sqrt(1 - alike) * rng.normal(size=len(patient)) < norm.ppf(truth)
+        weights = resample_patients(patient, 200, 0)
+        found = interval(share(right, right | True, patient, weights))
+        covered += found["low"] <= truth <= found["high"]
+        contradicted += found["high"] == 1 and not right.all()
+        low, high = np.percentile(weights @ right / weights.sum(axis=1), [2.5, 97.5])
+        resampled += low <= truth <= high
+    assert covered >= binom.ppf(0.001, trials, 0.95) and not contradicted
+    assert resampled < covered and (truth < 0.9 or resampled < 0.92 * trials)
+
+
+def test_the_worth_of_a_call_at_another_prevalence_is_not_certain_beside_false_alarms():
+    films = pd.DataFrame({"patient": np.arange(65), "target": np.arange(65) < 24})
+    films["probability"] = np.where(films["target"], 0.9, 0.1)
+    films.loc[[3, 9, 30, 40, 50], "probability"] = [0.1, 0.1, 0.9, 0.9, 0.9]
+    row = tabulate_prevalences(films, 0.5, [0.01]).iloc[0]
+    assert 0.01 < row["ppv_low"] < row["ppv"] < row["ppv_high"] < 0.7
+    assert row["false_alarms_low"] > 0.1
+
+
+def perfect(patients=10):
+    films = simulate(np.random.default_rng(0), patients=patients)
+    return films.assign(probability=films["target"] * 0.8 + 0.1)
+
+
 def test_perfect_scores_of_few_patients_are_not_taken_for_certain():
-    films = simulate(np.random.default_rng(0), patients=10)
-    films["probability"] = films["target"] * 0.8 + 0.1
-    result = evaluate(films, 0.5)
-    assert result["auc"] == {
-        "value": 1.0,
-        "low": pytest.approx(0.025 ** (1 / 5)),  # five pairs of patients
-        "high": 1.0,
-    }
+    result = evaluate(perfect(), 0.5)
+    five_pairs = {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 5)), "high": 1.0}
+    assert result["auc"] == result["average_precision"] == result["auc_view_matched"] == five_pairs
     assert result["sensitivity"]["high"] == 1 and 0.4 < result["sensitivity"]["low"] < 0.55
+    upside_down = evaluate(perfect().eval("probability = 1 - probability"), 0.5)["auc"]
+    assert upside_down == {"value": 0, "low": 0, "high": pytest.approx(1 - 0.025 ** (1 / 5))}
 
 
-def test_the_intervals_of_rates_cover_their_truth(monkeypatch):
-    monkeypatch.setattr(metrics, "RESAMPLES", 200)
+def test_pairs_of_another_view_are_no_evidence_for_a_view_matched_area():
+    films = perfect()
+    # One patient with the finding is seen in AP; all other pairs are of PA.
+    films["view"] = np.where(films["patient"].isin([1, 0, 2]), "AP", "PA")
+    matched = evaluate(films, 0.5)["auc_view_matched"]
+    assert matched["low"] == pytest.approx(0.025 ** (1 / (1 + 3)))
+
+
+def test_films_of_one_patient_say_nothing_of_others():
+    target, probability = np.array([0, 1, 1]), np.array([0.3, 0.2, 0.4])
+    patients = np.zeros(3)
+    weights = resample_patients(patients, 50, 0)
+    found = ranking_interval(auc(target, probability, weights), target, patients)
+    assert found == {"value": 0.5, "low": 0, "high": 1}
+
+
+def test_the_intervals_of_rates_cover_their_truth():
     spread = np.sqrt(1.0**2 + 0.5**2)
     cut = 0.4  # a logit
     sensitivity, specificity = norm.sf((cut - 1) / spread), norm.cdf(cut / spread)
@@ -218,11 +300,86 @@ def test_the_intervals_of_rates_cover_their_truth(monkeypatch):
     trials = 200
     for _ in range(trials):
         films = simulate(rng, drawn=lambda n: (rng.random(n) < 0.5).astype(int))
-        result = evaluate(films, 1 / (1 + np.exp(-cut)))
+        target, probability, patients = columns_of(films)
+        weights = resample_patients(patients, 200, 0)
+        result = measure_decisions(target, probability >= 1 / (1 + np.exp(-cut)), patients, weights)
+        result["average_precision"] = interval(average_precision(target, probability, weights))
         for name, value in truth.items():
             covered[name] += result[name]["low"] <= value <= result[name]["high"]
     low, high = binom.interval(0.9998, trials, 0.94)
     assert all(low <= count <= high for count in covered.values()), covered
+
+
+# ------------------------------------------------------------------------------ views not known
+
+
+def test_without_views_none_is_measured_and_tables_say_unknown():
+    films = simulate(np.random.default_rng(8)).assign(view="")
+    result = evaluate(films, 0.5)
+    assert result["auc_PA"] == result["auc_AP"] == result["auc_view_matched"] == UNDEFINED
+    rows = tabulate_metrics({"train": result, "test": result}).index
+    assert "auc" in rows and not any("view" in row or row[-3:] in ("_PA", "_AP") for row in rows)
+    assert tabulate_subgroups(result).index.tolist() == [("view", "unknown")]
+    # A row that one set of patients has stays, and films of unknown view are matched with none.
+    known = films.assign(view=np.where(films["patient"] < 40, "PA", ""))
+    some = evaluate(known, 0.5)
+    assert some["auc_view_matched"] == some["auc_PA"]
+    assert tabulate_metrics({"train": result, "test": some}).loc["auc_PA"].iloc[0] == "undefined"
+
+
+# ----------------------------------------------------------------------------- two classifiers
+
+
+def draw(rng, patients=60, films=3, gap=0.0):
+    """Two scores of the same films; what a patient's films share is most of the noise."""
+    patient = np.repeat(np.arange(patients), films)
+    target = rng.random(patients)[patient] < 0.5
+    target = np.where(rng.random(len(patient)) < 0.2, ~target, target).astype(int)
+    scores = []
+    for distance in (1.0 + gap, 1.0):
+        own = rng.normal(0, 1, patients)[patient]
+        scores.append(distance * target + own + rng.normal(0, 0.4, len(patient)))
+    return target, *scores, patient
+
+
+def test_the_interval_covers_the_difference_of_two_areas(monkeypatch):
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 200)
+    rng, trials = np.random.default_rng(0), 150
+    spread = np.sqrt(2 * (1 + 0.4**2))
+    # Of films of different patients; the few pairs within one patient move it by less than 0.005.
+    truth = norm.cdf(1.5 / spread) - norm.cdf(1 / spread)
+    covered = naive = 0
+    for _ in range(trials):
+        target, first, second, patient = draw(rng, gap=0.5)
+        found = compare_auc(target, first, second, patient)["difference"]
+        covered += found["low"] <= truth <= found["high"]
+        found = compare_auc(target, first, second, np.arange(len(target)))["difference"]
+        naive += found["low"] <= truth <= found["high"]
+    low, high = binom.interval(0.999, trials, 0.94)
+    assert low <= covered <= high
+    assert naive < 0.9 * trials  # too narrow: films of a patient are alike
+
+
+def test_two_scores_are_compared_in_the_same_resamples():
+    target, first, second, patient = draw(np.random.default_rng(4), gap=0.5)
+    found = compare_auc(target, first, second, patient)
+    assert found["first"]["value"] == pytest.approx(roc_auc_score(target, first))
+    assert found["second"]["value"] == pytest.approx(roc_auc_score(target, second))
+    gap = found["first"]["value"] - found["second"]["value"]
+    assert found["difference"]["value"] == pytest.approx(gap)
+    ranked_alike = compare_auc(target, first, np.exp(first), patient)
+    assert ranked_alike["difference"] == {"value": 0, "low": 0, "high": 0}
+    # Every film twice is no more evidence.
+    assert compare_auc(*(np.repeat(x, 2) for x in (target, first, second, patient))) == found
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_two_patients_of_each_class_are_needed(side):
+    target = np.full(6, side)
+    target[0] = 1 - side
+    name = "without" if side else "with the finding"
+    with pytest.raises(ValueError, match=f"films of two patients {name}"):
+        compare_auc(target, np.arange(6), np.arange(6), np.arange(6))
 
 
 # ---------------------------------------------------------------------------------------- groups
