@@ -7,24 +7,35 @@ what a file holds: errors are replaced by sentences of our own, and warnings are
 
 import hmac
 import logging
+import os
+import re
 import warnings
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+from cxrlib.data.grey import show
 
 PIXELS = (
     *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
+    *("PixelPaddingValue", "PixelAspectRatio", "ImagerPixelSpacing"),
     *("Modality", "ViewPosition", "PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
 )
 # OT and none at all: secondary captures. RG: film scanners and old CR. HC: a printed film.
-RADIOGRAPHS = {"CR", "DX", "RG", "OT", "HC", "SC", ""}
+RADIOGRAPHS = {"CR", "DX", "DR", "XR", "RG", "OT", "HC", "SC", ""}
 OTHERS = {"CT", "MR", "US", "NM", "PT", "MG", "XA", "RF", "XC", "ES", "OP", "IO", "PX", "SR"}
 OTHERS |= {"RTIMAGE", "RTDOSE", "RTPLAN", "RTSTRUCT", "ECG", "SEG", "PR", "KO", "DOC"}
-FRONTAL, LATERAL = {"PA", "AP"}, {"LL", "RL", "LATERAL", "LAT"}
+VIEWS = {"PA": "PA", "AP": "AP"} | dict.fromkeys(("LL", "RL", "LATERAL", "LAT"), "lateral")
+SUFFIXES = {".dcm", ".dicom"}
+# Transfer syntax of a file that names none, by (implicit VR, little endian) as found.
+SYNTAXES = {(True, True): "1.2.840.10008.1.2", (False, True): "1.2.840.10008.1.2.1"}
+SYNTAXES |= {(False, False): "1.2.840.10008.1.2.2"}
 LARGEST = 50_000_000  # pixels of any film; detectors have up to about 20 million
 # Fixed, so that a patient keeps the key, and with it the side of the split, on every machine.
 PATIENT_KEY = b"cxrlib patient"
@@ -32,20 +43,23 @@ NEEDS = "reading DICOM needs more packages: pip install 'cxrlib[dicom]'"
 
 
 def is_dicom(path: str | Path | BinaryIO) -> bool:
-    """Say whether a film is DICOM: by the letters DICM at byte 128, or by the name's end, .dcm.
+    """Say whether a film is DICOM: by its first bytes, or by the end of its name.
 
-    A binary file object is left at its start.
+    A binary file object is left at its start. What is not a regular file is not opened.
     """
-    if hasattr(path, "read"):
-        path.seek(0)
-        start = path.read(132)
-        path.seek(0)
-        return start[128:] == b"DICM"
+    named = not hasattr(path, "read")
+    if named and not os.path.isfile(path):
+        return False
     try:
-        with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM" or Path(path).suffix.lower() == ".dcm"
+        with open(path, "rb") if named else nullcontext(path) as file:
+            file.seek(0)
+            start = file.read(132)
+            file.seek(0)
     except OSError:
         return False
+    # Without preamble and meta header a file starts with the first elements of group 8.
+    known = start[128:] == b"DICM" or re.match(rb"\x08\0[\0\x05\x08\x16\x18]\0", start)
+    return bool(known) or (named and Path(path).suffix.lower() in SUFFIXES)
 
 
 def read_header(path: str | Path | BinaryIO) -> dict[str, str | int]:
@@ -59,12 +73,12 @@ def read_header(path: str | Path | BinaryIO) -> dict[str, str | int]:
         No single grey radiograph; a sentence without the file's name or what it holds.
     """
     header = _read(path, pixels=False)
-    view = str(header.get("ViewPosition") or "").strip().upper()
+    words = re.findall("[A-Z]+", _word(header, "ViewPosition"))
     return {
         "width": int(header.Columns),
         "height": int(header.Rows),
-        "modality": str(header.get("Modality") or "").strip().upper(),
-        "view": view if view in FRONTAL else "lateral" if view in LATERAL else "",
+        "modality": _word(header, "Modality"),
+        "view": next((VIEWS[word] for word in words if word in VIEWS), ""),
     }
 
 
@@ -87,8 +101,8 @@ def patient_key(path: str | Path | BinaryIO) -> str:
     """
     if not is_dicom(path):
         return ""
-    number = "".join(str(_read_elements(path, ["PatientID"]).get("PatientID") or "").split())
-    number = number.casefold().lstrip("0") or number[:1]
+    number = "".join(_word(_read_elements(path, ["PatientID"]), "PatientID").casefold().split())
+    number = number.lstrip("0") or number[:1]
     content = number.encode(errors="backslashreplace")
     return hmac.digest(PATIENT_KEY, content, "sha256").hex()[:16] if number else ""
 
@@ -96,61 +110,51 @@ def patient_key(path: str | Path | BinaryIO) -> str:
 def read_grey(path: str | Path | BinaryIO) -> np.ndarray:
     """Return the grey values of a radiograph as a viewer shows them, float32 (height, width), 0..1.
 
-    Stored values pass rescale slope and intercept or modality LUT, then the first VOI LUT or window
-    (PS3.3 C.11.1 and C.11.2). Without either, black and white are the least and the greatest value
-    that the stored bits can hold; 12 for 16 bits of which no value needs more, as for a PNG.
+    Padding is black. See `cxrlib.data.grey.show`.
 
     Raises
     ------
     ValueError
         As `read_header`; or the pixels are missing, cut short or of an encoding that is not known.
     """
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
-
     data = _read(path, pixels=True)
     try:
-        stored = data.pixel_array
-        if stored.ndim != 2:
-            raise ValueError
-        unused = data.BitsAllocated - data.BitsStored  # old files keep overlays there
-        stored = np.right_shift(np.left_shift(stored, unused), unused)
-        values = apply_modality_lut(stored, data)
-        low, high = _range(data, stored)
-        if data.get("VOILUTSequence"):
-            values = np.rint(values).astype(np.int32)
-            low, high = 0, 2 ** data.VOILUTSequence[0].LUTDescriptor[2] - 1
-        elif "WindowWidth" not in data or "WindowCenter" not in data:
-            low, high = min(low, high), max(low, high)
-        values = (np.asarray(apply_voi_lut(values, data), np.float64) - low) / (high - low)
+        stored = _decode(data)
+        padding = stored == data.get("PixelPaddingValue")
+        if padding.any() and not padding.all():
+            stored[padding] = np.median(stored[~padding])  # so that padding sets no scale
+        values = np.where(padding, 0, show(data, stored)).astype(np.float32)
     except Exception:  # of many kinds; each may quote the file
         raise ValueError(
             "the DICOM pixels are missing, damaged, or encoded in a way that is not known here"
         ) from None
     if not np.isfinite(values).all():
         raise ValueError("the DICOM rescaling or window gives no finite grey values")
-    # Not by pydicom: it inverts about the film's own maximum, and not for MONOCHROME1 alone.
-    shape = str(data.get("PresentationLUTShape") or "").strip().upper()
-    if data.PhotometricInterpretation == "MONOCHROME1" or shape == "INVERSE":
-        values = 1 - values
-    return np.clip(values, 0, 1).astype(np.float32)
+    return values
 
 
-def _range(data, stored: np.ndarray) -> tuple[float, float]:
-    """Return what the least and the greatest storable value become by rescaling."""
-    if data.get("ModalityLUTSequence"):
-        return 0, 2 ** data.ModalityLUTSequence[0].LUTDescriptor[2] - 1
-    bits = data.BitsStored
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if stored.dtype.kind == "i" else (0, 0)
-    if stored.dtype.kind == "u":
-        windowed = "WindowWidth" in data and "WindowCenter" in data
-        high = 4095 if bits == 16 and not windowed and stored.max() <= 4095 else 2**bits - 1
-    if "RescaleSlope" in data and "RescaleIntercept" in data:
-        slope, intercept = float(data.RescaleSlope), float(data.RescaleIntercept)
-        return low * slope + intercept, high * slope + intercept
-    return low, high
+def _decode(data) -> np.ndarray:
+    """Return stored values (height, width) without what old files keep in unused bits."""
+    from pydicom.encaps import generate_frames
+
+    if data["PixelData"].is_undefined_length:
+        frame, box = next(generate_frames(data.PixelData, number_of_frames=1)), 12
+        while frame[4:8] == b"jP  " and box < len(frame) and frame[box + 4 : box + 8] != b"jp2c":
+            length = int.from_bytes(frame[box : box + 4])
+            if not length:  # pydicom 3.0 would never step over it
+                raise ValueError
+            box += length
+    stored, unused = data.pixel_array, data.BitsAllocated - data.BitsStored
+    if stored.ndim != 2:
+        raise ValueError
+    return np.right_shift(np.left_shift(stored, unused), unused)
 
 
-def _read_elements(path, names: list[str], pixels: bool = False):
+def _word(data, name: str) -> str:
+    return str(data.get(name) or "").strip().upper()
+
+
+def _read_elements(path, names: Iterable[str], pixels: bool = False):
     """Return the elements named of a DICOM file; an error says nothing of what it holds."""
     try:
         import pydicom
@@ -165,8 +169,9 @@ def _read_elements(path, names: list[str], pixels: bool = False):
         data = pydicom.dcmread(
             path, force=True, stop_before_pixels=not pixels, specific_tags=list(names)
         )
-        for _ in data:  # pydicom interprets a value when it is asked for
-            pass
+        for element in data:  # pydicom interprets a value when it is asked for
+            if element.is_empty:
+                del data[element.tag]
     except FileNotFoundError:
         raise
     except Exception:  # of many kinds; each may quote the file
@@ -178,10 +183,15 @@ def _read(path, pixels: bool):
     """Return the elements in `PIXELS` of a file that holds one grey radiograph."""
     data = _read_elements(path, PIXELS, pixels)
     try:
-        modality = str(data.get("Modality") or "").strip().upper()
-        grey = str(data.get("PhotometricInterpretation") or "").startswith("MONOCHROME")
-        colours, frames = data.get("SamplesPerPixel"), int(data.get("NumberOfFrames") or 1)
-        size = int(data.get("Rows") or 0) * int(data.get("Columns") or 0)
+        modality, photometric = _word(data, "Modality"), _word(data, "PhotometricInterpretation")
+        size = int(data.get("Rows", 0)) * int(data.get("Columns", 0))
+        several = int(data.get("NumberOfFrames", 1)) > 1
+        grey = data.get("SamplesPerPixel") == 1 and photometric.startswith("MONOCHROME")
+        shapes = [data.get(name, (1, 1)) for name in ("PixelAspectRatio", "ImagerPixelSpacing")]
+        square = all(0.98 < down / across < 1.02 for down, across in shapes)
+        syntax = data.file_meta.get("TransferSyntaxUID") or SYNTAXES[data.original_encoding]
+        compressed = "PixelData" in data and data["PixelData"].is_undefined_length
+        data.PhotometricInterpretation, data.file_meta.TransferSyntaxUID = photometric, syntax
     except Exception:  # of many kinds; each may quote the file
         raise ValueError("no DICOM file that can be read") from None
     if modality not in RADIOGRAPHS:
@@ -189,10 +199,14 @@ def _read(path, pixels: bool):
         raise ValueError(f"DICOM modality {name}, not a radiograph (CR, DX or secondary capture)")
     if not size or (pixels and "PixelData" not in data):
         raise ValueError("a DICOM file without pixels")
-    if frames > 1:
+    if several:
         raise ValueError("a DICOM file of several frames: give single radiographs")
-    if colours != 1 or not grey:
+    if not grey:
         raise ValueError("a DICOM film in colour: give grey ones (MONOCHROME1 or MONOCHROME2)")
+    if not square:
+        raise ValueError("a DICOM film whose pixels are not square: scale it to square ones")
     if size > LARGEST:
         raise ValueError(f"too large to be a radiograph: more than {LARGEST:,} pixels")
+    if compressed and syntax in SYNTAXES.values():
+        raise ValueError("compressed DICOM pixels without the name of their transfer syntax")
     return data

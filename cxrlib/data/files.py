@@ -9,12 +9,17 @@ from typing import BinaryIO
 
 from cxrlib.data.dicom import is_dicom
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"}
 
 
 def is_film(path: str | Path) -> bool:
-    """Say whether a file looks like an image: by its name's end, or by content if it is DICOM."""
+    """Say whether a file looks like an image: by its name's end, or by content if it is DICOM.
+
+    What macOS and archives lay beside files (`._NAME`, `__MACOSX`) does not.
+    """
     path = Path(path)
+    if path.name.startswith("._") or "__MACOSX" in path.parts:
+        return False
     if path.suffix.lower() in SUFFIXES:
         return True
     return path.name.upper() != "DICOMDIR" and is_dicom(path)

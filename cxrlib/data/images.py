@@ -1,19 +1,21 @@
 """JPEG, PNG, TIFF, BMP and DICOM files, 8 to 16 bit, to one float array in 0..1."""
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from cxrlib.data import dicom
+from cxrlib.data.grey import BRIGHT, spread
 
 # Part of every digest that depends on pixels: change it when what `read_image` returns changes.
 PREPROCESSING = "grey in 0..1, longer side to image_size, antialiased bilinear, black padding; 2"
-
 
 # Pillow would give the memory of each image back, and wait for new pages with the next: a third
 # of the time that reading takes. This keeps up to eight blocks of 16 MiB.
@@ -21,17 +23,7 @@ Image.core.set_blocks_max(8)
 
 # No others: Pillow would hand EPS to Ghostscript, whatever the file's name.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
-# How to turn a picture upright, by its EXIF orientation. Not `ImageOps.exif_transpose`: it writes
-# EXIF anew, and fails where another tag is damaged.
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+ORIENTATION, PHOTOMETRIC = ExifTags.Base.Orientation, ExifTags.Base.PhotometricInterpretation
 
 
 class ImageError(ValueError):
@@ -52,7 +44,7 @@ def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
     if dicom.is_dicom(path):
         header = _of_dicom(dicom.read_header, path)
         return header["width"], header["height"]
-    with _open(path) as image:
+    with _opened(path) as image:
         return image.size[:: -1 if 5 <= _orientation(image) <= 8 else 1]
 
 
@@ -75,7 +67,7 @@ def film_digest(path: str | Path) -> str:
     if dicom.is_dicom(path):
         values = _of_dicom(dicom.read_grey, path)
         return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
-    return file_digest(path)
+    return file_digest(_regular(path))
 
 
 def file_digest(path: str | Path) -> str:
@@ -95,14 +87,11 @@ def colour_of(path: str | Path | BinaryIO) -> float:
     """
     if dicom.is_dicom(path):
         return 0.0
-    with _open(path) as image:
+    with _opened(path) as image:
         if image.mode in ("1", "L", "LA") or image.mode.startswith(("I", "F")):
             return 0.0
-        try:
-            image.draft("RGB", (128, 128))
-            colours = np.asarray(image.convert("RGB").reduce(max(1, min(image.size) // 128)))
-        except Exception as error:  # of many kinds, where a file is damaged
-            raise ImageError(path, _reason(error)) from error
+        image.draft("RGB", (128, 128))
+        colours = np.asarray(image.convert("RGB").reduce(max(1, min(image.size) // 128)))
     return float(np.ptp(colours / np.float32(255), axis=2).mean())
 
 
@@ -110,9 +99,9 @@ def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarr
     """Read a radiograph as grey values.
 
     Colour becomes luma (ITU-R BT.601), transparency lies over black, and the orientation an EXIF
-    tag asks for is applied. 16-bit values are divided by 65535, or by 4095 where none is larger,
-    since 12-bit detectors are often stored in 16-bit files as they are. DICOM films appear as a
-    viewer shows them, see `cxrlib.data.dicom.read_grey`.
+    tag asks for is applied. White is 255 in 8 bits; in 16 bits it is the greatest value of the
+    fewest of 8, 10, 12, 14 or 16 bits that hold 99 % of the pixels, see `cxrlib.data.grey.spread`.
+    DICOM films appear as a viewer shows them, see `cxrlib.data.grey.show`.
 
     Parameters
     ----------
@@ -129,7 +118,14 @@ def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarr
     Raises
     ------
     FileNotFoundError, ImageError
-        The file is missing, no image, cut short or of a kind that is not supported.
+        The file is missing, not an image, cut short or of a kind that is not supported.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> film = cxr.read_image("medical/images/00060001_000.jpg", size=299)
+    >>> film.shape, film.dtype.name, bool(film.min() >= 0 and film.max() <= 1)
+    ((299, 299), 'float32', True)
     """
     if dicom.is_dicom(path):
         grey = Image.fromarray(_of_dicom(dicom.read_grey, path))
@@ -155,6 +151,12 @@ def boxes_on_square(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
     Returns
     -------
     (n, 4) in 0..1, shares of the square's side
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> cxr.boxes_on_square([[10, 0, 30, 100]], width=50, height=100)
+    array([[0.35, 0.  , 0.55, 1.  ]])
     """
     side = max(width, height)
     return (boxes + np.tile([side - width, side - height], 2) / 2) / side
@@ -174,47 +176,54 @@ def _of_dicom(read, path: str | Path):
 
 def _read_picture(path: str | Path, size: int | None) -> Image.Image:
     """Return a file that Pillow reads in mode F, in 0..1; reduced, but at least `size`."""
-    with _open(path) as image:
-        try:
-            if size:
-                # JPEG alone: decodes at 1/2, 1/4 or 1/8 where that is still at least `size`.
-                image.draft("L", _fit(image.size, size))
-            image.load()
-            turn = UPRIGHT.get(_orientation(image))
-            return _grey(image if turn is None else image.transpose(turn))
-        except Exception as error:  # of many kinds, where a file is damaged
-            raise ImageError(path, _reason(error)) from error
+    with _opened(path) as image:
+        if size:
+            # JPEG alone: decodes at 1/2, 1/4 or 1/8 where that is still at least `size`.
+            image.draft("L", _fit(image.size, size))
+        cut = ";16" in f"{image.tile}" and image.mode.startswith("RGB")  # to the upper 8 bits
+        image.load()
+        grey = _grey(image)
+        if cut and np.mean(np.asarray(grey) > 0.25) <= BRIGHT:
+            raise ValueError("fewer than 16 bits a channel in 16: save it as grey, not in colour")
+        # The image's own EXIF may be damaged, and would then be written anew.
+        grey.getexif()[ORIENTATION] = _orientation(image)
+        ImageOps.exif_transpose(grey, in_place=True)
+        return grey
 
 
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # of many kinds; viewers pass over damaged EXIF, too
         return 1
 
 
-def _reason(error: Exception) -> str:
-    """Return what an error says without the file's name, which on a worker may be another."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _open(path: str | Path | BinaryIO) -> Image.Image:
+@contextmanager
+def _opened(path: str | Path | BinaryIO) -> Iterator[Image.Image]:
+    """Open a picture; what fails while it is read is an ImageError, too."""
     try:
-        image = Image.open(path, formats=FORMATS)
+        with Image.open(_regular(path), formats=FORMATS) as image:
+            if image.width * image.height > dicom.LARGEST:
+                raise ValueError(
+                    f"too large to be a radiograph: more than {dicom.LARGEST:,} pixels"
+                )
+            yield image
+    except (FileNotFoundError, ImageError):
+        raise
     except UnidentifiedImageError:
         raise ImageError(path, "no JPEG, PNG, TIFF, BMP or DICOM image") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(path, str(error)) from None
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(path, _reason(error)) from error
-    if image.width * image.height > dicom.LARGEST:
-        image.close()
-        reason = f"too large to be a radiograph: more than {dicom.LARGEST:,} pixels"
-        raise ImageError(path, reason)
-    return image
+    except Exception as error:  # of many kinds, where a file is damaged
+        # Without the file's name, which on a worker may be another.
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageError(path, reason) from error
+
+
+def _regular(path: str | Path | BinaryIO) -> str | Path | BinaryIO:
+    """Return a path unless it leads to what could be waited for without end."""
+    if not hasattr(path, "read") and os.path.exists(path) and not os.path.isfile(path):
+        raise ImageError(path, "a directory, pipe or device, not an image file")
+    return path
 
 
 def _fit(shape: tuple[int, int], size: int) -> tuple[int, int]:
@@ -225,16 +234,18 @@ def _fit(shape: tuple[int, int], size: int) -> tuple[int, int]:
 
 def _grey(image: Image.Image) -> Image.Image:
     """Return `image` in mode F, in 0..1."""
+    # Pillow turns white-is-zero TIFF over at 1 to 8 bits only.
+    inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
     if image.mode.startswith("I"):
-        values = np.asarray(image, np.float32)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("integers outside 0..65535: rescale them to 16 bits")
-        return Image.fromarray(values / np.float32(4095 if values.max() <= 4095 else 65535))
+        return Image.fromarray(spread(values, inverted=inverted))
     if image.mode == "F":
         values = np.asarray(image)
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
             raise ValueError("floating-point values outside 0..1: rescale them")
-        return image
+        return Image.fromarray(1 - values) if inverted else image
     if image.has_transparency_data:
         over = image.convert("RGBA")
         black = Image.new("RGBA", over.size, (0, 0, 0, 255))

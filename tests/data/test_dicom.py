@@ -110,6 +110,7 @@ def test_near_lossless_jpeg_ls(tmp_path, film):
 
 
 RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16)
+PADDED = np.where(RAMP < 9, 0, RAMP * 16) / 4095
 
 
 @pytest.mark.parametrize(
@@ -149,11 +150,43 @@ RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16)
         (RAMP * 16, 12, {}, RAMP * 16 / 4095),
         (RAMP * 16, 16, {}, RAMP * 16 / 4095),  # as for a PNG: no value needs more than 12 bits
         (RAMP * 256, 16, {}, RAMP * 256 / 65535),
+        (RAMP.astype(np.int16) * 16 - 2048, 16, {}, RAMP * 16 / 4095),
+        (RAMP.astype(np.int16) * 64, 16, {}, RAMP * 64 / 16383),
+        (4095 - RAMP * 16, 16, {"PhotometricInterpretation": "MONOCHROME1"}, RAMP * 16 / 4095),
+        (65535 - RAMP * 16, 16, {"PhotometricInterpretation": "MONOCHROME1"}, RAMP * 16 / 4095),
+        (RAMP, 8, {"PhotometricInterpretation": "monochrome2"}, RAMP / 255),
+        # What is empty or has no width says nothing.
+        (RAMP, 8, {"RescaleSlope": "", "RescaleIntercept": ""}, RAMP / 255),
+        (RAMP, 8, {"RescaleSlope": 0, "RescaleIntercept": 7}, RAMP / 255),
+        (RAMP, 8, {"WindowCenter": 0, "WindowWidth": 0}, RAMP / 255),
+        (RAMP, 8, {"WindowCenter": "", "WindowWidth": ""}, RAMP / 255),
+        (RAMP, 8, {"WindowCenter": 128, "WindowWidth": 1}, RAMP >= 128),
+        # Padding is black and decides nothing.
+        (np.where(RAMP < 9, 65535, RAMP * 16), 16, {"PixelPaddingValue": 65535}, PADDED),
     ],
 )
 def test_values_as_a_viewer_shows_them(tmp_path, values, bits, elements, expected):
     path = write(tmp_path / "film.dcm", values, bits, **elements)
     np.testing.assert_allclose(read_image(path), np.clip(expected, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+@pytest.mark.parametrize("left", ["meta", "preamble", "data set"])
+def test_a_file_that_names_no_transfer_syntax(tmp_path, film, left, implicit):
+    data = dcmread(write(tmp_path / "film.dcm", film * 16.0, 12))
+    for name in ("TransferSyntaxUID",) if left == "meta" else list(data.file_meta.keys()):
+        del data.file_meta[name]
+    if left == "data set":
+        data.preamble = None
+    path = tmp_path / ("film" if left == "data set" else "film.dcm")
+    data.save_as(path, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+    np.testing.assert_allclose(read_image(path), film * 16.0 / 4095, atol=1e-6)
+    assert image_size(path) == film.shape[::-1] and is_film(path)
+
+
+@pytest.mark.parametrize(("view", "side"), [("PA ERECT", "PA"), ("AP_SUPINE", "AP"), ("LLO", "")])
+def test_views_of_several_words(tmp_path, view, side):
+    assert view_of(write(tmp_path / "film.dcm", RAMP, ViewPosition=view)) == side
 
 
 @pytest.mark.parametrize("first", [0, 56])
@@ -318,7 +351,8 @@ def test_what_has_no_patient_has_no_key(tmp_path):
         ({"Rows": 0}, "without pixels"),
         ({"Modality": "CT"}, "modality CT, not a radiograph"),
         ({"Modality": "QUIRINE"}, "modality of another kind, not a radiograph"),
-        ({"WindowCenter": 1, "WindowWidth": 0}, "damaged, or encoded in a way that is not known"),
+        ({"PixelAspectRatio": [2, 1]}, "pixels are not square: scale it"),
+        ({"ImagerPixelSpacing": ["0.4", "0.2"]}, "pixels are not square: scale it"),
         (
             {"Rows": 65535, "Columns": 65535},
             "too large to be a radiograph: more than 50,000,",
@@ -329,6 +363,31 @@ def test_what_has_no_patient_has_no_key(tmp_path):
 def test_what_is_no_single_grey_radiograph_is_refused(tmp_path, elements, reason):
     path = write(tmp_path / "film.dcm", RAMP, **elements)
     with pytest.raises(ImageError, match=reason):
+        read_image(path)
+
+
+def test_compressed_pixels_without_a_transfer_syntax(tmp_path, film):
+    data = dcmread(write(tmp_path / "film.dcm", film, syntax=uid.RLELossless))
+    del data.file_meta.TransferSyntaxUID
+    data.save_as(
+        tmp_path / "film.dcm", implicit_vr=False, little_endian=True, enforce_file_format=False
+    )
+    with pytest.raises(ImageError, match="without the name of their transfer syntax"):
+        read_image(tmp_path / "film.dcm")
+
+
+def test_a_box_without_length_is_not_waited_for(tmp_path, film):
+    """pydicom steps over boxes of JPEG 2000, and would never come over this one."""
+    path = write(tmp_path / "film.dcm", film[:64, :64], syntax=uid.JPEG2000Lossless)
+    data, buffer = dcmread(path), io.BytesIO()
+    Image.fromarray(film[:64, :64]).save(buffer, "JPEG2000")
+    whole = buffer.getvalue()
+    for content in (whole, whole[:12] + bytes(4) + whole[16:]):
+        data.PixelData = encaps.encapsulate([content])
+        data.save_as(path)
+        if content == whole:
+            np.testing.assert_allclose(read_image(path), film[:64, :64] / 255, atol=1e-6)
+    with pytest.raises(ImageError, match="missing, damaged, or encoded"):
         read_image(path)
 
 
@@ -423,5 +482,8 @@ def test_other_makers_lossy_pixels_are_decoded(tmp_path, name):
 def test_folders_are_listed_with_dicom_files(tmp_path, film):
     write(tmp_path / "x.DCM", film[:8, :8])
     write(tmp_path / "IM0001", film[:8, :8])
-    (tmp_path / "notes").write_text("no film")
+    (tmp_path / "notes").write_text("not a film")
+    for beside in ("._x.DCM", ".DS_Store", "Thumbs.db", "__MACOSX/._x.DCM", "__MACOSX/x.DCM"):
+        (tmp_path / beside).parent.mkdir(exist_ok=True)
+        (tmp_path / beside).write_bytes(b"\0\5\x16\7" + bytes(200))
     assert [path.name for path in list(walk_films([tmp_path]))] == ["IM0001", "x.DCM"]

@@ -1,5 +1,6 @@
 """One float array in 0..1, whatever the file."""
 
+import os
 import struct
 import warnings
 import zlib
@@ -7,9 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from cxrlib.data.images import ImageError, image_size, read_batch, read_image
+from cxrlib.data.images import (
+    ImageError,
+    film_digest,
+    image_size,
+    read_batch,
+    read_image,
+    view_of,
+)
 
 
 def image(values, dtype=np.uint8, mode=None):
@@ -59,9 +68,9 @@ COLOURS = [255, 0, 0, 0, 255, 0, 0, 0, 255, 200, 200, 200]
         (image([[0, 1, 13107, 65535]], np.uint16), "png", {}, [0, 1 / 65535, 0.2, 1]),
         (image([[0, 1, 13107, 65535]], np.uint16), "tif", {}, [0, 1 / 65535, 0.2, 1]),
         (image([[0, 13107, 65535]], np.int32), "tif", {}, [0, 0.2, 1]),
-        # 12 bits in a file of 16: nothing above 4095
         (image([[0, 1, 819, 4095]], np.uint16), "png", {}, [0, 1 / 4095, 0.2, 1]),
-        (image([[0, 819, 4096]], np.uint16), "png", {}, [0, 819 / 65535, 4096 / 65535]),
+        (image([[0, 819, 4096]], np.uint16), "png", {}, [0, 819 / 16383, 4096 / 16383]),
+        (image([[0, 819, 16384]], np.uint16), "png", {}, [0, 819 / 65535, 16384 / 65535]),
         (image([[0, 0.2, 1]], np.float32), "tif", {}, [0, 0.2, 1]),
     ],
 )
@@ -107,6 +116,57 @@ def test_one_picture_is_the_same_in_every_lossless_format(
     np.testing.assert_allclose(values, reference, atol=1 / 255)
     if size is None:
         np.testing.assert_allclose(values, picture / 255, atol=1 / 255)
+
+
+def bright_line(stored):
+    stored[7, :] = 65535
+    return stored
+
+
+HOW = {
+    "as it is": (lambda stored, bits: stored, 1),
+    "a defect and a line": (lambda stored, bits: bright_line(stored), 1),
+    "white is zero": (lambda stored, bits: 2**bits - 1 - stored, 0),
+    "white is zero, of 16 bits": (lambda stored, bits: 65535 - stored, 0),
+}
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_one_film_is_the_same_at_every_depth(tmp_path, bits, how, suffix):
+    film = np.arange(10_000).reshape(100, 100) % 241 / 255
+    change, photometric = HOW[how]
+    if not photometric and suffix == "png":
+        pytest.skip("white is zero in TIFF alone")
+    stored = change(np.rint(film * (2**bits - 1)).astype(np.uint16), bits)
+    if suffix == "tif":
+        tifffile.imwrite(
+            tmp_path / "film.tif", stored, photometric=("miniswhite", "minisblack")[photometric]
+        )
+    else:
+        image(stored, np.uint16).save(tmp_path / "film.png")
+    values = read_image(tmp_path / f"film.{suffix}")
+    np.testing.assert_allclose(np.delete(values, 7, 0), np.delete(film, 7, 0), atol=2**-bits)
+
+
+def test_white_is_zero_in_floating_point(tmp_path):
+    film = np.array([[0, 0.2, 1]], np.float32)
+    tifffile.imwrite(tmp_path / "film.tif", 1 - film, photometric="miniswhite")
+    np.testing.assert_allclose(read_image(tmp_path / "film.tif"), film, atol=1e-7)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_colours_of_16_bits_are_read_where_all_are_used(tmp_path, bits):
+    """Pillow keeps the upper eight."""
+    film = np.tile(np.arange(100) / 99, (9, 1))
+    stored = np.rint(film * (2**bits - 1)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "film.tif", np.stack([stored] * 3, 2), photometric="rgb")
+    if bits == 16:
+        np.testing.assert_allclose(read_image(tmp_path / "film.tif"), film, atol=1 / 255)
+    else:
+        with pytest.raises(ImageError, match="save it as grey"):
+            read_image(tmp_path / "film.tif")
 
 
 @pytest.mark.parametrize(
@@ -294,6 +354,19 @@ def test_missing_files_and_folders(tmp_path, read):
     saved(Image.new("L", (2, 2)), tmp_path / "film.png")
     with pytest.raises(ImageError, match="[Nn]ot a directory"):
         read(tmp_path / "film.png" / "inside.png")
+
+
+@pytest.mark.parametrize("read", [read_image, image_size, film_digest, view_of])
+@pytest.mark.parametrize("name", ["pipe.png", "pipe.dcm", "link.png"])
+def test_a_pipe_is_not_waited_for(tmp_path, read, name):
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "pipe.dcm")
+    (tmp_path / "link.png").symlink_to("pipe.png")
+    if read is view_of:
+        assert view_of(tmp_path / name) == ""
+    else:
+        with pytest.raises(ImageError, match=f"{name}: a directory, pipe or device, not an image"):
+            read(tmp_path / name)
 
 
 @pytest.mark.parametrize(

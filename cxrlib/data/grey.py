@@ -1,0 +1,83 @@
+"""From stored values to grey in 0..1: one rule for every depth, then what a DICOM header says."""
+
+import numpy as np
+
+DEPTHS = (8, 10, 12, 14)  # bits of detectors and scanners, fewer than the 16 of their files
+BRIGHT = 0.01  # this share of the pixels decides nothing: letters, markers, defects
+
+
+def spread(values: np.ndarray, bits: int = 16, inverted: bool = False) -> np.ndarray:
+    """Return stored values as grey, so that one film looks the same at every depth.
+
+    White is the greatest value of `bits` where that is not 16. Detectors of 10, 12 or 14 bits are
+    often stored in 16 as they are, so 16 says little. White is then the greatest value of 8, 10,
+    12, 14 or 16 bits, whichever are the fewest that hold 99 % of the pixels; brighter pixels are
+    white. A film of 16 bits that stays below a quarter of white cannot be told from one of 14.
+
+    Parameters
+    ----------
+    values : integers of any shape; below 0 is black
+    bits : as the file states them
+    inverted : white is stored as 0, black as the greatest value of the bits used or of those stated
+
+    Returns
+    -------
+    float32 array of the same shape, in 0..1
+    """
+    values = np.asarray(values, np.float32)
+    if inverted:
+        values = _white(values, bits) - values
+    return np.clip(values / np.float32(_white(values, bits)), 0, 1)
+
+
+def show(data, stored: np.ndarray) -> np.ndarray:
+    """Return stored values of a DICOM film (a pydicom Dataset) as a viewer shows them, in 0..1.
+
+    They pass rescale slope and intercept or modality LUT, then the first VOI LUT or window (PS3.3
+    C.11.1 and C.11.2). Without either, and where a window has no width, `spread` decides.
+    """
+    from pydicom.pixels import apply_modality_lut, apply_voi
+
+    # Not by pydicom: it inverts about the film's own maximum, and not for MONOCHROME1 alone.
+    inverted = data.PhotometricInterpretation == "MONOCHROME1"
+    inverted |= str(data.get("PresentationLUTShape")).strip().upper() == "INVERSE"
+    slope = float(data.get("RescaleSlope", 0)) or 1
+    if lut := data.get("ModalityLUTSequence"):
+        values = apply_modality_lut(stored, data)
+    else:
+        values = stored * slope + float(data.get("RescaleIntercept", 0))
+    if "VOILUTSequence" in data:
+        lut = data.VOILUTSequence
+        values = apply_voi(np.rint(values).astype(np.int32), data)
+    elif (shown := _window(data, values)) is not None:
+        return 1 - shown if inverted else shown
+    if lut:
+        return spread(values, lut[0].LUTDescriptor[2], inverted)
+    return spread(_unsign(stored, data.BitsStored), data.BitsStored, inverted != (slope < 0))
+
+
+def _window(data, values: np.ndarray) -> np.ndarray | None:
+    """Return values through the first window (PS3.3 C.11.2.1), None where it has no width."""
+    function = str(data.get("VOILUTFunction", "LINEAR")).strip().upper()
+    width, less = np.ravel(data.get("WindowWidth", 0))[0], float(function == "LINEAR")
+    if "WindowCenter" not in data or width <= 0 or width < less:
+        return None
+    away = values - np.ravel(data.WindowCenter)[0]
+    if function == "SIGMOID":
+        return 1 / (1 + np.exp(-4 * away / width))
+    return np.clip((away + less / 2) / max(width - less, 1e-9) + 0.5, 0, 1)
+
+
+def _unsign(values: np.ndarray, bits: int) -> np.ndarray:
+    """Return signed values with the least that their bits hold moved to 0."""
+    if values.dtype.kind != "i" or (bits == 16 and np.mean(values < 0) <= BRIGHT):
+        return values
+    wide = values.astype(np.int32)
+    return wide + (_white(2 * np.maximum(wide, ~wide), bits) + 1) // 2
+
+
+def _white(values: np.ndarray, bits: int) -> int:
+    if bits == 16:
+        few = BRIGHT * values.size
+        bits = next((b for b in DEPTHS if np.count_nonzero(values >= 2**b) <= few), 16)
+    return 2**bits - 1
