@@ -8,7 +8,7 @@ from sklearn.metrics import ConfusionMatrixDisplay, precision_recall_curve, roc_
 
 from cxrlib.metrics.calibration import tabulate_reliability
 from cxrlib.metrics.report import SETS, format_interval
-from cxrlib.plots.style import LINES, NEGATIVE, POSITIVE, new_axes, plain
+from cxrlib.plots.style import LINES, NEGATIVE, POSITIVE, literal, new_axes, plain
 
 
 def plot_history(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -16,29 +16,30 @@ def plot_history(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     Of a linear head, the AUC in each fold over the strength C of its features; of a dense head, the
     loss over the epochs; of fine-tuning, the AUC of training and of validation over the epochs.
+
+    >>> import cxrlib as cxr
+    >>> import pandas as pd
+    >>> ax = cxr.plot_history(pd.DataFrame({"epoch": [1, 2, 3], "loss": [0.6, 0.5, 0.45]}))
+    >>> ax.get_ylabel()
+    'binary cross-entropy'
     """
     ax = ax or new_axes((5, 3.4))
     if "strength" in history:
-        for _, fold in history.groupby("fold"):
-            ax.plot(fold["strength"], fold["auc"], color="0.7", lw=1, marker=".")
-        mean = history.groupby("strength")["auc"].mean()
-        ax.plot(mean.index, mean, color=NEGATIVE, marker="o", label="mean of folds")
-        ax.set(
-            xscale="log", xlabel="C (weaker penalty to the right)", ylabel="AUC in held-out fold"
+        folds = history.pivot_table("auc", "strength", "fold")
+        ax.plot(folds, color="0.7", lw=1, marker=".")
+        ax.plot(folds.mean(axis=1), color=NEGATIVE, marker="o", label="mean of folds")
+        return plain(
+            ax, {}, xscale="log", xlabel="C (larger: weaker penalty)", ylabel="AUC in held-out fold"
         )
-    elif "val_auc" in history:
-        for (colour, line), column, name in zip(
-            LINES, ("auc", "val_auc"), ("training, augmented", "validation"), strict=False
-        ):
-            ax.plot(history["epoch"], history[column], line, color=colour, marker="o", label=name)
-        ax.set(xlabel="epoch (0: before fine-tuning)", ylabel="AUC")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    else:
-        ax.plot(history["epoch"], history["loss"], color=NEGATIVE, marker="o", label="training")
-        ax.set(xlabel="epoch", ylabel="binary cross-entropy")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(frameon=False)
-    return plain(ax)
+    names = {"loss": "training"}
+    labels = {"xlabel": "epoch", "ylabel": "binary cross-entropy"}
+    if "val_auc" in history:
+        names = {"auc": "training, augmented", "val_auc": "validation"}
+        labels = {"xlabel": "epoch (0: before fine-tuning)", "ylabel": "AUC"}
+    for (colour, line), (column, name) in zip(LINES, names.items(), strict=False):
+        ax.plot(history["epoch"], history[column], line, color=colour, marker="o", label=name)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return plain(ax, {}, **labels)
 
 
 def plot_roc(
@@ -53,41 +54,65 @@ def plot_roc(
     ----------
     predictions : by name, DataFrames with target (0 or 1) and probability (0..1)
     metrics : by the same names, what `evaluate` measured
-    threshold : of the operating point
+    threshold : of the operating point, at which the metrics were measured
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> test = scores[scores["split"] == "test"]
+    >>> ax = cxr.plot_roc({"test": test}, {"test": cxr.evaluate(test, 0.442)}, 0.442)
+    >>> ax.get_legend().get_texts()[0].get_text()
+    'test: AUC 0.95 (0.88 to 0.99)'
     """
     ax = ax or new_axes((4.6, 4.4))
-    for (colour, line), (name, scores) in zip(LINES, predictions.items(), strict=False):
-        false_rate, true_rate, _ = roc_curve(scores["target"], scores["probability"])
-        label = f"{SETS.get(name, name)}: AUC {format_interval(metrics[name]['auc'])}"
+    for (colour, line), (name, films) in zip(LINES, predictions.items(), strict=False):
+        false_rate, true_rate = _curve(roc_curve, films)
+        measured = metrics[name]
+        label = literal(f"{SETS.get(name, name)}: AUC {format_interval(measured['auc'])}")
         ax.plot(false_rate, true_rate, line, color=colour, label=label, drawstyle="steps-post")
-        if threshold is not None:
-            point = metrics[name]
-            ax.plot(
-                1 - point["specificity"]["value"], point["sensitivity"]["value"], "o", color=colour
-            )
+        rates = measured["specificity"]["value"], measured["sensitivity"]["value"]
+        if threshold is not None and None not in rates:
+            ax.plot(1 - rates[0], rates[1], "o", color=colour)
     ax.plot([0, 1], [0, 1], color="0.6", lw=1, label="chance")
-    ax.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
-    ax.legend(loc="lower right", fontsize=8)
-    return plain(ax)
+    legend = {"loc": "lower right"}
+    return plain(ax, legend, xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
 
 
 def plot_precision_recall(
     predictions: dict[str, pd.DataFrame], metrics: dict[str, dict], ax: Axes | None = None
 ) -> Axes:
-    """Draw precision (PPV) over recall (sensitivity), with average precision; see `plot_roc`."""
+    """Draw precision (PPV) over recall (sensitivity), with average precision; see `plot_roc`.
+
+    The dotted line of each colour is the prevalence: the precision of a coin.
+
+    >>> import cxrlib as cxr
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> test = scores[scores["split"] == "test"]
+    >>> ax = cxr.plot_precision_recall({"test": test}, {"test": cxr.evaluate(test, 0.442)})
+    """
     ax = ax or new_axes((4.6, 4.4))
-    for (colour, line), (name, scores) in zip(LINES, predictions.items(), strict=False):
-        precision, recall, _ = precision_recall_curve(scores["target"], scores["probability"])
-        label = f"{SETS.get(name, name)}: AP {format_interval(metrics[name]['average_precision'])}"
+    for (colour, line), (name, films) in zip(LINES, predictions.items(), strict=False):
+        precision, recall = _curve(precision_recall_curve, films)
+        measured = metrics[name]
+        average = format_interval(measured["average_precision"])
+        label = literal(f"{SETS.get(name, name)}: average precision {average}")
         ax.plot(recall, precision, line, color=colour, label=label, drawstyle="steps-post")
-        ax.axhline(metrics[name]["prevalence"], color=colour, lw=1, ls=(0, (1, 4)))
-    ax.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)", ylim=(0, 1.03), aspect="equal")
-    ax.legend(loc="lower left", fontsize=8)
-    return plain(ax)
+        ax.axhline(measured["prevalence"], color=colour, lw=1, ls=(0, (1, 4)))
+    ax.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)")
+    return plain(ax, {"loc": "lower left"}, ylim=(0, 1.03), aspect="equal")
 
 
 def plot_scores(predictions: pd.DataFrame, threshold: float, ax: Axes | None = None) -> Axes:
-    """Draw the histogram of probabilities by label, in bins that end at the threshold."""
+    """Draw the histogram of probabilities by label, in bins that end at the threshold.
+
+    >>> import cxrlib as cxr
+    >>> import pandas as pd
+    >>> scores = pd.DataFrame({"target": [0, 0, 1], "probability": [0.1, 0.4, 0.8]})
+    >>> ax = cxr.plot_scores(scores, threshold=0.5)
+    """
     ax = ax or new_axes((5.4, 3.2))
     bins = np.unique(np.clip(threshold + np.arange(-20, 21) / 20, 0, 1))
     for target, colour, hatch, name in (
@@ -97,18 +122,21 @@ def plot_scores(predictions: pd.DataFrame, threshold: float, ax: Axes | None = N
         scores = predictions.loc[predictions["target"] == target, "probability"]
         ax.hist(scores, bins, color=colour, alpha=0.6, hatch=hatch, edgecolor="white", label=name)
     ax.axvline(threshold, color="black", ls="--", label=f"threshold {threshold:.2f}")
-    ax.set(xlabel="probability of the finding", ylabel="films", xlim=(0, 1))
-    ax.legend(fontsize=8)
-    return plain(ax)
+    return plain(ax, {}, xlabel="probability of the finding", ylabel="radiographs", xlim=(0, 1))
 
 
 def plot_confusion(metrics: dict, finding: str, ax: Axes | None = None) -> Axes:
-    """Draw films by label and decision, from the `confusion` that `evaluate` measured."""
+    """Draw films by label and decision, from the `confusion` that `evaluate` measured.
+
+    >>> import cxrlib as cxr
+    >>> measured = {"confusion": {"tn": 38, "fp": 3, "fn": 5, "tp": 19}}
+    >>> ax = cxr.plot_confusion(measured, "Cardiomegaly")
+    """
     ax = ax or new_axes((4, 3.4))
-    c = metrics["confusion"]
-    table = np.array([[c["tn"], c["fp"]], [c["fn"], c["tp"]]])
-    names = ["No Finding", finding]
-    display = ConfusionMatrixDisplay(table, display_labels=names)
+    table = np.array([metrics["confusion"][name] for name in ("tn", "fp", "fn", "tp")])
+    display = ConfusionMatrixDisplay(
+        table.reshape(2, 2), display_labels=["without", literal(finding)]
+    )
     display.plot(ax=ax, cmap="Blues", colorbar=False, text_kw={"fontsize": 12})
     ax.set(xlabel="decision", ylabel="label")
     return ax
@@ -122,36 +150,51 @@ def plot_reliability(predictions: dict[str, pd.DataFrame], ax: Axes | None = Non
     Parameters
     ----------
     predictions : by name, DataFrames with target (0 or 1), probability (0..1) and patient
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> ax = cxr.plot_reliability(dict(list(scores.groupby("split"))))
     """
     ax = ax or new_axes((4.8, 5.4))
     counts = ax.inset_axes((0, -0.42, 1, 0.22), sharex=ax)
-    for number, (name, films) in enumerate(predictions.items()):
-        bins = tabulate_reliability(films)
-        colour, line = LINES[number]
+    for (colour, line), marker, name in zip(LINES, "os^D", predictions, strict=False):
+        bins = tabulate_reliability(predictions[name])
         reach = [bins["share"] - bins["low"], bins["high"] - bins["share"]]
-        style = {"color": colour, "linestyle": line, "marker": "os^"[number], "ms": 4, "lw": 1}
-        label = SETS.get(name, name)
+        style = {"color": colour, "linestyle": line, "marker": marker, "ms": 4, "lw": 1}
+        label = literal(SETS.get(name, name))
         ax.errorbar(bins["probability"], bins["share"], reach, label=label, elinewidth=0.7, **style)
         counts.plot(bins["probability"], bins["films"], **style | {"linestyle": "none"})
     ax.plot([0, 1], [0, 1], color="0.6", lw=1, label="calibrated")
-    ax.set(xlabel="mean probability in a bin", ylabel="observed share with the label")
-    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    ax.legend(loc="upper left", fontsize=8, frameon=False)
     counts.margins(y=0.2)  # markers are drawn whole
-    counts.set(ylabel="films in it", ylim=(0, None))
-    plain(counts)
-    return plain(ax)
+    plain(counts, ylabel="radiographs", ylim=(0, None))
+    ax.set(xlabel="mean probability in a bin", ylabel="share with the label")
+    limits = {"xlim": (-0.02, 1.02), "ylim": (-0.02, 1.02), "aspect": "equal"}
+    return plain(ax, {"loc": "upper left", "frameon": False}, **limits)
 
 
 def plot_prevalences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw PPV and NPV with their intervals over the prevalence; see `tabulate_prevalences`."""
+    """Draw PPV and NPV with their intervals over the prevalence; see `tabulate_prevalences`.
+
+    >>> import cxrlib as cxr
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> ax = cxr.plot_prevalences(cxr.tabulate_prevalences(scores, threshold=0.442))
+    """
     ax = ax or new_axes((5.2, 3.4))
     for (colour, line), name in zip(LINES, ("ppv", "npv"), strict=False):
         ax.plot(table["prevalence"], table[name], line, color=colour, label=name.upper())
         low, high = table[f"{name}_low"], table[f"{name}_high"]
         ax.fill_between(table["prevalence"], low, high, color=colour, alpha=0.15, lw=0)
-    ax.set(xscale="log", xlabel="prevalence", ylabel="share", ylim=(0, 1.02))
-    ax.set_xticks(table["prevalence"], [f"{p:g}" for p in table["prevalence"]])
+    ax.set(xscale="log", xlabel="prevalence", ylabel="share of calls that are right")
+    ax.set_xticks(table["prevalence"], [f"{p:g}" for p in table["prevalence"]], minor=False)
     ax.minorticks_off()
-    ax.legend(frameon=False)
-    return plain(ax)
+    return plain(ax, {"frameon": False}, ylim=(0, 1.02))
+
+
+def _curve(curve, films: pd.DataFrame) -> tuple:
+    """Return the first two arrays that scikit-learn gives, empty ones where a class is absent."""
+    both = films["target"].nunique() == 2
+    return curve(films["target"], films["probability"])[:2] if both else ([], [])

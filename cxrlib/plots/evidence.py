@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from cxrlib.plots.curves import plot_roc, plot_scores
-from cxrlib.plots.style import new_axes
+from cxrlib.plots.style import literal, new_axes
 
 if TYPE_CHECKING:
     from cxrlib.model.run import Run
@@ -30,9 +30,16 @@ def plot_evidence(
     ----------
     film : (side, side) in 0..1, as `read_image` gives it with a size
     evidence : (grid, grid), in logits, as `map_evidence` gives it
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> import numpy as np
+    >>> film = cxr.read_image("medical/images/00060001_000.jpg", 299)
+    >>> ax = cxr.plot_evidence(film, np.array([[0.5, -0.2], [0.1, 1.0]]), "made up")
     """
     ax = ax or new_axes((4.4, 3.8))
-    limit = np.abs(evidence).max()
+    limit = np.abs(evidence).max() or 1
     frame = (0, film.shape[1], film.shape[0], 0)
     ax.imshow(film, cmap="gray", vmin=0, vmax=1, extent=frame)
     scale = ScalarMappable(Normalize(-limit, limit), "RdBu_r")
@@ -41,18 +48,30 @@ def plot_evidence(
     ax.imshow(colours, extent=frame)
     bar = ax.figure.colorbar(scale, ax=ax, shrink=0.8)
     bar.set_label("evidence (logits)", fontsize=8)
-    ax.set_title(caption, fontsize=9)
+    ax.set_title(literal(caption), fontsize=9)
     ax.axis("off")
     return ax
 
 
 def plot_summary(run: Run, film: np.ndarray, evidence: np.ndarray) -> Figure:
-    """Draw a run on one page: evidence on a film, ROC curves, and histogram of the test films."""
+    """Draw a run on one page: evidence on a film, ROC curves, and histogram of the test films.
+
+    Parameters
+    ----------
+    run : Run, scored on its test films
+    film, evidence : as `plot_evidence` takes them
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> run, path = cxr.load_run("medical/models/cardiomegaly"), "medical/images/00060001_000.jpg"
+    >>> evidence, _ = cxr.map_evidence(run, path)
+    >>> figure = cxr.plot_summary(run, cxr.read_image(path, run.image_size), evidence)
+    """
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    scores = dict(list(run.predictions.groupby("split", sort=False)))
     plot_evidence(film, evidence, "evidence on a test film", left)
-    plot_roc(scores, run.facts["metrics"], run.threshold, middle)
-    plot_scores(scores["test"], run.threshold, right)
-    middle.set_title(f"{run.facts['finding']} against No Finding", fontsize=9)
-    right.set_title("test films", fontsize=9)
+    plot_roc({name: run.split(name) for name in run.metrics}, run.metrics, run.threshold, middle)
+    plot_scores(run.split("test"), run.threshold, right)
+    middle.set_title(literal(f"{run.finding} against {run.facts['negative']}"), fontsize=9)
+    right.set_title("test radiographs", fontsize=9)
     return figure

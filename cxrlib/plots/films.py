@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from cxrlib.data.images import read_image
-from cxrlib.plots.style import BOX_COLOUR, LINES, NEGATIVE, new_axes, plain
+from cxrlib.plots.style import BOX_COLOUR, LINES, NEGATIVE, literal, new_axes, plain
 
 
 def show_films(
@@ -24,55 +24,65 @@ def show_films(
 
     Parameters
     ----------
-    films : DataFrame with filename and path; one picture a row
+    films : DataFrame with filename and path; one picture per row
     findings : rows with filename and xmin..ymax in pixels of the file, drawn as boxes
     captions : a text above each film; else its file name
-    columns : films a row
+    columns : films per row
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> study = cxr.read_study("medical")
+    >>> figure = cxr.show_films(study.films.head(2), study.findings, columns=2)
     """
-    rows = -(-len(films) // columns)
+    rows = max(1, -(-len(films) // columns))
     figure, axes = plt.subplots(
         rows, columns, figsize=(2.6 * columns, 2.85 * rows), layout="constrained", squeeze=False
     )
     for ax in axes.flat:
         ax.axis("off")
+    boxes = pd.DataFrame() if findings is None else findings.dropna(subset=["xmin"])
     captions = films["filename"] if captions is None else captions
     for ax, film, caption in zip(axes.flat, films.itertuples(), captions, strict=False):
         ax.imshow(read_image(film.path), cmap="gray", vmin=0, vmax=1)
-        ax.set_title(caption, fontsize=9)
-        if findings is not None:
-            boxes = findings[findings["filename"] == film.filename].dropna(subset=["xmin"])
-            for box in boxes.itertuples():
-                corner, width, height = (
-                    (box.xmin, box.ymin),
-                    box.xmax - box.xmin,
-                    box.ymax - box.ymin,
-                )
-                ax.add_patch(Rectangle(corner, width, height, fill=False, color=BOX_COLOUR, lw=1.5))
+        ax.set_title(literal(str(caption).strip(" ,;")), fontsize=9)  # no view, no comma before it
+        for box in boxes.itertuples():
+            if box.filename == film.filename:
+                size = box.xmax - box.xmin, box.ymax - box.ymin
+                style = {"fill": False, "color": BOX_COLOUR, "lw": 1.5}
+                ax.add_patch(Rectangle((box.xmin, box.ymin), *size, **style))
     return figure
 
 
 def plot_findings(films: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw the number of films with each finding, by view; a film with two counts in both."""
+    """Draw the number of films with each finding, by view where it is known.
+
+    A film with two findings counts in both.
+
+    >>> import cxrlib as cxr
+    >>> ax = cxr.plot_findings(cxr.read_study("medical").films)
+    """
     ax = ax or new_axes((6, 3.2))
     each = films[["labels", "view"]].explode("labels")
-    counts = each.groupby("labels")["view"].value_counts().unstack(fill_value=0)  # noqa: PD010
-    counts = counts.loc[counts.sum(axis=1).sort_values().index]
-    counts.index.name = None
-    start = np.zeros(len(counts))
-    for (colour, _), hatch, view in zip(LINES, ("", "///", "..."), counts.columns, strict=False):
-        name = view or "unknown"
-        ax.barh(counts.index, counts[view], left=start, color=colour, hatch=hatch, label=name)
+    counts = pd.crosstab(each["labels"], each["view"])
+    counts = counts.loc[counts.sum(axis=1).sort_values(kind="stable").index]
+    start, names = np.zeros(len(counts)), [literal(name) for name in counts.index]
+    for (colour, _), hatch, view in zip(LINES, ("", "///", "...", "xx"), counts, strict=False):
+        style = {"color": colour, "hatch": hatch, "label": view or "unknown"}
+        ax.barh(names, counts[view], left=start, **style)
         start += counts[view].to_numpy()
-    ax.set_xlabel("films")
-    ax.legend(title="view", frameon=False)
-    return plain(ax)
+    legend = {"title": "view", "frameon": False} if films["view"].any() else None
+    return plain(ax, legend, xlabel="radiographs")
 
 
 def plot_patients(films: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw how many patients have one film, two films, and so on."""
+    """Draw how many patients have one film, two films, and so on.
+
+    >>> import cxrlib as cxr
+    >>> ax = cxr.plot_patients(cxr.read_study("medical").films)
+    """
     ax = ax or new_axes((5, 3))
-    counts = films.groupby("patient").size().value_counts().sort_index()
+    counts = films["patient"].value_counts().value_counts()
     ax.bar(counts.index, counts, color=NEGATIVE)
-    ax.set(xlabel="films of a patient", ylabel="patients")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return plain(ax)
+    return plain(ax, xlabel="radiographs of a patient", ylabel="patients")
