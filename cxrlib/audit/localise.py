@@ -67,7 +67,7 @@ def locate(
 
     Returns
     -------
-    scores : DataFrame, one row a film and method
+    scores : DataFrame, one row per film and method
         filename, patient, method and the MEASURES. Methods: 'evidence' and 'Grad-CAM' as
         `map_films`; 'random weights' is the evidence of `randomise`; 'centre' a Gaussian in the
         middle of the film; 'average box' the mean of the training films' boxes.
@@ -97,12 +97,10 @@ def tabulate_locations(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     rows = {}
     for method, part in scores.groupby("method", sort=False):
         weights = resample_patients(part["patient"], RESAMPLES, seed)
-        values = {measure: part[measure].to_numpy() for measure in MEASURES}
-        measured = {name: interval(mean(value, weights)) for name, value in values.items()}
-        hits, films = values["pointing game"] == 1, np.ones(len(part), bool)
-        found = share(hits, films, part["patient"].to_numpy(), weights)
-        measured["pointing game"] = interval(found)
-        rows[method] = {name: format_interval(metric) for name, metric in measured.items()}
+        values = {name: mean(part[name].to_numpy(), weights) for name in MEASURES}
+        hits, films = part["pointing game"].to_numpy() == 1, np.ones(len(part), bool)
+        values["pointing game"] = share(hits, films, part["patient"].to_numpy(), weights)
+        rows[method] = {name: format_interval(interval(value)) for name, value in values.items()}
     return pd.DataFrame(rows).T.rename_axis("method")
 
 

@@ -1,13 +1,15 @@
-"""Films changed on purpose: what of a score hangs on which part of the film."""
+"""Films changed on purpose: which part of a film a score depends on."""
+
+from itertools import product
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 from tqdm.auto import tqdm
 
 from cxrlib.data.images import read_image
 from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, mean, resample_patients
 from cxrlib.metrics.report import format_interval
-from cxrlib.model.backbone import BATCH
 from cxrlib.model.evidence import resize_map
 from cxrlib.model.run import Run
 
@@ -23,36 +25,24 @@ CHANGES = (
 )
 
 
-def change_film(film: np.ndarray, mask: np.ndarray, change: str) -> np.ndarray:
-    """Return a film with one change; what is hidden takes the film's mean grey.
+def change_film(film: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Return a film under each of CHANGES; what is hidden takes the film's mean grey.
+
+    'as much elsewhere hidden' moves the box to the corner of the film where it overlaps itself
+    least: a grey patch changes a score wherever it lies (occlusion, Zeiler and Fergus, ECCV 2014).
 
     Parameters
     ----------
     film : (side, side) in 0..1
-    mask : (side, side) of bool, the box
-    change : one of CHANGES. 'as much elsewhere hidden' moves the box to the corner of the film
-        where it overlaps itself least: a grey patch changes a score wherever it lies.
+    mask : (side, side) of bool, True in the box
     """
-    side = len(film)
-    hidden = np.zeros_like(mask)
-    if change == "mirrored":
-        return film[:, ::-1]
-    if change == "box hidden":
-        hidden = mask
-    elif change == "as much elsewhere hidden":
-        hidden = _elsewhere(mask)
-    elif change == "all but the box hidden":
-        hidden = ~mask
-    elif change == "border hidden":
-        width = round(BORDER * side)
-        hidden[:] = True
-        hidden[width:-width, width:-width] = False
-    elif change == "upper corners hidden":
-        height, width = (round(share * side) for share in CORNER)
-        hidden[:height, :width] = hidden[:height, -width:] = True
-    else:
-        raise ValueError(f"change '{change}': give one of {', '.join(CHANGES)}")
-    return np.where(hidden, film.mean(), film)
+    width, border = round(BORDER * len(film)), np.ones_like(mask)
+    border[width:-width, width:-width] = False
+    (height, width), corners = (round(x * len(film)) for x in CORNER), np.zeros_like(mask)
+    corners[:height, :width] = corners[:height, -width:] = True
+    hidden = (mask, _elsewhere(mask), ~mask, border, corners)
+    changed = [np.where(part, film.mean(), film) for part in hidden]
+    return dict(zip(CHANGES, [*changed, film[:, ::-1]], strict=True))
 
 
 def add_controls(
@@ -86,28 +76,18 @@ def perturb_films(run: Run, films: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a film
+    DataFrame, one row per film
         filename, patient, target, 'unchanged' and a column for each of CHANGES, in logits.
     """
-    size = run.facts["image_size"]
-    variants = ["unchanged", *CHANGES]
-    logits = np.empty((len(films), len(variants)))
-    per_batch = BATCH // len(variants)
-    with tqdm(total=len(films), desc="changes", unit="film") as progress:
-        for start in range(0, len(films), per_batch):
-            part = films.iloc[start : start + per_batch]
-            batch = np.zeros((BATCH, size, size, 1), np.float32)
-            for number, film in enumerate(part.itertuples()):
-                pixels = read_image(film.path, size)
-                mask = resize_map(film.mask, size) > 0.5
-                changed = [pixels, *(change_film(pixels, mask, change) for change in CHANGES)]
-                first = number * len(variants)
-                batch[first : first + len(variants), ..., 0] = changed
-            scored = run.model.predict_on_batch(batch)[: len(part) * len(variants), 0]
-            logits[start : start + len(part)] = scored.reshape(len(part), -1)
-            progress.update(len(part))
+    size = run.image_size
+    logits = []
+    for film in tqdm(films.itertuples(), desc="changes", unit="film", total=len(films)):
+        pixels = read_image(film.path, size)
+        variants = change_film(pixels, resize_map(film.mask, size) > 0.5).values()
+        batch = np.stack([pixels, *variants], dtype=np.float32)[..., None]
+        logits.append(run.model.predict_on_batch(batch)[:, 0])
     table = films[["filename", "patient", "target"]].reset_index(drop=True)
-    return table.join(pd.DataFrame(logits, columns=variants))
+    return table.join(pd.DataFrame(logits, columns=["unchanged", *CHANGES], dtype=float))
 
 
 def tabulate_changes(scores: pd.DataFrame, threshold: float, seed: int = 0) -> pd.DataFrame:
@@ -121,40 +101,34 @@ def tabulate_changes(scores: pd.DataFrame, threshold: float, seed: int = 0) -> p
 
     Returns
     -------
-    DataFrame, one row a change, as text
+    DataFrame, one row per change, as text
         the mean change of the logit on films with the finding and on films without; AUC, and AUC
         less that of the unchanged films; decisions changed (share of films).
     """
     weights = resample_patients(scores["patient"], RESAMPLES, seed)
-    target = scores["target"].to_numpy()
-    cut = np.log(threshold / (1 - threshold))
-    unchanged = auc(target, scores["unchanged"].to_numpy(), weights)
-    rows = {}
+    target, before = scores["target"].to_numpy(), scores["unchanged"].to_numpy()
+    ill, cut, rows = target == 1, logit(threshold), {}
+    unchanged = auc(target, before, weights)
     for change in CHANGES:
-        after, before = scores[change].to_numpy(), scores["unchanged"].to_numpy()
-        row = {}
-        for side, name in ((1, "with the finding"), (0, "without")):
-            part = target == side
-            moved = interval(mean((after - before)[part], weights[:, part]))
-            row[f"logit, {name}"] = format_interval(moved)
-        areas = auc(target, after, weights)
-        row["AUC"] = format_interval(interval(areas))
-        row["AUC less unchanged"] = format_interval(interval(areas - unchanged))
-        crossed = ((after >= cut) != (before >= cut)).astype(float)
-        row["decisions changed"] = format_interval(interval(mean(crossed, weights)))
-        rows[change] = row
+        after = scores[change].to_numpy()
+        moved, crossed = after - before, (after >= cut) != (before >= cut)
+        area = auc(target, after, weights)
+        row = {
+            "logit, with the finding": mean(moved[ill], weights[:, ill]),
+            "logit, without": mean(moved[~ill], weights[:, ~ill]),
+            "AUC": area,
+            "AUC less unchanged": area - unchanged,
+            "decisions changed": mean(crossed, weights),
+        }
+        rows[change] = {name: format_interval(interval(values)) for name, values in row.items()}
     return pd.DataFrame(rows).T.rename_axis("change")
 
 
 def _elsewhere(mask: np.ndarray) -> np.ndarray:
     """Return the mask moved into the corner where it overlaps itself least."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    patch = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    height, width = patch.shape
-    moved = []
-    for top in (0, len(mask) - height):
-        for left in (0, len(mask) - width):
-            candidate = np.zeros_like(mask)
-            candidate[top : top + height, left : left + width] = patch
-            moved.append(candidate)
+    shifts = []
+    for axis in (0, 1):
+        inside = np.flatnonzero(mask.any(axis=1 - axis))
+        shifts.append((-inside[0], len(mask) - 1 - inside[-1]))
+    moved = [np.roll(mask, shift, (0, 1)) for shift in product(*shifts)]
     return min(moved, key=lambda candidate: (candidate & mask).sum())

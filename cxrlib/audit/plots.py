@@ -14,8 +14,6 @@ from cxrlib.data.images import read_image
 from cxrlib.model.evidence import resize_map
 from cxrlib.plots.style import BOX_COLOUR, LINES, NEGATIVE, POSITIVE, new_axes, plain
 
-LABELS = {"row_wise": "films dealt out\n(rows)", "patient_wise": "patients\nkept together"}
-
 
 def plot_metadata(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw the AUC of metadata models and of the image model; see `tabulate_metadata`."""
@@ -33,10 +31,10 @@ def plot_metadata(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def plot_leakage(summary: dict, repeats: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw the AUC of each repeat (grey) and their means; see `measure_leakage`."""
     ax = ax or new_axes((4.4, 3.6))
-    both = list(LABELS)
+    both = ["row_wise", "patient_wise"]
     ax.plot([0, 1], repeats[both].T, color="0.75", lw=1, marker=".")
     ax.plot([0, 1], [summary[name]["value"] for name in both], color=NEGATIVE, lw=2, marker="o")
-    ax.set_xticks([0, 1], [LABELS[name] for name in both])
+    ax.set_xticks([0, 1], ["split by film", "split by patient"])
     ax.set(xlim=(-0.3, 1.3), ylabel="cross-validated AUC")
     return plain(ax)
 
@@ -44,39 +42,37 @@ def plot_leakage(summary: dict, repeats: pd.DataFrame, ax: Axes | None = None) -
 def plot_changes(table: pd.DataFrame, scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw how each change moves the logit of each film, by label; see `perturb_films`."""
     ax = ax or new_axes((6.4, 4.2))
-    changes = list(table.index)
+    changes = list(table.index[::-1])
     for shift, target, colour, marker, name in (
         (-0.17, 1, POSITIVE, "s", "labelled positive"),
         (0.17, 0, NEGATIVE, "o", "labelled negative"),
     ):
         part = scores[scores["target"] == target]
-        for row, change in enumerate(reversed(changes)):
-            moved = part[change] - part["unchanged"]
-            ax.plot(moved, np.full(len(moved), row + shift), ".", color=colour, alpha=0.3, ms=5)
-            label = name if row == 0 else None
-            ax.plot(moved.mean(), row + shift, marker, color=colour, mec="black", label=label)
+        moved, rows = part[changes].sub(part["unchanged"], axis=0), np.arange(len(changes)) + shift
+        ax.plot(moved, np.tile(rows, (len(part), 1)), ".", color=colour, alpha=0.3, ms=5)
+        ax.plot(moved.mean(), rows, marker, color=colour, mec="black", label=name)
     ax.axvline(0, color="0.6", lw=1)
-    ax.set_yticks(range(len(changes)), reversed(changes))
+    ax.set_yticks(range(len(changes)), changes)
     ax.set_xlabel("change of the logit")
     ax.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return plain(ax)
 
 
-def show_changes(film: pd.Series, changes: list[str], side: int = 299) -> Figure:
-    """Show one film, with path and mask, under each change."""
-    figure, axes = plt.subplots(1, len(changes), figsize=(2.1 * len(changes), 2.6))
-    figure.set_layout_engine("constrained")
+def show_changes(film: pd.Series, side: int = 299) -> Figure:
+    """Show one film, with path and mask, under each change of `change_film`."""
     pixels = read_image(film["path"], side)
-    mask = resize_map(film["mask"], side) > 0.5
-    for ax, change in zip(axes, changes, strict=True):
-        ax.imshow(change_film(pixels, mask, change), cmap="gray", vmin=0, vmax=1)
+    changed = change_film(pixels, resize_map(film["mask"], side) > 0.5)
+    size = (2.1 * len(changed), 2.6)
+    figure, axes = plt.subplots(1, len(changed), figsize=size, layout="constrained")
+    for ax, (change, shown) in zip(axes, changed.items(), strict=True):
+        ax.imshow(shown, cmap="gray", vmin=0, vmax=1)
         ax.set_title(change, fontsize=8)
         ax.axis("off")
     return figure
 
 
 def show_maps(films: pd.DataFrame, maps: dict[str, np.ndarray], captions: list[str]) -> Figure:
-    """Show films, one a row, under each method's map, with the box in yellow.
+    """Show films, one per row, under each method's map, with the box in yellow.
 
     Each map is scaled from 0 to its own largest value; what is below a twentieth of it stays clear.
 
@@ -84,12 +80,11 @@ def show_maps(films: pd.DataFrame, maps: dict[str, np.ndarray], captions: list[s
     ----------
     films : DataFrame with path and mask, as `boxed_films` gives it
     maps : by method, (films, height, width)
-    captions : one a film
+    captions : one per film
     """
-    shape = (len(films), len(maps) + 1)
-    figure, axes = plt.subplots(
-        *shape, figsize=(1.8 * shape[1], 1.95 * shape[0]), layout="constrained", squeeze=False
-    )
+    shape = len(films), len(maps) + 1
+    how = {"figsize": (1.8 * shape[1], 1.95 * shape[0]), "layout": "constrained"}
+    figure, axes = plt.subplots(*shape, **how, squeeze=False)
     for row, (film, caption) in enumerate(zip(films.itertuples(), captions, strict=True)):
         pixels = read_image(film.path, 299)
         for ax in axes[row]:
@@ -118,20 +113,20 @@ def plot_refusal(judged: pd.DataFrame, kinds: dict[str, list[str]]) -> Figure:
         `refuse.find_reasons` gives it; refused above 0; infinite ones stand at the right
     kinds : by name, the kinds that one curve takes together
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), width_ratios=(3, 2))
-    figure.set_layout_engine("constrained")
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, 3.8), width_ratios=(3, 2), layout="constrained"
+    )
     largest = judged["score"].replace(np.inf, np.nan).max()
     score = judged["score"].clip(upper=1.15 * largest)
     names = judged["kind"].unique()[::-1]
     for row, name in enumerate(names):
         shown = score[judged["kind"] == name]
         spread = row + np.linspace(-0.25, 0.25, len(shown))
-        colour = NEGATIVE if name == "film" else POSITIVE
-        left.plot(shown, spread, ".", color=colour, alpha=0.4, ms=4)
+        left.plot(shown, spread, ".", color=NEGATIVE if name == "film" else POSITIVE, alpha=0.4)
     left.axvline(0, color="0.6", lw=1)
     left.set_yticks(range(len(names)), names)
     left.set_xlabel("score: refused above 0")
-    film, least = judged["kind"] == "film", 1
+    film, least = judged["kind"] == "film", 0.92
     for (colour, line), (name, members) in zip(LINES, kinds.items(), strict=False):
         stranger = judged["kind"].isin(members)
         chosen = film | stranger
@@ -140,9 +135,9 @@ def plot_refusal(judged: pd.DataFrame, kinds: dict[str, list[str]]) -> Figure:
         point = (score[film] > 0).mean(), (score[stranger] > 0).mean()
         right.plot(*point, "o", color=colour, clip_on=False)
         least = min(least, true_rate[false_rate == 0].max(), point[1])
-    right.set(xlabel="share of films refused", ylabel="share of strangers refused")
-    right.set(xlim=(-0.002, 0.1), ylim=(min(0.9, least - 0.02), 1.005))
+    right.set(xlabel="share of radiographs refused", ylabel="share of other images refused")
+    right.set(xlim=(-0.002, 0.1), ylim=(least - 0.02, 1.005))
     right.legend(fontsize=8, frameon=False, loc="lower right")
-    for ax in (left, right):
-        plain(ax)
+    plain(left)
+    plain(right)
     return figure

@@ -5,13 +5,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cxrlib.audit.shortcuts import (
-    measure_label_ranking,
-    measure_leakage,
-    predict_from_metadata,
-    rank_labels,
-    tabulate_metadata,
-)
+from cxrlib.audit.mislabels import measure_label_ranking, rank_labels
+from cxrlib.audit.shortcuts import measure_leakage, predict_from_metadata, tabulate_metadata
 from cxrlib.model.head import TrainError, patient_folds
 
 

@@ -1,0 +1,60 @@
+"""Labels that look wrong: films whose label a model that did not see their patient doubts."""
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, resample_patients
+from cxrlib.metrics.calibration import shift_prevalence
+
+
+def rank_labels(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Rank films by how little a model that did not see their patient believes their label.
+
+    The self-confidence of confident learning: the probability that the model gives to the label
+    (Northcutt, Jiang and Chuang, JAIR 2021), here at a prevalence of one half, since otherwise the
+    rarer label would look suspicious as such. A low one is a reason to look, and no verdict: hard
+    films come first, too.
+
+    Parameters
+    ----------
+    predictions : DataFrame with target and probability, scored held out; both labels occur
+
+    Returns
+    -------
+    DataFrame
+        `predictions`, the most suspicious film first, with self_confidence (0..1).
+    """
+    target = predictions["target"].to_numpy()
+    ill = shift_prevalence(predictions["probability"].to_numpy(), target.mean(), 0.5)
+    ranked = predictions.assign(self_confidence=np.where(target == 1, ill, 1 - ill))
+    return ranked.sort_values("self_confidence", kind="stable").reset_index(drop=True)
+
+
+def measure_label_ranking(
+    ranked: pd.DataFrame, wrong: np.ndarray, tops: tuple[int, ...] = (5, 10, 20), seed: int = 0
+) -> tuple[pd.DataFrame, dict]:
+    """Measure a ranking of suspicious labels where the wrong ones are known.
+
+    Parameters
+    ----------
+    ranked : DataFrame as `rank_labels` gives it
+    wrong : (films,) of bool, in the order of `ranked`
+    tops : how many of the first films someone looks at
+    seed : of the bootstrap
+
+    Returns
+    -------
+    table : DataFrame, one row per top: wrong (found), precision, recall, chance (precision of films
+        picked at random)
+    area : dict of value, low and high
+        How often a wrong label stands before a right one; 95 % interval over patients.
+    """
+    wrong = np.asarray(wrong, bool)
+    found = {top: int(wrong[:top].sum()) for top in tops if top <= len(wrong)}
+    table = pd.DataFrame({"wrong": found}).rename_axis("films looked at")
+    table["precision"] = table["wrong"] / table.index
+    table["recall"] = table["wrong"] / wrong.sum()
+    table["chance"] = wrong.mean()
+    weights = resample_patients(ranked["patient"], RESAMPLES, seed)
+    suspicion = 1 - ranked["self_confidence"].to_numpy()
+    return table, interval(auc(wrong.astype(int), suspicion, weights))
