@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+import warnings
 from pathlib import Path
 
 
@@ -48,6 +49,11 @@ def main(arguments: list[str] | None = None) -> None:
     phantom.add_argument("--seed", metavar="S", type=int, default=0)
     phantom.add_argument("--out", metavar="DIR", required=True, type=Path)
     phantom.set_defaults(command=_phantom)
+
+    study = commands.add_parser("study", help="show what is understood of a study, or write it")
+    study.add_argument("folder", metavar="FOLDER", type=Path, help="labels.csv, or a publisher's")
+    study.add_argument("--write", metavar="FILE", type=Path, help="new labels.csv of it")
+    study.set_defaults(command=_study)
 
     options = parser.parse_args(arguments)
     try:
@@ -117,6 +123,17 @@ def _download(options) -> str:
     from cxrlib.data.download import download_nih_sample
 
     return f"{download_nih_sample(options.out)} is complete and checked"
+
+
+def _study(options) -> str:
+    from cxrlib.data.describe import describe_study, write_labels
+    from cxrlib.data.study import read_study
+
+    with warnings.catch_warnings(action="ignore"):  # the problems say it all
+        study = read_study(options.folder)
+    if options.write:
+        write_labels(study, options.write)
+    return describe_study(study) + (f"\nwritten: {options.write}" if options.write else "")
 
 
 def _phantom(options) -> str:

@@ -21,7 +21,7 @@ def boxed_films(study: Study, films: pd.DataFrame, finding: str) -> pd.DataFrame
 
     The mask is on the padded square that the network sees; several boxes of a film are joined.
     """
-    findings = study.findings
+    findings, finding = study.findings, study.name_of(finding)
     boxes = findings[findings["label"] == finding].dropna(subset="xmin").groupby("filename")
     boxed = films[films["filename"].isin(boxes.groups)]
     masks = [_mask(film, boxes.get_group(film.filename)) for film in boxed.itertuples()]

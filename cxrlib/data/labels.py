@@ -1,12 +1,13 @@
-"""What may be wrong with the rows of a study's `labels.csv`, with a way out for each."""
+"""What may be wrong with the labels and boxes of a study's rows, with a way out for each."""
 
 import difflib
-from pathlib import Path, PurePosixPath
+import re
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-from cxrlib.data.images import ImageError, image_size, read_image, view_of
+from cxrlib.data.table import BOX, StudyError, plain, read_number
 
 NO_FINDING = "No Finding"
 # The names of ChestX-ray14 (Wang et al., CVPR 2017), its box list's 'Infiltrate' among them.
@@ -14,159 +15,141 @@ NIH_FINDINGS = (
     "Atelectasis,Cardiomegaly,Consolidation,Edema,Effusion,Emphysema,Fibrosis,Hernia,Infiltrate,"
     "Infiltration,Mass,Nodule,Pleural_Thickening,Pneumonia,Pneumothorax"
 ).split(",")
-BOX = ["xmin", "ymin", "xmax", "ymax"]
-BOX_TEXT = [f"{name}_text" for name in BOX]  # as written, while the table is checked
-
-
-class StudyError(ValueError):
-    """A study that cannot be used, with what is wrong and the way out."""
+VOCABULARY = [NO_FINDING, *NIH_FINDINGS]
+HEALTHY = "normal healthy health negative none nofindings noabnormality unremarkable nonfinding"
+# In plain letters; what means the same, though it is spelt otherwise.
+SAME = dict.fromkeys(HEALTHY.split(), NO_FINDING) | {
+    "oedema": "Edema",
+    "pulmonaryedema": "Edema",
+    "pleuraleffusion": "Effusion",
+    "effusions": "Effusion",
+    "masses": "Mass",
+    "nodules": "Nodule",
+    "consolidations": "Consolidation",
+    "infiltrates": "Infiltration",
+    "pneumothoraces": "Pneumothorax",
+    "atelectasia": "Atelectasis",
+    "atelectases": "Atelectasis",
+    "pulmonaryfibrosis": "Fibrosis",
+}
+# Other diseases, though their names resemble one of NIH's.
+OTHERS = "empyema pneumonitis hemothorax haemothorax hydrothorax hydropneumothorax pneumatocele"
+SEPARATORS = re.compile(r"\s*[|;,]\s*")
+SWITCHES = {"0", "1", "0.0", "1.0", "yes", "no", "true", "false", "-1", "-1.0"}
 
 
 class ProblemLog:
     """What is wrong with which row; a dropped row is left out of the study."""
 
     def __init__(self, rows: pd.DataFrame):
-        self.filenames = rows["filename"]
+        self.places = dict(
+            zip(rows.index, zip(rows["row"], rows["filename"], strict=True), strict=True)
+        )
         self.entries: list[tuple] = []
         self.dropped: set[int] = set()
 
-    def add(self, index: int, problem: str, fix: str, outcome: str = "row left out") -> None:
+    def add(
+        self, indices: Iterable[int], problem: str, fix: str, outcome: str = "row left out"
+    ) -> None:
+        """Say what is wrong with each row of `indices`."""
         if outcome == "row left out":
-            self.dropped.add(index)
-        # Line 1 of the file holds the column names.
-        self.entries.append((index + 2, self.filenames[index], problem, fix, outcome))
+            self.dropped.update(indices)
+        self.entries += [(*self.places[index], problem, fix, outcome) for index in indices]
+
+    def add_films(self, rows: pd.DataFrame, bad: dict[str, tuple[str, str]]) -> None:
+        """Leave out all rows of films, by name with problem and fix."""
+        for index, name in rows.loc[rows["filename"].isin(bad), "filename"].items():
+            self.add([index], *bad[name])
+
+    def note(self, problem: str, fix: str = "none needed if it is meant so") -> None:
+        """Say what was assumed of the table as a whole; it stands at line 1."""
+        self.entries.append((1, "", problem, fix, "kept"))
 
     def table(self) -> pd.DataFrame:
         columns = ["row", "filename", "problem", "fix", "outcome"]
-        return pd.DataFrame(sorted(self.entries), columns=columns)
+        return pd.DataFrame(sorted(set(self.entries)), columns=columns)
 
 
-def check_rows(
-    folder: Path, rows: pd.DataFrame, decode: bool
-) -> tuple[dict[str, tuple[int, int]], ProblemLog]:
-    """Check a study's rows; in place, give labels their usual spelling and boxes their numbers.
+def spelled_as(label: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that means the same: but for case, blanks, hyphens, plurals."""
+    wanted = {plain(label), plain(SAME.get(plain(label), label))}
+    return next(
+        (name for name in names if {plain(name), plain(SAME.get(plain(name), name))} & wanted), None
+    )
 
-    Returns
-    -------
-    sizes : (width, height) in pixels of each image that can be read, by file name
-    log : ProblemLog
+
+def split_cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """Give each finding of a cell a row of its own: 'A|B', 'A; B', 'A, B' or "['A', 'B']"."""
+    cells = rows["label"].str.replace(r"^[\[({](.*)[\])}]$", r"\1", regex=True)
+    parts = cells.map(lambda cell: [part.strip("'\" ") for part in SEPARATORS.split(cell)])
+    parts = parts.map(lambda names: list(dict.fromkeys(filter(None, names))) or [""])
+    return rows.assign(label=parts).explode("label", ignore_index=True)
+
+
+def check_labels(rows: pd.DataFrame, log: ProblemLog, blank: bool = False) -> None:
+    """Give labels their usual spelling, in place, and `doubt`: findings that a film may have.
+
+    Parameters
+    ----------
+    blank : a row without a label is a film without a finding that is named
+
+    Raises
+    ------
+    StudyError
+        The labels are 0 and 1.
     """
-    log = ProblemLog(rows)
-    _check_names(rows, log)
-    sizes = _check_files(folder, rows, log, decode)
-    _check_labels(rows, log)
-    _check_patients(rows, log)
-    _check_boxes(rows, sizes, log)
-    return sizes, log
-
-
-def _check_names(rows: pd.DataFrame, log: ProblemLog) -> None:
-    for index, name in rows["filename"].items():
-        path = PurePosixPath(name.replace("\\", "/"))
-        if not name:
-            log.add(index, "no file name", "name the image file")
-        elif path.is_absolute() or ".." in path.parts or ":" in name:
-            log.add(index, "name leaves images/", "put the file into images/ and use its bare name")
-    for index in rows.index[rows.duplicated()]:
-        log.add(index, "same row as one above", "delete it")
-
-
-def _check_files(
-    folder: Path, rows: pd.DataFrame, log: ProblemLog, decode: bool
-) -> dict[str, tuple[int, int]]:
-    """Return (width, height) by file name for the images that can be read."""
-    sizes = {}
-    by_name = rows.drop(index=sorted(log.dropped)).groupby("filename", sort=False).groups
-    present = {p.stem.casefold(): p.name for p in (folder / "images").glob("*")}
-    for name, indices in by_name.items():
-        path = folder / "images" / name
-        try:
-            sizes[name] = image_size(path)
-            if (rows.loc[indices, "view"] == "").all():
-                rows.loc[indices, "view"] = view_of(path)
-            if decode:
-                read_image(path)
-        except FileNotFoundError:
-            near = present.get(path.stem.casefold())
-            fix = f"is it {near}?" if near else "add the file or delete the row"
-            for index in indices:
-                log.add(index, "file missing in images/", fix)
-        except ImageError as error:
-            for index in indices:
-                log.add(index, f"unreadable: {error.reason}", "replace the file or delete the row")
-    return sizes
-
-
-def spelled_as(label: str, names) -> str | None:
-    """Return the one of `names` that differs from `label` in case, spaces or hyphens at most."""
-
-    def plain(text):
-        return "".join(text.casefold().split()).replace("_", "").replace("-", "")
-
-    return next((name for name in names if plain(name) == plain(label)), None)
-
-
-def _check_labels(rows: pd.DataFrame, log: ProblemLog) -> None:
-    vocabulary = [NO_FINDING, *NIH_FINDINGS]
+    labels = {label.casefold() for label in rows["label"]} - {""}
+    if labels and labels <= SWITCHES:
+        raise StudyError(
+            f"the labels are {' and '.join(sorted(labels))}, which name no finding. Write the "
+            f"finding's name instead of 1, and '{NO_FINDING}' instead of 0; or name the column "
+            "after the finding."
+        )
     # A misspelt finding still contradicts 'No Finding'.
     usable = rows.index.difference(sorted(log.dropped))
     for label, indices in rows.groupby("label", sort=False).groups.items():
-        if label in vocabulary:
-            continue
-        same = spelled_as(label, vocabulary)
-        near = difflib.get_close_matches(label.title(), vocabulary, n=1, cutoff=0.8)
+        same = label if label in VOCABULARY else spelled_as(label, VOCABULARY)
+        near = difflib.get_close_matches(label.title(), VOCABULARY, n=1, cutoff=0.88)
         if not label:
-            for index in indices:
-                log.add(index, "no label", f"name the finding, or '{NO_FINDING}'")
+            if not blank:
+                log.add(indices, "no label", f"name the finding, or '{NO_FINDING}'")
         elif same:
             rows.loc[indices, "label"] = same
-        elif near:
-            for index in indices:
-                log.add(index, f"unknown finding '{label}'", f"did you mean '{near[0]}'?")
+            if plain(label) != plain(same):
+                log.note(f"'{label}' ({len(indices)} rows) is read as '{same}'")
+        elif near and plain(label) not in OTHERS.split():
+            log.add(indices, f"unknown finding '{label}'", f"did you mean '{near[0]}'?")
+            films = rows["filename"].isin(rows.loc[indices, "filename"])
+            rows.loc[films, "doubt"] = rows.loc[films, "doubt"] + "|" + near[0]
         else:
             log.add(
-                indices[0],
+                indices[:1],
                 f"'{label}' ({len(indices)} rows) is not one of NIH's findings",
                 "none needed if it is your own finding",
                 "kept",
             )
     healthy = rows.loc[usable, "label"].eq(NO_FINDING).groupby(rows.loc[usable, "filename"])
     mixed = healthy.transform("any") & ~healthy.transform("all")
-    for index in usable[mixed]:
-        log.add(index, f"'{NO_FINDING}' beside a finding", "delete the rows that are wrong")
+    log.add(usable[mixed], f"'{NO_FINDING}' beside a finding", "delete the rows that are wrong")
 
 
-def _check_patients(rows: pd.DataFrame, log: ProblemLog) -> None:
-    for index in rows.index[rows["patient"] == ""]:
-        log.add(index, "no patient_id", "fill it in: the split belongs to the patient")
-    stems = rows["filename"].map(lambda name: PurePosixPath(name).stem)
-    if len(rows) > 1 and (rows["patient"] == stems).all():
-        log.add(
-            rows.index[0],
-            "no patient_id, and no '_' in a file name: each film counts as a patient",
-            "add a column patient_id where a patient has several films",
-            "kept",
-        )
-    patients = rows.drop(index=sorted(log.dropped)).groupby("filename")["patient"]
-    for index in patients.transform("nunique").loc[lambda count: count > 1].index:
-        log.add(index, "one image, two patients", "give all rows of the image one patient_id")
-
-
-def _check_boxes(rows: pd.DataFrame, sizes: dict, log: ProblemLog) -> None:
-    text = rows[BOX_TEXT].set_axis(BOX, axis=1)
-    boxes = text.apply(pd.to_numeric, errors="coerce")
-    rows[BOX] = boxes
-    for index in rows.index[text.ne("").any(axis=1)].difference(sorted(log.dropped)):
-        xmin, ymin, xmax, ymax = boxes.loc[index]
-        width, height = sizes[rows.loc[index, "filename"]]
-        if np.isnan([xmin, ymin, xmax, ymax]).any():
-            problem, fix = "box has a missing or non-numeric side", "give all four, or none"
-        elif xmin >= xmax or ymin >= ymax:
-            problem, fix = "box is empty", "xmin < xmax and ymin < ymax, in pixels"
-        elif xmin < 0 or ymin < 0 or xmax > width or ymax > height:
-            problem = f"box leaves the image of {width} x {height} pixels"
-            fix = "give it in pixels of the image file"
-        else:
-            continue
-        rows.loc[index, BOX] = np.nan
-        log.add(index, problem, fix, "box left out")
+def check_boxes(rows: pd.DataFrame, headers: pd.DataFrame, log: ProblemLog) -> None:
+    """Set `BOX`, in place, to numbers, NaN where there is none or it cannot be one."""
+    text = rows[BOX]
+    boxes = text.apply(read_number)
+    some = text.ne("").any(axis=1)
+    some.loc[sorted(log.dropped)] = False
+    sizes = headers[["width", "height"]].reindex(rows["filename"]).set_axis(rows.index)
+    given = boxes.notna().all(axis=1)
+    full = (boxes["xmin"] < boxes["xmax"]) & (boxes["ymin"] < boxes["ymax"])
+    inside = (boxes[["xmin", "ymin"]] >= 0).all(axis=1)
+    inside &= (boxes["xmax"] <= sizes["width"]) & (boxes["ymax"] <= sizes["height"])
+    leaves = "give it in pixels of the image file"
+    for bad, problem, fix in (
+        (~given, "box has a missing or non-numeric side", "give all four, or none"),
+        (given & ~full, "box is empty", "xmin < xmax and ymin < ymax, in pixels"),
+        (given & full & ~inside, "box leaves the image of {:.0f} x {:.0f} pixels", leaves),
+    ):
+        for index in rows.index[some & bad]:
+            log.add([index], problem.format(*sizes.loc[index]), fix, "box left out")
+    rows[BOX] = boxes.where(given & full & inside & some, np.nan)

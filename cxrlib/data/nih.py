@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from cxrlib.data.labels import StudyError
+from cxrlib.data.table import StudyError, read_age, read_table
 
 ENTRIES = "Data_Entry_2017*.csv"  # the later edition, v2020, sorts after the first
 LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
@@ -32,7 +32,7 @@ def read_entries(path: str | Path) -> pd.DataFrame:
         No such file, or columns missing.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table, _ = read_table(Path(path), lambda names: "imageindex" in names)
     except (OSError, ValueError) as error:
         raise StudyError(f"{path} cannot be read as a table: {error}") from error
     missing = {*ENTRY_COLUMNS, "Finding Labels"} - set(table)
@@ -47,26 +47,13 @@ def read_entries(path: str | Path) -> pd.DataFrame:
     return entries
 
 
-def read_official_split(folder: str | Path, entries: pd.DataFrame) -> pd.Series:
-    """Read who is tested at NIH, from `train_val_list.txt` and `test_list.txt`.
-
-    It is NIH's split, not that of `split_of`: the two do not agree, and a result on one cannot be
-    set beside a result on the other.
-
-    Parameters
-    ----------
-    folder : holds both lists, one file name a line
-    entries : of the same edition, as `read_entries` gives them
-
-    Returns
-    -------
-    Series of 'train' and 'test', '' for an image in neither list, with the index of `entries`
+def read_lists(folder: str | Path) -> dict[str, str]:
+    """Return 'train' or 'test' by file name, from `train_val_list.txt` and `test_list.txt`.
 
     Raises
     ------
     StudyError
-        A list is missing or empty, a name is in both or has no entry, or a patient has images in
-        both.
+        A list is missing or empty, or a name is in both.
     """
     side_of = {}
     for side, name in LISTS.items():
@@ -82,6 +69,30 @@ def read_official_split(folder: str | Path, entries: pd.DataFrame) -> pd.Series:
                 f"{both[0]} stands in both lists of {folder}, one of {len(both)}. Fetch them again."
             )
         side_of |= dict.fromkeys(names, side)
+    return side_of
+
+
+def read_official_split(folder: str | Path, entries: pd.DataFrame) -> pd.Series:
+    """Read who is tested at NIH, from `train_val_list.txt` and `test_list.txt`.
+
+    It is NIH's split, not that of `split_of`: the two do not agree, and a result on one cannot be
+    set beside a result on the other. `read_study` takes it where both lists lie in the study.
+
+    Parameters
+    ----------
+    folder : holds both lists, one file name a line
+    entries : of the same edition, as `read_entries` gives them
+
+    Returns
+    -------
+    Series of 'train' and 'test', '' for an image in neither list, with the index of `entries`
+
+    Raises
+    ------
+    StudyError
+        As `read_lists`; a name has no entry, or a patient has images in both.
+    """
+    side_of = read_lists(folder)
     if unknown := side_of.keys() - set(entries["filename"]):
         raise StudyError(
             f"{min(unknown)}, one of {len(unknown)}, stands in a list of {folder}, but has no "
@@ -107,14 +118,6 @@ def add_entries(rows: pd.DataFrame, folder: Path, path: str | Path) -> None:
         raise StudyError(f"{path} has no image of {folder / 'labels.csv'}, compared by file name.")
     for name in known:
         rows[name] = of_row[name].fillna(rows[name].set_axis(of_row.index)).to_numpy()
-
-
-def read_age(text: pd.Series) -> pd.Series:
-    """Return years of '58', '058Y', '011M' or '003D'; NaN for others and above 120."""
-    parts = text.str.extract(r"^\s*(\d+(?:\.\d*)?)\s*([YMDymd]?)\s*$")
-    units = parts[1].str.upper().map({"": 1, "Y": 1, "M": 1 / 12, "D": 1 / 365.25})
-    years = pd.to_numeric(parts[0]) * units
-    return years.where(years <= 120).astype(float)
 
 
 def _stem(filename: str) -> str:

@@ -2,21 +2,43 @@
 
 import difflib
 import hashlib
+import os
 import warnings
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from cxrlib.data.filing import find_copies, match_files, read_headers
 from cxrlib.data.images import film_digest
-from cxrlib.data.labels import BOX, BOX_TEXT, NO_FINDING, StudyError, check_rows, spelled_as
-from cxrlib.data.nih import ENTRIES, add_entries, read_age
+from cxrlib.data.labels import (
+    NO_FINDING,
+    ProblemLog,
+    check_boxes,
+    check_labels,
+    spelled_as,
+    split_cells,
+)
+from cxrlib.data.nih import ENTRIES, add_entries
+from cxrlib.data.patients import assign_patients
+from cxrlib.data.publishers import find_publisher, read_folder, read_publisher
+from cxrlib.data.split import HASH_RULE, SPLIT_SALT, TEST_SHARE, split_films, split_of  # noqa: F401
+from cxrlib.data.table import (
+    BOX,
+    UNKNOWN,
+    StudyError,
+    name_columns,
+    plain,
+    read_age,
+    read_number,
+    read_sex,
+    read_table,
+    read_view,
+)
 
-# Fixed, so that a patient keeps a side for ever, whatever the study, the finding or the seed.
-SPLIT_SALT = "cxrlib"
-TEST_SHARE = 0.25
+STAND_IN = 1_000  # names of one file, from which it stands for films that are not at hand
 ORIGINAL = ["original_width", "original_height"]
+FILM = ["patient", "view", "sex", "age", *ORIGINAL, "split"]
 
 
 @dataclass(frozen=True)
@@ -30,33 +52,50 @@ class Study:
         The usable rows of `labels.csv`, with `patient`; boxes in pixels of the image file,
         NaN where there is none.
     films : DataFrame, one row an image
-        filename, path, patient, view ('' if unknown), sex ('F', 'M', '' if unknown), age (years,
-        NaN if unknown), original_width and original_height (pixels of the detector, NaN if
-        unknown), labels (tuple of str), width, height (pixels of the image file), split ('train'
-        or 'test').
+        filename, path, file (as seen from the study's folder), patient, view ('PA', 'AP',
+        'lateral', '' if unknown), sex ('F', 'M', '' if unknown), age (years, NaN if unknown),
+        original_width and original_height (pixels of the detector, NaN if unknown), labels (tuple
+        of str), doubt (findings that it may have, tuple of str), width, height (pixels of the
+        image file), split ('train' or 'test').
     problems : DataFrame, one row a problem
-        row (line of `labels.csv`), filename, problem, fix, outcome.
+        row (line of `labels.csv`, 1 for what was assumed of the whole), filename, problem, fix,
+        outcome.
+    publisher, patients_from, split_rule : str
+        Whose table it is, where the patients come from, and who decides the split.
     """
 
     folder: Path
     findings: pd.DataFrame
     films: pd.DataFrame
     problems: pd.DataFrame
+    publisher: str = "labels.csv"
+    patients_from: str = "a column"
+    split_rule: str = HASH_RULE
 
+    def name_of(self, finding: str) -> str:
+        """Return a finding as this study spells it, whatever its case, blanks or hyphens.
 
-def split_of(patient: str) -> str:
-    """Return 'train' or 'test' for a patient's id: a salted hash decides, and nothing else.
-
-    A quarter of all ids falls to test. SHA-256 of salt and id, read as a fraction of its range.
-    """
-    digest = hashlib.sha256(f"{SPLIT_SALT}:{patient}".encode()).digest()
-    return "test" if int.from_bytes(digest[:8]) / 2**64 < TEST_SHARE else "train"
+        Raises
+        ------
+        StudyError
+            The study has no film with it.
+        """
+        known = self.findings["label"].value_counts().drop(NO_FINDING, errors="ignore")
+        if name := spelled_as(finding, known.index):
+            return name
+        near = difflib.get_close_matches(finding, known.index, n=1)
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        listed = ", ".join(f"{label} ({count})" for label, count in known.items()) or "no finding"
+        raise StudyError(
+            f"finding '{finding}': {self.folder} has no film with it. {hint}It has {listed}."
+        )
 
 
 def read_study(folder: str | Path, decode: bool = False) -> Study:
-    """Read and check a study.
+    """Read and check a study: `labels.csv` and `images/`, or what a publisher gives.
 
-    Rows that cannot be trusted are left out and listed in `problems`, with a warning. Where NIH's
+    docs/studies.md says which tables and folders are known. Rows that cannot be trusted are left
+    out and listed in `problems`, with a warning, and so is what was assumed. Where NIH's
     `Data_Entry_2017.csv` (or `..._v2020.csv`) lies beside `labels.csv`, age and sex are taken from
     it by image name.
 
@@ -69,82 +108,143 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     Raises
     ------
     StudyError
-        No `labels.csv`, required columns missing, or no usable row; entries of NIH that are no
-        such table, or have none of the study's images.
+        Nothing that is known, required columns missing, or no usable row; entries of NIH that are
+        no such table, or have none of the study's images; an own split that a patient crosses.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> study = cxr.read_study("medical")
+    >>> len(study.films), study.patients_from
+    (236, 'NIH (236 films)')
     """
-    folder = Path(folder)
-    rows = _read_table(folder / "labels.csv")
-    for entries in sorted(folder.glob(ENTRIES)):
+    folder, said = Path(folder), []
+    labels = next((p for p in folder.glob("*") if p.name.casefold() == "labels.csv"), None)
+    publisher, table = _read_labels(labels, said) if labels else read_folder(folder, said)
+    where = labels or folder
+    root = folder / "images" if labels and (folder / "images").is_dir() else folder
+    rows, columns = _standard(table, publisher == "labels.csv", said)
+    log = ProblemLog(rows)
+    for sentence in dict.fromkeys(said):
+        log.note(sentence)
+    match_files(rows, root, log)
+    log.add(
+        rows.index[rows.duplicated([n for n in rows if n != "row"])],
+        "same row as one above",
+        "delete it",
+    )
+    _read_facts(rows, log)
+    headers = read_headers(rows, root, decode, log)
+    rows["view"] = rows["view"].mask(
+        rows["view"] == "", rows["filename"].map(headers["view"]).fillna("")
+    )
+    for entries in sorted(folder.glob(ENTRIES)) if publisher == "labels.csv" else ():
         add_entries(rows, folder, entries)
-    sizes, log = check_rows(folder, rows, decode)
-    rows = rows.drop(index=sorted(log.dropped), columns=BOX_TEXT)
-    if rows.empty:
-        raise StudyError(
-            f"{folder / 'labels.csv'}: not one row can be used. The first problem: "
-            f"{log.table().iloc[0].to_dict()}"
-        )
+    try:
+        check_labels(rows, log, blank=publisher != "labels.csv")
+    except StudyError as error:
+        raise StudyError(f"{where}: {error}") from None
+    source = assign_patients(rows, root, log)
+    check_boxes(rows, headers, log)
+    _leave_out_copies(rows, headers, root, log)
+    kept = rows.drop(index=sorted(log.dropped))
+    if kept.empty:
+        first = log.table().query("outcome == 'row left out'").iloc[0].to_dict()
+        raise StudyError(f"{where}: not one row can be used. The first problem: {first}")
     if log.dropped:
         warnings.warn(
-            f"{folder / 'labels.csv'}: {len(log.dropped)} of {len(rows) + len(log.dropped)} rows "
-            "are left out; `study.problems` says why",
+            f"{where}: {len(log.dropped)} of {len(rows)} rows are left out; `study.problems` says "
+            "why",
             stacklevel=2,
         )
-    films = rows.groupby("filename", sort=False).agg(
-        patient=("patient", "first"),
-        **{name: (name, "first") for name in ("view", "sex", "age", *ORIGINAL)},
-        labels=("label", lambda x: tuple(dict.fromkeys(x))),
+    films = _films(kept, headers, root, folder)
+    if lateral := (films["view"] == "lateral").sum():
+        log.note(f"{lateral} lateral films are left out of every question")
+    films["split"], rule = split_films(films, folder, log)
+    findings = kept[kept["label"] != ""].drop(columns=["row", "doubt", "split"])
+    source = f"column '{columns['patient']}'" if "patient" in columns else source
+    return Study(
+        folder, findings.reset_index(drop=True), films, log.table(), publisher, source, rule
     )
-    films[["width", "height"]] = [sizes[name] for name in films.index]
-    films = films.reset_index()
-    films.insert(1, "path", [str(folder / "images" / name) for name in films["filename"]])
-    films["split"] = films["patient"].map(split_of)
-    return Study(folder, rows.reset_index(drop=True), films, log.table())
 
 
-def choose_films(study: Study, finding: str) -> pd.DataFrame:
-    """Return the films of one question: those with the finding against those with 'No Finding'.
+def choose_films(study: Study, finding: str, against: str = NO_FINDING) -> pd.DataFrame:
+    """Return the films of one question: those with the finding against those without.
+
+    Lateral films are left out, with a warning, and films for which the finding is in doubt.
+
+    Parameters
+    ----------
+    finding : in any spelling that `Study.name_of` knows
+    against : 'No Finding', so that films with other findings only are not part of the question; or
+        'others', every film without the finding, as published results on NIH's films have it
 
     Returns
     -------
     DataFrame, one row an image
-        As `study.films`, with `target`: 1 where the finding is among the labels, else 0. Films
-        with other findings only are not part of the question.
+        As `study.films`, with `target`: 1 where the finding is among the labels, else 0.
 
     Raises
     ------
     StudyError
         The finding is unknown to the study, or one of the two sides has no film.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> films = cxr.choose_films(cxr.read_study("medical"), "cardiomegaly")
+    >>> films["target"].value_counts().to_dict()
+    {0: 144, 1: 92}
     """
-    known = study.findings["label"].value_counts().drop(NO_FINDING, errors="ignore")
-    name = spelled_as(finding, known.index)
-    if name is None:
-        near = difflib.get_close_matches(finding, known.index, n=1)
-        hint = f"Did you mean '{near[0]}'? " if near else ""
-        listed = ", ".join(f"{label} ({count})" for label, count in known.items()) or "no finding"
-        raise StudyError(
-            f"finding '{finding}': {study.folder} has no film with it. {hint}It has {listed}."
-        )
+    name = study.name_of(finding)
+    if against != "others" and spelled_as(against, [NO_FINDING]) is None:
+        raise StudyError(f"against '{against}': give '{NO_FINDING}' or 'others'")
     films = study.films
+    lateral = films["view"] == "lateral"
     positive = films["labels"].map(lambda labels: name in labels)
-    negative = films["labels"].map(lambda labels: NO_FINDING in labels)
+    negative = ~positive & films["doubt"].map(lambda doubt: spelled_as(name, doubt) is None)
+    if against != "others":
+        negative &= films["labels"].map(lambda labels: NO_FINDING in labels)
+    asked = positive | negative
+    if (lateral & asked).any():
+        warnings.warn(
+            f"{study.folder}: {(lateral & asked).sum()} lateral films are left out of the question",
+            stacklevel=2,
+        )
+    for side, missing in ((positive, f"with '{name}'"), (negative, "to hold against it")):
+        if not (side & ~lateral).any() and (side.any() or side is positive):
+            raise StudyError(f"{study.folder} has no frontal film {missing}: all are lateral.")
     if not negative.any():
         raise StudyError(
             f"{study.folder} has no film labelled '{NO_FINDING}' to hold against '{name}'. "
-            f"Label films without a finding '{NO_FINDING}'."
+            f"Label films without a finding '{NO_FINDING}', or ask against='others'."
         )
-    chosen = films[positive | negative].assign(target=positive.astype(int))
-    return chosen.reset_index(drop=True)
+    chosen = films[asked & ~lateral]
+    return chosen.assign(target=positive[chosen.index].astype(int)).reset_index(drop=True)
 
 
 def count_split(films: pd.DataFrame) -> pd.DataFrame:
-    """Return films, patients, positives and the share of AP by split, one row a split."""
+    """Return films, patients, positives and the share of AP by split, one row a split.
+
+    The share is among films of known view, 'unknown' where there is none; the films without a view
+    are counted where there are any.
+    """
     by = films.groupby("split")
     counts = by.agg(
         films=("filename", "size"), patients=("patient", "nunique"), positives=("target", "sum")
     )
     counts["prevalence"] = counts["positives"] / counts["films"]
-    counts["AP share"] = by["view"].agg(lambda view: (view == "AP").mean())
-    return counts.reindex(["train", "test"], fill_value=0).round(3)
+    known = films["view"] != ""
+    counts["AP share"] = (films["view"] == "AP")[known].groupby(films["split"]).mean()
+    if not known.all():
+        counts["view unknown"] = (~known).groupby(films["split"]).sum()
+    counts = counts.reindex(["train", "test"]).round(3)
+    whole = counts.columns.difference(["prevalence", "AP share"])
+    counts[whole] = counts[whole].fillna(0).astype(int)
+    counts["prevalence"] = counts["prevalence"].fillna(0)
+    if counts["AP share"].isna().any():
+        counts["AP share"] = counts["AP share"].astype(object).fillna("unknown")
+    return counts
 
 
 def digest_films(films: pd.DataFrame) -> str:
@@ -155,50 +255,112 @@ def digest_films(films: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise StudyError(
-            f"{path} does not exist. A study is a folder with labels.csv and images/; "
-            "labels.csv needs the columns filename and label."
-        )
-    try:
-        rows = pd.read_csv(
-            path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig"
-        )
-    except pd.errors.EmptyDataError:
-        raise StudyError(f"{path} is empty. It needs the columns filename and label.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        reason = str(error).strip()
-        raise StudyError(f"{path} is no comma-separated UTF-8 text: {reason}") from error
-    if not isinstance(rows.index, pd.RangeIndex):  # pandas takes surplus fields for an index
-        raise StudyError(
-            f"{path} has more fields in a row than column names. Name every column, and delete "
-            "commas at the ends of lines."
-        )
-    rows = rows.rename(columns=str.strip).apply(lambda column: column.str.strip())
-    twice = rows.columns[rows.columns.duplicated()]
-    if len(twice):
-        raise StudyError(f"{path} has two columns named '{twice[0]}'. Rename or delete one.")
-    missing = [name for name in ("filename", "label") if name not in rows]
+def _read_labels(path: Path, said: list[str]) -> tuple[str, pd.DataFrame]:
+    def known(names: set[str]) -> bool:
+        return {"filename", "label"} <= names or find_publisher(names) is not None
+
+    table, assumed = read_table(path, known)
+    said += assumed
+    columns = {plain(name): name for name in table}
+    if publisher := find_publisher(set(columns)):
+        return publisher.name, read_publisher(publisher, path, table, [], said)
+    missing = [name for name in ("filename", "label") if name not in columns]
     if missing:
         raise StudyError(
-            f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(rows.columns)}. "
-            "Rename its columns, and separate them by commas."
+            f"{path} lacks the column {' and '.join(missing)}; it has "
+            f"{', '.join(table.columns.drop('row'))}. Rename its columns, and separate them by "
+            "commas."
         )
-    rows = rows[rows.ne("").any(axis=1)]  # blank lines mean nothing, but count as lines
-    if rows.empty:
-        raise StudyError(f"{path} has column names but no row. Add one row a finding.")
-    rows["view"] = rows["view"].str.upper() if "view" in rows else ""
-    sex = rows["sex"].str.upper().str[:1] if "sex" in rows else pd.Series("", rows.index)
-    rows["sex"] = sex.where(sex.isin(["F", "M"]), "")
-    rows["age"] = read_age(rows["age"]) if "age" in rows else np.nan
+    return "labels.csv", table
+
+
+def _standard(
+    table: pd.DataFrame, own: bool, said: list[str]
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return rows with all columns, a finding each, and how the columns were called."""
+    doubt = table.get("doubt", pd.Series("", table.index)).reset_index(drop=True)
+    rows, unused, columns = name_columns(table.reset_index(drop=True))
+    said += unused if own else []
+    rows = rows.assign(doubt=doubt)
+    if "x" in rows:
+        x, y, w, h = (read_number(rows.pop(name)) for name in "xywh")
+        for name, side in zip(BOX, (x, y, x + w, y + h), strict=True):
+            rows[name] = side.map("{:.10g}".format).replace("nan", "")
+    blank = [n for n in ("view", "sex", "age", "split", *ORIGINAL, *BOX) if n not in rows]
+    whole = split_cells(rows.assign(**dict.fromkeys(blank, "")))
+    if own and len(whole) > len(rows):
+        said.append(
+            f"cells that hold several findings are split: {len(rows)} rows become {len(whole)}"
+        )
+    return whole, columns
+
+
+def _read_facts(rows: pd.DataFrame, log: ProblemLog) -> None:
+    """Set view, sex, age and original size in place: one known value a film, else unknown."""
     for name in ORIGINAL:
-        column = name.removeprefix("original_")
-        rows[name] = pd.to_numeric(rows[column], errors="coerce") if column in rows else np.nan
-    if "patient_id" in rows:
-        rows["patient"] = rows["patient_id"]
-    elif "patient" not in rows:
-        rows["patient"] = rows["filename"].map(lambda name: PurePosixPath(name).stem.split("_")[0])
-    for name, text in zip(BOX, BOX_TEXT, strict=True):
-        rows[text] = rows.get(name, "")
-    return rows
+        rows[name] = read_number(rows[name])
+    for name, read in (("view", read_view), ("sex", read_sex), ("age", read_age)):
+        text, rows[name] = rows[name], read(rows[name])
+        known = rows[name].notna() & rows[name].ne("")
+        odd = text[~known & ~text.str.casefold().isin(UNKNOWN)]
+        for value, indices in odd.groupby(odd, sort=False).groups.items():
+            problem = f"{name} '{value}' ({len(indices)} rows) is not understood"
+            log.add(indices[:1], problem, "see docs/studies.md for what is", "left unknown")
+        values = rows.loc[known].groupby("filename")[name]
+        several = values.nunique().loc[lambda count: count > 1].index
+        differ = rows["filename"].isin(several)
+        log.add(
+            rows.index[differ],
+            f"rows of one film disagree on {name}",
+            "give all rows of the image one value",
+            "left unknown",
+        )
+        first = rows["filename"].map(values.first().drop(several))
+        rows[name] = first.astype(float) if name == "age" else first.astype(object).fillna("")
+
+
+def _leave_out_copies(rows: pd.DataFrame, headers, root: Path, log: ProblemLog) -> None:
+    """Keep one film of those that are equal byte for byte, and count their patients as one."""
+    kept = rows.drop(index=sorted(log.dropped))
+    people = dict(zip(kept["filename"], kept["patient"], strict=True))
+    labels = kept.groupby("filename")["label"]
+    heads: dict[str, str] = {}
+
+    def head(patient: str) -> str:
+        while patient in heads:
+            patient = heads[patient]
+        return patient
+
+    bad, fix = {}, "keep one, with the right patient and labels"
+    for first, *others in find_copies(headers.loc[list(people)], root):
+        if len(others) >= STAND_IN:
+            log.note(f"one file stands for '{first}' and {len(others)} films more: all are kept")
+            continue
+        differ = len({tuple(sorted(labels.get_group(name))) for name in (first, *others)}) > 1
+        ending = ", and the labels differ" if differ else ""
+        if differ:
+            bad[first] = f"same film, byte for byte, as '{others[0]}'{ending}", fix
+        for name in others:
+            other = head(people[name]) != head(people[first])
+            patients = f" of patient '{people[first]}', and the two count as one" if other else ""
+            bad[name] = f"same film, byte for byte, as '{first}'{patients}{ending}", fix
+            if other:
+                heads[head(people[name])] = head(people[first])
+    log.add_films(rows, bad)
+    rows["patient"] = rows["patient"].map(head)
+
+
+def _films(rows: pd.DataFrame, headers, root: Path, folder: Path) -> pd.DataFrame:
+    first = rows.drop_duplicates("filename")
+    films = first[["filename", *FILM]].reset_index(drop=True)
+    names = films["filename"]
+    films.insert(1, "path", [os.path.join(root, name) for name in names])
+    films.insert(2, "file", names if root == folder else "images/" + names)
+    found = {name: ({}, {}) for name in names}
+    for name, label, doubt in rows[["filename", "label", "doubt"]].itertuples(index=False):
+        found[name][0][label] = None
+        found[name][1].update(dict.fromkeys(doubt.split("|")))
+    for column, place in (("labels", 0), ("doubt", 1)):
+        films[column] = [tuple(filter(None, found[name][place])) for name in names]
+    films[["width", "height"]] = headers.loc[names, ["width", "height"]].to_numpy()
+    return films

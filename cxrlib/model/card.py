@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from cxrlib.data.labels import NO_FINDING
 from cxrlib.metrics.report import SETS, format_interval, tabulate_metrics, tabulate_subgroups
 from cxrlib.metrics.thresholds import at_prevalence
 
@@ -16,6 +17,8 @@ def model_card(facts: dict) -> str:
     known = sorted(set(subgroups["group"]))
     unknown = [name for name in ("sex", "age") if name not in known]
     missing = f" The patients' {' and '.join(unknown)} are not known." if unknown else ""
+    asked = " Films with other findings alone are not part of the question it was trained on."
+    asked = asked if facts["negative"] == NO_FINDING else ""
     network, fit, patients = facts["backbone"], facts["fit"], facts["split"]["patients"]
     sections = {
         "Model details": [
@@ -30,8 +33,7 @@ def model_card(facts: dict) -> str:
         "Intended use": [
             f"To tell frontal chest radiographs with {facts['finding']} from those with "
             f"{facts['negative']}, in teaching and research. Not a medical device: no decision "
-            "about a patient may rest on it. Films with other findings alone are not part of the "
-            "question it was trained on.",
+            f"about a patient may rest on it.{asked}",
         ],
         "Factors": [
             f"Measured by {', '.join(known)}, see below.{missing} Sites, devices and further "
@@ -90,7 +92,7 @@ def model_card(facts: dict) -> str:
             "that are few in its data: read the counts of the subgroups with their intervals.",
         ],
         "Caveats and recommendations": [
-            f"- Labels may be wrong. {facts['negative']} is a label, too.",
+            f"- Labels may be wrong. {NO_FINDING} is a label, too.",
             "- Films of other sites, devices, views or ages may score otherwise: measure there, "
             "with labels of that place, before use.",
             f"- Probabilities hold at a prevalence of {facts['prevalence']:.2f}.",

@@ -16,7 +16,7 @@ from scipy.special import expit
 from cxrlib import versions
 from cxrlib.data.files import whole_folder
 from cxrlib.data.images import PREPROCESSING, file_digest
-from cxrlib.data.study import NO_FINDING, SPLIT_SALT, TEST_SHARE, Study, digest_films
+from cxrlib.data.study import NO_FINDING, Study, digest_films
 from cxrlib.metrics.report import evaluate
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model._keras import Forward, freeze, keras
@@ -26,6 +26,7 @@ from cxrlib.model.head import Fitted
 
 NEEDED = {"files", "preprocessing", "stage", "image_size", "backbone", "threshold"}
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
+ALL_OTHERS = "all other films"  # as `choose_films(..., against="others")` gives them
 COLUMNS = "path,patient,view,sex,age,split,target,probability,decision".split(",")
 
 
@@ -131,8 +132,9 @@ def save_run(
     held_out = train.assign(probability=fitted.probability).dropna(subset="probability")
     threshold = choose_threshold(held_out["target"], held_out["probability"], operating_point)
     held_out["decision"] = _decide(held_out["probability"], threshold)
-    held_out["path"] = "images/" + held_out["filename"]
+    held_out["path"] = held_out["file"]
     metrics = {"train": evaluate(held_out, threshold, seed)}
+    healthy = films.loc[films["target"] == 0, "labels"].map(lambda labels: NO_FINDING in labels)
 
     model_file = "head.keras" if fitted.stage == "head" else "model.keras"
     head = fitted.model if fitted.stage == "head" else fitted.model.get_layer("head")
@@ -140,8 +142,8 @@ def save_run(
         "format": 2,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "study": study.folder.resolve().name,
-        "finding": finding,
-        "negative": NO_FINDING,
+        "finding": study.name_of(finding),
+        "negative": NO_FINDING if healthy.all() else ALL_OTHERS,
         "stage": fitted.stage,
         "image_size": backbone.image_size,
         "preprocessing": PREPROCESSING,
@@ -162,8 +164,7 @@ def save_run(
         },
         "prevalence": metrics["train"]["prevalence"],
         "split": {
-            "rule": f"SHA-256 of '{SPLIT_SALT}:' and the patient's id, as a fraction of its range, "
-            f"below {TEST_SHARE} is test",
+            "rule": study.split_rule,
             "patients": {
                 side: sorted(films.loc[films["split"] == side, "patient"].unique())
                 for side in ("train", "test")
@@ -249,7 +250,7 @@ def record_test(run: Run, predictions: pd.DataFrame, metrics: dict) -> Run:
     """Add the test patients' scores and metrics to a run's files; return the run as it is now."""
     kept = run.predictions.query("split == 'train'")
     scored = predictions.assign(
-        path="images/" + predictions["filename"],
+        path=predictions["file"],
         decision=_decide(predictions["probability"], run.threshold),
     )
 

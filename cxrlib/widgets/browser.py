@@ -196,7 +196,7 @@ class Browser(Widget):
 def _with_scores(films: pd.DataFrame, run: Run) -> pd.DataFrame:
     """Return films with `probability` (NaN without a score) and `outcome` ('' without)."""
     scores = run.predictions.drop_duplicates("path").set_index("path")
-    scores = scores.reindex("images/" + films["filename"])
+    scores = scores.reindex(films["file"])
     called = (scores["probability"] >= run.threshold).to_numpy()
     positive = (scores["target"] == 1).to_numpy()
     outcome = np.select(

@@ -67,7 +67,7 @@ def repeat(study: Study, count: int, links: Path) -> Study:
         copy = pd.Series(np.repeat(np.arange(copies), len(table)).astype(str))
         if name == "films":
             many["path"] = f"{links}/" + copy + "/" + many["filename"]
-        for column in ("filename", "patient"):
+        for column in ("filename", "file", "patient"):
             many[column] = copy + "-" + many[column]
         tables[name] = many
     films = tables["films"].iloc[:count]
@@ -103,7 +103,7 @@ def long_study(folder: str, study: str, films: int) -> tuple[Study, Run]:
     long = repeat(read_study(study), films, Path(folder))
     rng = np.random.default_rng(0)
     scores = {
-        "path": "images/" + long.films["filename"],
+        "path": long.films["file"],
         "target": rng.integers(0, 2, films),
         "probability": rng.random(films),
     }

@@ -1,0 +1,159 @@
+"""Which file a row means, what the file's header says, and which files are copies of another."""
+
+import hashlib
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from cxrlib.data.files import SUFFIXES
+from cxrlib.data.images import ImageError, file_digest, image_size, read_image, view_of
+from cxrlib.data.labels import ProblemLog
+
+JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+CHUNK = 64  # files that a thread reads before it is given more
+
+
+def list_files(root: Path) -> list[str]:
+    """Return the files below a folder, relative to it, sorted; links are followed once."""
+    found, seen, waiting = [], set(), [""] if root.is_dir() else []
+    while waiting:
+        below = waiting.pop()
+        here = os.stat(root / below)
+        if (here.st_dev, here.st_ino) in seen:
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        with os.scandir(root / below) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.name not in JUNK:
+                    name = f"{below}/{entry.name}".lstrip("/")
+                    (waiting if entry.is_dir() else found).append(name)
+    return sorted(found)
+
+
+def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> None:
+    """Set `filename`, in place, to the one file below `root` that the name in a row can mean.
+
+    Either the name ends as the file's path does, or the path as the name does: names from another
+    machine, and bare names of files in folders. Case, NFD and a missing or other ending are
+    forgiven where one file is left.
+    """
+    files = list_files(root)
+    whole, ends = defaultdict(set), defaultdict(set)
+    for file in files:
+        for key in {_key(file), _stem(_key(file))}:
+            whole[key].add(file)
+            for tail in _tails(key):
+                ends[tail].add(file)
+    meant, bad = dict(zip(files, files, strict=True)), {}
+    for name in set(rows["filename"]) - set(files):
+        key, found = _key(name.removeprefix("file://")).strip("/"), set()
+        for way in (key, _stem(key)):
+            found = found or ends.get(way, set()) if way else found
+            found = found or next((whole[t] for t in _tails(way) if t in whole), set())
+        if len(found) == 1:
+            meant[name] = min(found)
+        elif not name:
+            bad[name] = "no file name", "name the image file"
+        elif found:
+            bad[name] = f"{len(found)} files have this name", f"write which, such as {min(found)}"
+        elif name[0] in "/\\" or ".." in key.split("/") or ":" in name:
+            bad[name] = "name leaves images/", "put the file into images/ and use its bare name"
+        else:
+            bad[name] = "file missing in images/", "add the file or delete the row"
+    log.add_films(rows, bad)
+    files = rows["filename"].map(lambda name: meant.get(name, name))
+    odd = [n for n, file in meant.items() if _key(n) not in _key(file) or _stem(n) == n != file]
+    if odd:
+        log.note(
+            f"{len(odd)} names are read as those of the only files they can mean, such as "
+            f"'{odd[0]}' as '{meant[odd[0]]}'"
+        )
+    rows["filename"] = files
+
+
+def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) -> pd.DataFrame:
+    """Return width and height in pixels, bytes, inode and view of each film that can be read.
+
+    The view is that of a DICOM header where no row of the film has one.
+    """
+    kept = rows.drop(index=sorted(log.dropped))
+    viewed = set(kept.loc[kept["view"] != "", "filename"])
+
+    def examine(name: str) -> tuple:
+        path = f"{root}/{name}"
+        try:
+            state, size = os.stat(path), image_size(path)
+            view = "" if name in viewed else view_of(path)
+            if decode:
+                read_image(path)
+        except FileNotFoundError:
+            return "file missing in images/", "add the file or delete the row"
+        except ImageError as error:
+            return f"unreadable: {error.reason}", "replace the file or delete the row"
+        return (*size, state.st_size, (state.st_dev, state.st_ino), view)
+
+    films = kept["filename"].unique()
+    found = dict(zip(films, _each(examine, films, "reads films"), strict=True))
+    log.add_films(rows, {name: facts for name, facts in found.items() if len(facts) == 2})
+    columns = ["width", "height", "bytes", "inode", "view"]
+    good = {name: facts for name, facts in found.items() if len(facts) > 2}
+    return pd.DataFrame(good.values(), list(good), columns)
+
+
+def find_copies(headers: pd.DataFrame, root: Path) -> list[list[str]]:
+    """Return groups of films that are equal byte for byte, in the order of `headers`.
+
+    Only films of one size in bytes are opened: 8 KiB of each, and all where those are equal.
+    """
+    files = headers.drop_duplicates("inode")
+    alike = files.index[files["bytes"].duplicated(keep=False)]
+    for look in (_glance, file_digest):
+        found = _each(lambda name, look=look: look(f"{root}/{name}"), alike, "compares films")
+        found = pd.Series(found, alike, dtype=object)
+        alike = alike[found.duplicated(keep=False)]
+    of_inode = dict(zip(headers.loc[alike, "inode"], found[alike], strict=True))
+    groups = defaultdict(list)
+    for name, inode in headers["inode"].items():
+        groups[of_inode.get(inode, inode)].append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _each(work: Callable, names: Iterable[str], title: str) -> list:
+    """Return what `work` makes of each name, by threads, with a bar where there are many."""
+    names = list(names)
+    chunks = [names[n : n + CHUNK] for n in range(0, len(names), CHUNK)]
+    found = []
+    bar = tqdm(total=len(names), desc=title, unit="film", disable=len(chunks) < 16)
+    with ThreadPoolExecutor() as pool, bar:
+        for results in pool.map(lambda chunk: [work(name) for name in chunk], chunks):
+            found += results
+            bar.update(len(results))
+    return found
+
+
+def _glance(path: str) -> bytes:
+    with open(path, "rb") as file:
+        start = file.read(4096)
+        file.seek(-min(4096, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        return hashlib.sha256(start + file.read()).digest()
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./").casefold()
+
+
+def _stem(key: str) -> str:
+    stem, _, suffix = key.rpartition(".")
+    return stem if stem and f".{suffix.lower()}" in SUFFIXES else key
+
+
+def _tails(key: str) -> list[str]:
+    """Return the ways in which a path may end, the longest first."""
+    parts = key.split("/")
+    return ["/".join(parts[n:]) for n in range(len(parts))]

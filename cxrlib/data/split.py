@@ -1,0 +1,84 @@
+"""Who is tested: a hash of the patient's id, or the study's own split where no patient crosses."""
+
+import hashlib
+import warnings
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from cxrlib.data.labels import ProblemLog
+from cxrlib.data.nih import LISTS, read_lists
+from cxrlib.data.table import StudyError, plain
+
+# Fixed, so that a patient keeps a side for ever, whatever the study, the finding or the seed.
+SPLIT_SALT = "cxrlib"
+TEST_SHARE = 0.25
+HASH_RULE = (
+    f"SHA-256 of '{SPLIT_SALT}:' and the patient's id, as a fraction of its range, "
+    f"below {TEST_SHARE} is test"
+)
+SIDES = dict.fromkeys(("train", "training", "trainval", "development"), "train")
+SIDES |= dict.fromkeys(("val", "valid", "validate", "validation"), "validation")
+SIDES |= dict.fromkeys(("test", "testing"), "test")
+
+
+def split_of(patient: str) -> str:
+    """Return 'train' or 'test' for a patient's id: a salted hash decides, and nothing else.
+
+    A quarter of all ids falls to test. SHA-256 of salt and id, read as a fraction of its range.
+    """
+    digest = hashlib.sha256(f"{SPLIT_SALT}:{patient}".encode()).digest()
+    return "test" if int.from_bytes(digest[:8]) / 2**64 < TEST_SHARE else "train"
+
+
+def split_films(films: pd.DataFrame, folder: Path, log: ProblemLog) -> tuple[pd.Series, str]:
+    """Return each film's side, 'train' or 'test', and the rule in words.
+
+    The study's own split comes from a column, NIH's lists or folders named train and test, in this
+    order. Without a test side, validation is it; else it belongs to training.
+
+    Parameters
+    ----------
+    films : with filename, patient, and split as the table has it, '' where it has none
+
+    Raises
+    ------
+    StudyError
+        A patient crosses a split of a column or of NIH's lists. One of folders is not taken then.
+    """
+    hashed = films["patient"].map({patient: split_of(patient) for patient in set(films["patient"])})
+    words, rule = films["split"], "the study's own column"
+    if not words.any() and all((folder / name).is_file() for name in LISTS.values()):
+        sides = {PurePosixPath(name).stem: side for name, side in read_lists(folder).items()}
+        words = films["filename"].map(lambda name: sides.get(PurePosixPath(name).stem, ""))
+        rule = f"NIH's lists {' and '.join(LISTS.values())}"
+    if not words.any():
+        folders = films["filename"].str.rpartition("/")[0]
+        sides = {f: next((p for p in f.split("/") if plain(p) in SIDES), "") for f in set(folders)}
+        words = folders.map(sides)
+        rule = "the study's folders train and test"
+    own = words.map({word: SIDES.get(plain(word), "") for word in set(words)})
+    if not {"test", "validation"} & set(own) or "train" not in set(own):
+        if words.any() and rule != "the study's folders train and test":
+            log.note(f"{rule} of sides is not used: it has no train, or no test or validation")
+        return hashed, HASH_RULE
+    own = own.replace("validation", "train" if "test" in set(own) else "test")
+    known = own[own != ""].groupby(films["patient"])
+    crossing = known.nunique().loc[lambda count: count > 1].index
+    if len(crossing):
+        problem = (
+            f"{folder}: {rule} would split {len(crossing)} patients, such as "
+            f"{', '.join(repr(name) for name in crossing[:3])}, between training and test"
+        )
+        if rule != "the study's folders train and test":
+            raise StudyError(
+                f"{problem}. A test on them flatters: move all films of a patient to one side, or "
+                "remove it, and the patient's hash decides."
+            )
+        warnings.warn(f"{problem}: the patient's hash decides instead.", stacklevel=3)
+        log.note(f"{problem}: the patient's hash decides instead", "move each patient to one side")
+        return hashed, HASH_RULE
+    side = films["patient"].map(known.first())
+    if side.isna().any():
+        log.note(f"{side.isna().sum()} films have no side in {rule}: their patient's hash decides")
+    return side.fillna(hashed), rule
