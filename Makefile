@@ -29,12 +29,12 @@ run: .venv/ready ## execute notebooks 01 to 06 into runs/ and print the test AUC
 check: .venv/ready ## lint, format check, the fast tests: no TensorFlow, no process, no browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 -m "not tensorflow and not process and not browser and not notebooks"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not tensorflow and not process and not browser and not notebooks"
 
 test: .venv/ready ## lint, format check, every test, notebooks included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: .venv/ready ## JupyterLab in notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -10,6 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 import marks
@@ -27,9 +28,16 @@ def pytest_ignore_collect(collection_path, config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    """Mark tests by what they use; the long ones come first, so that no process ends alone."""
     for item in items:
         for mark in sorted(marks.marks_of(item)):
             item.add_marker(mark)
+    long = {item.path: 0 for item in items}
+    for item in items:
+        for rank, mark in enumerate(("tensorflow", "browser", "notebooks"), 1):
+            if item.get_closest_marker(mark):
+                long[item.path] = max(long[item.path], rank)
+    items.sort(key=lambda item: -long[item.path])
 
 
 @pytest.fixture(autouse=True)
@@ -77,19 +85,27 @@ def make_tiny_study():
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory, medical):
-    """(folder of a run, its study), trained on the bundled study with small settings."""
+    """(folder of a run, its study), trained on the bundled study with small settings.
+
+    The processes of `pytest -n` share it: the first that wants it trains, the others wait.
+    """
     from cxrlib.data.study import choose_films, read_study
     from cxrlib.model.backbone import extract_features, load_backbone
     from cxrlib.model.head import fit_head
     from cxrlib.model.run import save_run
 
     study = read_study(medical)
-    films = choose_films(study, "Cardiomegaly")
-    train = films[films["split"] == "train"]
-    backbone = load_backbone(image_size=128, layer="mixed4")
-    features = extract_features(backbone, train["path"], grid=5)
-    folder = tmp_path_factory.mktemp("runs") / "cardiomegaly"
-    save_run(folder, study, films, "Cardiomegaly", backbone, fit_head(features, train))
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "trained" / "cardiomegaly"
+    with FileLock(shared / "trained.lock"):
+        if not folder.exists():
+            films = choose_films(study, "Cardiomegaly")
+            train = films[films["split"] == "train"]
+            backbone = load_backbone(image_size=128, layer="mixed4")
+            head = fit_head(extract_features(backbone, train["path"], grid=5), train)
+            save_run(folder, study, films, "Cardiomegaly", backbone, head)
     return folder, study
 
 
