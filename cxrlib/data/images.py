@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from cxrlib.data import dicom
 from cxrlib.data.grey import BRIGHT, spread
@@ -45,7 +45,8 @@ def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
         header = _of_dicom(dicom.read_header, path)
         return header["width"], header["height"]
     with _opened(path) as image:
-        return image.size[:: -1 if 5 <= _orientation(image) <= 8 else 1]
+        width, height = image.size
+        return (height, width) if 5 <= _orientation(image) <= 8 else (width, height)
 
 
 def view_of(path: str | Path) -> str:
@@ -200,7 +201,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 @contextmanager
-def _opened(path: str | Path | BinaryIO) -> Iterator[Image.Image]:
+def _opened(path: str | Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
     """Open a picture; what fails while it is read is an ImageError, too."""
     try:
         with Image.open(_regular(path), formats=FORMATS) as image:

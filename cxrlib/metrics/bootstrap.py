@@ -145,12 +145,12 @@ def ranking_interval(
     if not any(map(all, pairs)):
         return dict(UNDEFINED)
     once = min(len(set(patients[side])) for side in sides), len(set(patients)) // 2
-    pairs = min(sum(map(min, pairs)), *once)
-    bound = 0.025 ** (1 / pairs) if pairs else 0.0
+    used = min(sum(map(min, pairs)), *once)
+    bound = 0.025 ** (1 / used) if used else 0.0
     measured = interval(values)
-    if measured["value"] == 1 or not pairs:
+    if measured["value"] == 1 or not used:
         measured["low"] = bound
-    if measured["value"] == 0 or not pairs:
+    if measured["value"] == 0 or not used:
         measured["high"] = 1 - bound
     return measured
 
@@ -204,7 +204,8 @@ def _by_score(target, probability, weights) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(probability, kind="stable")
     starts = np.flatnonzero(np.diff(probability[order], prepend=-np.inf))
     weights, target = weights[:, order].astype(np.float64), target[order]
-    return tuple(np.add.reduceat(weights * (target == side), starts, axis=1) for side in (1, 0))
+    won, lost = (np.add.reduceat(weights * (target == side), starts, axis=1) for side in (1, 0))
+    return won, lost
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:

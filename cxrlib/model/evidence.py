@@ -63,7 +63,7 @@ def map_films(run: Run, paths: Sequence[str | Path]) -> dict[str, np.ndarray]:
     ------
     FileNotFoundError, ImageError
     """
-    maps = {"evidence": [], "Grad-CAM": []}
+    maps: dict[str, list] = {"evidence": [], "Grad-CAM": []}
     for channels in _feature_maps(run, paths):
         maps["evidence"].append(_evidence(run, channels)[0])
         _, gradient = _logit_and_gradient(run.model, channels, ["grid", "head"])
@@ -117,10 +117,10 @@ def _logit_and_gradient(model, inputs: np.ndarray, layers: list[str]):
     """Apply the named layers of `model` in turn; return the logit, (n,), and its gradient."""
     import tensorflow as tf
 
-    inputs = tf.convert_to_tensor(inputs)
+    watched = tf.convert_to_tensor(inputs)
     with tf.GradientTape() as tape:
-        tape.watch(inputs)
-        outputs = inputs
+        tape.watch(watched)
+        outputs = watched
         for name in layers:
             outputs = model.get_layer(name)(outputs)
-    return outputs.numpy()[:, 0], tape.gradient(outputs, inputs).numpy()
+    return outputs.numpy()[:, 0], tape.gradient(outputs, watched).numpy()

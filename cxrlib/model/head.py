@@ -108,7 +108,7 @@ def fit_head(
         raise TrainError(f"head '{kind}': give 'linear' or 'dense'")
     target = films["target"].to_numpy()
     fold = patient_folds(films, seed)
-    facts = {"kind": kind, "held_out": f"{FOLDS}-fold cross-validation, grouped by patient"}
+    facts: dict = {"kind": kind, "held_out": f"{FOLDS}-fold cross-validation, grouped by patient"}
     if kind == "dense":
         facts |= {"units": units, "learning_rate": learning_rate, "epochs": epochs, "seed": seed}
     logit = np.empty(len(features))
