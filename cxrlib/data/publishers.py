@@ -16,10 +16,9 @@ import pandas as pd
 from cxrlib.data.files import is_film
 from cxrlib.data.filing import list_files
 from cxrlib.data.labels import NO_FINDING, SAME, VOCABULARY, spelled_as
-from cxrlib.data.table import BOX, StudyError, plain, read_table
+from cxrlib.data.table import BOX, StudyError, plain, read_number, read_table
+from cxrlib.data.wide import NAMES, beside_of, read_chexpert, read_mimic, read_wide
 
-PRESENT, ABSENT, DOUBT = {"1", "1.0", "yes", "true"}, {"0", "0.0", "no", "false"}, {"-1", "-1.0"}
-NAMES = "filename path imageindex imageid image imagename filepath imagepath dicomid".split()
 NO_CLASS = re.compile(r"images?|imgs?|train.*|test.*|val.*|all|data|cxr_png|chest_xray", re.I)
 MASK = re.compile(r"(^|/)(\w*masks?)/", re.I)
 
@@ -64,7 +63,7 @@ def read_folder(folder: Path, said: list[str]) -> tuple[str, pd.DataFrame]:
     StudyError
         Nothing in the folder is known.
     """
-    files = list_files(folder) if folder.is_dir() else []
+    files = list_files(folder)
     tables, other, seen = {}, [], []
     for name in (n for n in files if re.search(r"\.(csv|tsv|csv\.gz|json)$", n, re.I)):
         try:
@@ -103,15 +102,11 @@ def _in_plain(table: pd.DataFrame) -> pd.DataFrame:
     return named
 
 
-def _beside(tables: list[pd.DataFrame], *columns: str) -> pd.DataFrame | None:
-    return next((table for table in tables if set(columns) <= set(table)), None)
-
-
 def _read_nih(table, beside, said):
     names = {"originalimagewidth": "originalwidth", "height": "originalheight"}
     names |= {"imageindex": "filename", "findinglabels": "label"}
     rows = table.rename(columns=names)
-    boxes = _beside(beside, "imageindex", "findinglabel", "bboxx")
+    boxes = beside_of(beside, "imageindex", "findinglabel", "bboxx")
     if boxes is None:
         return rows
     rows = rows.drop(columns=["y", "x"], errors="ignore").assign(label=rows["label"].str.split("|"))
@@ -124,77 +119,10 @@ def _read_nih(table, beside, said):
     return rows.fillna("")
 
 
-def _read_wide(table, beside, said):
-    given = next((name for name in NAMES if name in table), None)
-    values = table.drop(
-        columns=["row", given, "patientid", "subjectid", "studyid"], errors="ignore"
-    )
-    values = values.apply(lambda column: column.str.casefold())
-    written, kinds = table.attrs["written"], PRESENT | ABSENT | DOUBT | {""}
-    known = [name for name in values if spelled_as(name, VOCABULARY)]
-    for name in known:
-        if odd := set(values[name]) - kinds:
-            raise StudyError(
-                f"the column '{written[name]}' holds '{min(odd)}': write 1, 0, -1 (uncertain) or "
-                "nothing in a column that is named after a finding"
-            )
-    own = [n for n in values if set(values[n]) <= kinds and set(values[n]) & (PRESENT | DOUBT)]
-    values = values[list(dict.fromkeys(known + own))].rename(columns=written)
-    present, doubt, absent = (values.isin(kind) for kind in (PRESENT, DOUBT, ABSENT))
-    healthy, uncertain = spelled_as(NO_FINDING, values), doubt.any(axis=1).sum()
-    if healthy is None:
-        present[NO_FINDING] = absent.all(axis=1)
-        said.append(f"{present[NO_FINDING].sum()} films with 0 for each finding: '{NO_FINDING}'")
-    elif "Support Devices" in values:
-        beside = present[healthy] & present["Support Devices"]
-        present["Support Devices"] &= ~beside
-        doubt["Support Devices"] |= beside
-        said.append(
-            f"{beside.sum()} films have '{healthy}' and Support Devices, which are no disease: "
-            f"they count as '{NO_FINDING}', and are left out of a question about devices"
-        )
-    said.append(
-        f"{uncertain} films have an uncertain finding (-1): they are left out of a "
-        "question about it. A blank counts as not present"
-    )
-    rows = table.drop(columns=[plain(name) for name in values]).rename(columns={given: "filename"})
-    return rows.assign(label=_names(present), doubt=_names(doubt))
-
-
-def _names(marks: pd.DataFrame) -> list[str]:
-    """Return the names of the columns that are marked in each row, joined by '|'."""
-    names = marks.columns.to_numpy()
-    return ["|".join(names[row]) for row in marks.to_numpy(bool)]
-
-
-def _read_chexpert(table, beside, said):
-    lateral = table["frontallateral"].str.casefold().str.startswith("lat")
-    rows = table.drop(columns=["frontallateral", "appa"], errors="ignore")
-    rows["view"] = table.get("appa", pd.Series("", table.index)).mask(lateral, "lateral")
-    rows.attrs = table.attrs
-    return _read_wide(rows, beside, said)
-
-
-def _read_mimic(table, beside, said):
-    films = _beside(beside, "dicomid", "studyid", "viewposition")
-    if films is None:
-        raise StudyError(
-            "MIMIC-CXR's labels are of studies, not of films: put mimic-cxr-2.0.0-metadata.csv "
-            "beside them, which names the films of each study and their views"
-        )
-    films = films[["dicomid", "studyid", "viewposition"]]
-    sides = _beside(beside, "dicomid", "split")
-    if sides is not None:
-        films = films.merge(sides[["dicomid", "split"]], "left", "dicomid").fillna("")
-    rows = table.merge(films, "inner", "studyid")
-    rows.attrs = table.attrs
-    return _read_wide(rows, beside, said)
-
-
 def _read_rsna(table, beside, said):
     rows = table.rename(columns={"patientid": "filename"}).assign(patient=table["patientid"])
     rows["label"] = table["target"].map({"1": "Pneumonia", "0": NO_FINDING}).fillna("")
-    classes = _beside(beside, "patientid", "class")
+    classes = beside_of(beside, "patientid", "class")
     if classes is None:
         said.append(
             f"Target 0 is read as '{NO_FINDING}', though such films may show another disease: "
@@ -254,14 +182,9 @@ def _read_padchest(table, beside, said):
     )
     rows["label"] = rows["label"].str.replace(r"'unchanged'\s*,?", "", regex=True)
     if {"studydatedicom", "patientbirth"} <= set(rows):
-        years = [
-            pd.to_numeric(rows[n].str[:4], errors="coerce")
-            for n in ("studydatedicom", "patientbirth")
-        ]
-        rows["age"] = (years[0] - years[1]).map("{:g}".format)
-    said.append(
-        f"{odd.sum()} films of ribs, or marked 'exclude' or 'suboptimal study', are left out"
-    )
+        year, birth = (read_number(rows[n].str[:4]) for n in ("studydatedicom", "patientbirth"))
+        rows["age"] = (year - birth).map("{:g}".format)
+    said.append(f"{odd.sum()} films of ribs, or marked 'exclude' or 'suboptimal study', left out")
     return rows[~odd]
 
 
@@ -276,12 +199,7 @@ def _read_covid(table, beside, said):
 def _read_tbx(table, beside, said):
     rows = table.rename(columns={"fname": "filename"})
     names = {"healthy": NO_FINDING, "health": NO_FINDING, "tb": "Tuberculosis"}
-    rows["label"] = (
-        rows["imagetype"]
-        .str.casefold()
-        .map(names)
-        .fillna("Sick, not tuberculosis".replace(",", " but"))
-    )
+    rows["label"] = rows["imagetype"].str.casefold().map(names).fillna("Sick but not tuberculosis")
     numbers = rows.get("bbox", pd.Series("", rows.index)).str.findall(r"-?\d+(?:\.\d+)?")
     rows[["x", "y", "w", "h"]] = [box if len(box) == 4 else [""] * 4 for box in numbers]
     return rows.drop(columns="bbox", errors="ignore")
@@ -313,18 +231,16 @@ def _read_classes(files: list[str], folder: Path, said: list[str]) -> pd.DataFra
     classes = set(found.values())
     if "" in classes or not any(spelled_as(name, VOCABULARY) for name in classes):
         return None
-    said.append(
-        f"no table: the names of folders or films give the labels {', '.join(sorted(classes))}"
-    )
+    said.append(f"no table: folders' or films' names give the labels {', '.join(sorted(classes))}")
     return pd.DataFrame({"row": 0, "filename": list(found), "label": list(found.values())})
 
 
 CLASSES = "folders that are classes"
-WIDE = Publisher("a column per finding", "", _read_wide)
+WIDE = Publisher("a column per finding", "", read_wide)
 PUBLISHERS = (
     Publisher("NIH ChestX-ray14", "imageindex findinglabels", _read_nih),
-    Publisher("CheXpert", "path frontallateral", _read_chexpert),
-    Publisher("MIMIC-CXR-JPG", "subjectid studyid cardiomegaly", _read_mimic),
+    Publisher("CheXpert", "path frontallateral", read_chexpert),
+    Publisher("MIMIC-CXR-JPG", "subjectid studyid cardiomegaly", read_mimic),
     Publisher("RSNA Pneumonia", "patientid target x y width height", _read_rsna),
     Publisher("VinDr-CXR", "imageid classname radid", _read_vindr),
     Publisher("SIIM Pneumothorax", "imageid encodedpixels", _read_siim),

@@ -2,43 +2,28 @@
 
 import difflib
 import hashlib
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from cxrlib.data.filing import find_copies, match_files, read_headers
+from cxrlib.data.filing import match_files, read_headers
 from cxrlib.data.images import film_digest
-from cxrlib.data.labels import (
-    NO_FINDING,
-    ProblemLog,
-    check_boxes,
-    check_labels,
-    spelled_as,
-    split_cells,
-)
+from cxrlib.data.labels import NO_FINDING, ProblemLog, check_boxes, check_labels, spelled_as
 from cxrlib.data.nih import ENTRIES, add_entries
 from cxrlib.data.patients import assign_patients
-from cxrlib.data.publishers import find_publisher, read_folder, read_publisher
-from cxrlib.data.split import HASH_RULE, SPLIT_SALT, TEST_SHARE, split_films, split_of  # noqa: F401
-from cxrlib.data.table import (
-    BOX,
-    UNKNOWN,
-    StudyError,
-    name_columns,
-    plain,
-    read_age,
-    read_number,
-    read_sex,
-    read_table,
-    read_view,
+from cxrlib.data.publishers import read_folder
+from cxrlib.data.rows import (
+    gather_films,
+    leave_out_copies,
+    read_facts,
+    read_labels,
+    standard_rows,
 )
-
-STAND_IN = 1_000  # names of one file, from which it stands for films that are not at hand
-ORIGINAL = ["original_width", "original_height"]
-FILM = ["patient", "view", "sex", "age", *ORIGINAL, "split"]
+from cxrlib.data.split import HASH_RULE, split_films
+from cxrlib.data.split import split_of as split_of  # a name of this module, too
+from cxrlib.data.table import StudyError
 
 
 @dataclass(frozen=True)
@@ -116,14 +101,14 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     >>> import cxrlib as cxr
     >>> study = cxr.read_study("medical")
     >>> len(study.films), study.patients_from
-    (236, 'NIH (236 films)')
+    (245, 'NIH (245 films)')
     """
     folder, said = Path(folder), []
     labels = next((p for p in folder.glob("*") if p.name.casefold() == "labels.csv"), None)
-    publisher, table = _read_labels(labels, said) if labels else read_folder(folder, said)
+    publisher, table = read_labels(labels, said) if labels else read_folder(folder, said)
     where = labels or folder
     root = folder / "images" if labels and (folder / "images").is_dir() else folder
-    rows, columns = _standard(table, publisher == "labels.csv", said)
+    rows, columns = standard_rows(table, publisher == "labels.csv", said)
     log = ProblemLog(rows)
     for sentence in dict.fromkeys(said):
         log.note(sentence)
@@ -133,7 +118,7 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
         "same row as one above",
         "delete it",
     )
-    _read_facts(rows, log)
+    read_facts(rows, log)
     headers = read_headers(rows, root, decode, log)
     rows["view"] = rows["view"].mask(
         rows["view"] == "", rows["filename"].map(headers["view"]).fillna("")
@@ -146,7 +131,7 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
         raise StudyError(f"{where}: {error}") from None
     source = assign_patients(rows, root, log)
     check_boxes(rows, headers, log)
-    _leave_out_copies(rows, headers, root, log)
+    leave_out_copies(rows, headers, root, log)
     kept = rows.drop(index=sorted(log.dropped))
     if kept.empty:
         first = log.table().query("outcome == 'row left out'").iloc[0].to_dict()
@@ -157,7 +142,7 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
             "why",
             stacklevel=2,
         )
-    films = _films(kept, headers, root, folder)
+    films = gather_films(kept, headers, root, folder)
     if lateral := (films["view"] == "lateral").sum():
         log.note(f"{lateral} lateral films are left out of every question")
     films["split"], rule = split_films(films, folder, log)
@@ -228,6 +213,13 @@ def count_split(films: pd.DataFrame) -> pd.DataFrame:
 
     The share is among films of known view, 'unknown' where there is none; the films without a view
     are counted where there are any.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> films = cxr.choose_films(cxr.read_study("medical"), "Cardiomegaly")
+    >>> cxr.count_split(films)["patients"].to_dict()
+    {'train': 95, 'test': 32}
     """
     by = films.groupby("split")
     counts = by.agg(
@@ -253,114 +245,3 @@ def digest_films(films: pd.DataFrame) -> str:
         f"{film.filename},{film.target},{film_digest(film.path)}" for film in films.itertuples()
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _read_labels(path: Path, said: list[str]) -> tuple[str, pd.DataFrame]:
-    def known(names: set[str]) -> bool:
-        return {"filename", "label"} <= names or find_publisher(names) is not None
-
-    table, assumed = read_table(path, known)
-    said += assumed
-    columns = {plain(name): name for name in table}
-    if publisher := find_publisher(set(columns)):
-        return publisher.name, read_publisher(publisher, path, table, [], said)
-    missing = [name for name in ("filename", "label") if name not in columns]
-    if missing:
-        raise StudyError(
-            f"{path} lacks the column {' and '.join(missing)}; it has "
-            f"{', '.join(table.columns.drop('row'))}. Rename its columns, and separate them by "
-            "commas."
-        )
-    return "labels.csv", table
-
-
-def _standard(
-    table: pd.DataFrame, own: bool, said: list[str]
-) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Return rows with all columns, a finding each, and how the columns were called."""
-    doubt = table.get("doubt", pd.Series("", table.index)).reset_index(drop=True)
-    rows, unused, columns = name_columns(table.reset_index(drop=True))
-    said += unused if own else []
-    rows = rows.assign(doubt=doubt)
-    if "x" in rows:
-        x, y, w, h = (read_number(rows.pop(name)) for name in "xywh")
-        for name, side in zip(BOX, (x, y, x + w, y + h), strict=True):
-            rows[name] = side.map("{:.10g}".format).replace("nan", "")
-    blank = [n for n in ("view", "sex", "age", "split", *ORIGINAL, *BOX) if n not in rows]
-    whole = split_cells(rows.assign(**dict.fromkeys(blank, "")))
-    if own and len(whole) > len(rows):
-        said.append(
-            f"cells that hold several findings are split: {len(rows)} rows become {len(whole)}"
-        )
-    return whole, columns
-
-
-def _read_facts(rows: pd.DataFrame, log: ProblemLog) -> None:
-    """Set view, sex, age and original size in place: one known value a film, else unknown."""
-    for name in ORIGINAL:
-        rows[name] = read_number(rows[name])
-    for name, read in (("view", read_view), ("sex", read_sex), ("age", read_age)):
-        text, rows[name] = rows[name], read(rows[name])
-        known = rows[name].notna() & rows[name].ne("")
-        odd = text[~known & ~text.str.casefold().isin(UNKNOWN)]
-        for value, indices in odd.groupby(odd, sort=False).groups.items():
-            problem = f"{name} '{value}' ({len(indices)} rows) is not understood"
-            log.add(indices[:1], problem, "see docs/studies.md for what is", "left unknown")
-        values = rows.loc[known].groupby("filename")[name]
-        several = values.nunique().loc[lambda count: count > 1].index
-        differ = rows["filename"].isin(several)
-        log.add(
-            rows.index[differ],
-            f"rows of one film disagree on {name}",
-            "give all rows of the image one value",
-            "left unknown",
-        )
-        first = rows["filename"].map(values.first().drop(several))
-        rows[name] = first.astype(float) if name == "age" else first.astype(object).fillna("")
-
-
-def _leave_out_copies(rows: pd.DataFrame, headers, root: Path, log: ProblemLog) -> None:
-    """Keep one film of those that are equal byte for byte, and count their patients as one."""
-    kept = rows.drop(index=sorted(log.dropped))
-    people = dict(zip(kept["filename"], kept["patient"], strict=True))
-    labels = kept.groupby("filename")["label"]
-    heads: dict[str, str] = {}
-
-    def head(patient: str) -> str:
-        while patient in heads:
-            patient = heads[patient]
-        return patient
-
-    bad, fix = {}, "keep one, with the right patient and labels"
-    for first, *others in find_copies(headers.loc[list(people)], root):
-        if len(others) >= STAND_IN:
-            log.note(f"one file stands for '{first}' and {len(others)} films more: all are kept")
-            continue
-        differ = len({tuple(sorted(labels.get_group(name))) for name in (first, *others)}) > 1
-        ending = ", and the labels differ" if differ else ""
-        if differ:
-            bad[first] = f"same film, byte for byte, as '{others[0]}'{ending}", fix
-        for name in others:
-            other = head(people[name]) != head(people[first])
-            patients = f" of patient '{people[first]}', and the two count as one" if other else ""
-            bad[name] = f"same film, byte for byte, as '{first}'{patients}{ending}", fix
-            if other:
-                heads[head(people[name])] = head(people[first])
-    log.add_films(rows, bad)
-    rows["patient"] = rows["patient"].map(head)
-
-
-def _films(rows: pd.DataFrame, headers, root: Path, folder: Path) -> pd.DataFrame:
-    first = rows.drop_duplicates("filename")
-    films = first[["filename", *FILM]].reset_index(drop=True)
-    names = films["filename"]
-    films.insert(1, "path", [os.path.join(root, name) for name in names])
-    films.insert(2, "file", names if root == folder else "images/" + names)
-    found = {name: ({}, {}) for name in names}
-    for name, label, doubt in rows[["filename", "label", "doubt"]].itertuples(index=False):
-        found[name][0][label] = None
-        found[name][1].update(dict.fromkeys(doubt.split("|")))
-    for column, place in (("labels", 0), ("doubt", 1)):
-        films[column] = [tuple(filter(None, found[name][place])) for name in names]
-    films[["width", "height"]] = headers.loc[names, ["width", "height"]].to_numpy()
-    return films
