@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from cxrlib.data.dicom import is_dicom
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm"}
 
 
 def is_film(path: str | Path) -> bool:
