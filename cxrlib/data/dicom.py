@@ -37,6 +37,7 @@ SUFFIXES = {".dcm", ".dicom"}
 SYNTAXES = {(True, True): "1.2.840.10008.1.2", (False, True): "1.2.840.10008.1.2.1"}
 SYNTAXES |= {(False, False): "1.2.840.10008.1.2.2"}
 LARGEST = 50_000_000  # pixels of any film; detectors have up to about 20 million
+TOO_LARGE = f"too large to be a radiograph: more than {LARGEST:,} pixels"
 # Fixed, so that a patient keeps the key, and with it the side of the split, on every machine.
 PATIENT_KEY = b"cxrlib patient"
 NEEDS = "reading DICOM needs more packages: pip install 'cxrlib[dicom]'"
@@ -206,7 +207,7 @@ def _read(path, pixels: bool):
     if not square:
         raise ValueError("a DICOM film whose pixels are not square: scale it to square ones")
     if size > LARGEST:
-        raise ValueError(f"too large to be a radiograph: more than {LARGEST:,} pixels")
+        raise ValueError(TOO_LARGE)
     if compressed and syntax in SYNTAXES.values():
         raise ValueError("compressed DICOM pixels without the name of their transfer syntax")
     return data

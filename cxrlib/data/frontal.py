@@ -1,14 +1,11 @@
-"""Is this an upright frontal chest film? Asked of each film before it gets a probability.
+"""Is this an upright frontal chest radiograph? Asked of each image before it gets a probability.
 
-Of several explanations of a picture the likeliest holds: it is a frontal film; such a film
-inverted, upside down or on its side; a part of one; a lateral; or something else. A film whose
-file or grey values already decide (a lateral by its header, colour, no contrast) is not asked.
-
-Each explanation is a density of histograms of oriented gradients (Dalal and Triggs, CVPR 2005):
-of films, parts and laterals a probabilistic principal component analysis (Tipping and Bishop,
-J R Stat Soc B 1999); that of films serves for turned ones too, since turning permutes the
-histogram; 'something else' is as likely everywhere. They come with cxrlib, fitted on training
-patients by `weights/make_frontal.py`, and hold for every run, whatever its finding or backbone.
+Of several explanations of an image the likeliest holds: it is a frontal film; such a film inverted,
+upside down or on its side; a part of one; a lateral; or something else. Each is a density of
+histograms of oriented gradients (Dalal and Triggs, CVPR 2005): of films, parts and laterals a
+probabilistic principal component analysis (Tipping and Bishop, J R Stat Soc B 1999). That of films
+serves for turned ones too, since turning permutes the histogram; 'something else' is as likely
+everywhere. `tools/make_frontal.py` fitted them on training patients; they hold for every run.
 """
 
 from dataclasses import dataclass
@@ -34,9 +31,9 @@ REASONS = {
     "upside down, mirrored": "upside down",
     "on its left side": "on its side: turn it clockwise",
     "on its right side": "on its side: turn it counter-clockwise",
-    "part": "no whole chest: a part of one, or something else",
-    "lateral": "like a lateral film",
-    "else": "unlike a frontal chest film",
+    "part": "not a whole chest: a part of one, or something else",
+    "lateral": "looks like a lateral radiograph",
+    "else": "does not look like a frontal chest radiograph",
 }
 TURNS = list(REASONS)[1:6]
 
@@ -86,7 +83,7 @@ def find_reasons(films: np.ndarray) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a film
+    DataFrame, one row per film
         reason ('' where it gets one); score, what the likeliest other explanation has over that of
         a film, above 0 where refused, infinite where grey values alone decide.
     """
@@ -101,46 +98,35 @@ def find_reasons(films: np.ndarray) -> pd.DataFrame:
 
 
 def find_reason_in_file(path) -> str:
-    """Say why a film gets no probability that grey values cannot tell: colour, or a lateral view.
-
-    Parameters
-    ----------
-    path : as for `read_image`
+    """Say why a file gets no probability, where colour or a header's lateral view decides; else ''.
 
     Raises
     ------
     FileNotFoundError, ImageError
+        As `read_image`.
     """
     if view_of(path) == "lateral":
-        return "a lateral film, by its DICOM header"
+        return "a lateral radiograph, by its DICOM header"
     return "coloured: radiographs are grey" if colour_of(path) > TINT else ""
 
 
 def describe(films: np.ndarray) -> np.ndarray:
-    """Return histograms of oriented gradients.
+    """Return histograms of oriented gradients of films (n, size, size) in 0..1, float32 (n, 512).
 
-    Borders without contrast are cut off and the rest is stretched to a square, as the films of NIH
-    are. Grey values are standardised, so that neither exposure nor window decides.
-
-    Parameters
-    ----------
-    films : float array (n, size, size) in 0..1
-
-    Returns
-    -------
-    float32 array (n, 512)
-        Square root of the mean gradient in each of 8 x 8 cells and 8 directions.
+    The square root of the mean gradient in each of 8 x 8 cells and 8 directions. Borders without
+    contrast are cut off and the rest is stretched to a square, as the films of NIH are. Grey values
+    are standardised, so that neither exposure nor window decides.
     """
-    thumbs = np.stack([_thumb(film) for film in films])
+    shown = [Image.fromarray(np.ascontiguousarray(_content(f), np.float32)) for f in films]
+    thumbs = np.stack([image.resize((SIDE, SIDE), Image.Resampling.BILINEAR) for image in shown])
     thumbs -= thumbs.mean(axis=(1, 2), keepdims=True)
     thumbs /= thumbs.std(axis=(1, 2), keepdims=True) + 0.02
     down, right = np.gradient(thumbs, axis=(1, 2))
     length = np.hypot(down, right) + 1e-9
-    cell = SIDE // CELLS
     rows = np.empty((len(films), CELLS, CELLS, BINS), np.float32)
     for number, angle in enumerate(2 * np.pi * np.arange(BINS) / BINS):
         cosine = np.maximum(0, (right * np.cos(angle) + down * np.sin(angle)) / length)
-        share = (length * cosine**4).reshape(-1, CELLS, cell, CELLS, cell)
+        share = (length * cosine**4).reshape(-1, *[CELLS, SIDE // CELLS] * 2)
         rows[..., number] = np.sqrt(share.mean(axis=(2, 4)))
     return rows.reshape(len(films), -1)
 
@@ -188,8 +174,3 @@ def _content(film: np.ndarray) -> np.ndarray:
     if len(rows) < 2 or len(columns) < 2:
         return film
     return film[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-
-
-def _thumb(film: np.ndarray) -> np.ndarray:
-    shown = Image.fromarray(np.ascontiguousarray(_content(film), np.float32))
-    return np.asarray(shown.resize((SIDE, SIDE), Image.Resampling.BILINEAR))

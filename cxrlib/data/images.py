@@ -17,8 +17,8 @@ from cxrlib.data.grey import BRIGHT, spread
 # Part of every digest that depends on pixels: change it when what `read_image` returns changes.
 PREPROCESSING = "grey in 0..1, longer side to image_size, antialiased bilinear, black padding; 2"
 
-# Pillow would give the memory of each image back, and wait for new pages with the next: a third
-# of the time that reading takes. This keeps up to eight blocks of 16 MiB.
+# Pillow would give the memory of each image back and wait for new pages, a third of the time that
+# reading takes. This keeps up to eight blocks of 16 MiB.
 Image.core.set_blocks_max(8)
 
 # No others: Pillow would hand EPS to Ghostscript, whatever the file's name.
@@ -81,10 +81,7 @@ def colour_of(path: str | Path | BinaryIO) -> float:
     """Return how coloured a picture is: the mean range of its channels, 0 (grey) to 1.
 
     Read at an eighth of its size or more. DICOM films are grey, or are not read at all.
-
-    Raises
-    ------
-    FileNotFoundError, ImageError
+    Raises FileNotFoundError or ImageError.
     """
     if dicom.is_dicom(path):
         return 0.0
@@ -132,13 +129,11 @@ def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarr
         grey = Image.fromarray(_of_dicom(dicom.read_grey, path))
     else:
         grey = _read_picture(path, size)
-    if size:
-        grey = grey.resize(_fit(grey.size, size), Image.Resampling.BILINEAR)
-    values = np.asarray(grey)
-    if size:
-        missing = np.subtract((size, size), values.shape)
-        values = np.pad(values, [(n // 2, n - n // 2) for n in missing])
-    return values
+    if not size:
+        return np.asarray(grey)
+    values = np.asarray(grey.resize(_fit(grey.size, size), Image.Resampling.BILINEAR))
+    missing = np.subtract((size, size), values.shape)
+    return np.pad(values, [(n // 2, n - n // 2) for n in missing])
 
 
 def boxes_on_square(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -206,9 +201,7 @@ def _opened(path: str | Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
     try:
         with Image.open(_regular(path), formats=FORMATS) as image:
             if image.width * image.height > dicom.LARGEST:
-                raise ValueError(
-                    f"too large to be a radiograph: more than {dicom.LARGEST:,} pixels"
-                )
+                raise ValueError(dicom.TOO_LARGE)
             yield image
     except (FileNotFoundError, ImageError):
         raise
@@ -237,20 +230,18 @@ def _grey(image: Image.Image) -> Image.Image:
     """Return `image` in mode F, in 0..1."""
     # Pillow turns white-is-zero TIFF over at 1 to 8 bits only.
     inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
+    values = np.asarray(image) if image.mode[0] in "IF" else None
     if image.mode.startswith("I"):
-        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("integers outside 0..65535: rescale them to 16 bits")
         return Image.fromarray(spread(values, inverted=inverted))
     if image.mode == "F":
-        values = np.asarray(image)
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
             raise ValueError("floating-point values outside 0..1: rescale them")
         return Image.fromarray(1 - values) if inverted else image
     if image.has_transparency_data:
-        over = image.convert("RGBA")
-        black = Image.new("RGBA", over.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, over)
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA"))
     elif image.mode == "P":
         image = image.convert("RGB")
     # In floating point before it is reduced, so that 8 and 16 bits of one film give one result.

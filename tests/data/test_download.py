@@ -192,7 +192,7 @@ def test_a_passing_failure_is_tried_again(server, manifest, tmp_path, waits, bad
     "bad, message",
     [
         (cut_off(announced=True), "IncompleteRead"),
-        (cut_off(announced=False), "no zip archive, or one cut off"),
+        (cut_off(announced=False), "not a zip archive, or is cut off"),
         (send_chunked(GOOD[:5000], whole=False), "ended prematurely"),
         (send(b"<!DOCTYPE html>Sign in"), "begins with b'<!DOCTYPE html>Sign in'"),
         (send(b"", status=404), "404 Client Error: Not Found"),

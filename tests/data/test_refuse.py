@@ -27,8 +27,8 @@ TONES = [("black", "#fff0d0"), ("#101830", "white"), ("black", "#c0e0ff")]
 
 
 @pytest.fixture(scope="module")
-def run(trained_run):
-    return load_run(trained_run[0])
+def run(medical):
+    return load_run(medical / "models" / "cardiomegaly")
 
 
 @pytest.fixture(scope="module")
