@@ -1,8 +1,10 @@
-"""Render the README and the committed, executed notebooks as a static site, as `make book` does.
+"""Render README, notebooks, docs and docstrings as a static site, as `make book` does.
 
-The site mirrors the repository: README.md becomes index.html, a notebook an HTML page in its place,
-and each file that they link to is copied. Pages load nothing from other hosts, and also open
-straight from the disk. Links to what is not there are listed, and an older site stays as it was.
+The site mirrors the repository: README.md becomes index.html, a notebook or a page of docs/ an HTML
+page in its place, a module a page of the API under api/, and each file that they link to is copied.
+A link to a module's file leads to its page of the API. Pages load nothing from other hosts, and
+also open straight from the disk. Links to what is not there are listed, and an older site stays as
+it was.
 """
 
 import argparse
@@ -14,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import nbformat
+import pdoc
 from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 from traitlets.config import Config
@@ -23,6 +26,9 @@ from execute import NOTEBOOKS, stilled
 ROOT = NOTEBOOKS.parent
 SITE = NOTEBOOKS / "site"
 HEADINGS = ["h1", "h2", "h3"]
+# Of pdoc's styles, those of content and code; the frame is ours.
+STYLES = ("/*! syntax-highlighting", "/*! theme", "/*! content")
+pdoc.render.configure(docformat="numpy", search=False)
 
 
 def main():
@@ -33,18 +39,26 @@ def main():
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(SITE, part, ignore=shutil.ignore_patterns("*.j2"))
 
-    sources = {source: read(source) for source in [ROOT / "README.md", *notebooks()]}
-    pages = {source: page_of(source) for source in sources}
+    sources = [ROOT / "README.md", *sorted(NOTEBOOKS.glob("0[1-9]_*.ipynb")), *documents()]
+    modules = api_modules()
+    pages = {source: page_of(source) for source in [*sources, *modules]}
+    titles = {source: title(read(source)) for source in sources}
+    titles |= {source: module.modulename for source, module in modules.items()}
     sections, broken = [], []
-    for source, notebook in sources.items():
-        soup = render(notebook, around(source, sources, pages))
-        files, wrong = relink(soup, source, pages)
-        broken += wrong
-        for file in files:
-            copy = part / file.relative_to(ROOT)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-        sections += sections_of(soup, pages[source])
+    for source in pages:
+        site = around(source, pages, titles)
+        if source in modules:
+            soup = render_module(modules[source], modules, site)
+            sections += sections_of_module(soup, pages[source])
+        else:
+            soup = render(read(source), site)
+            sections += sections_of(soup, pages[source])
+            files, wrong = relink(soup, source, pages)
+            broken += wrong
+            for file in files:
+                copy = part / file.relative_to(ROOT)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
         page = part / pages[source]
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(str(soup), encoding="utf-8")
@@ -58,8 +72,19 @@ def main():
     print(f"{len(pages)} pages, {len(sections)} sections: open {os.path.relpath(out)}/index.html")
 
 
-def notebooks():
-    return sorted(NOTEBOOKS.glob("0[1-9]_*.ipynb"))
+def documents():
+    """Return the pages of docs/, its index first, and the other Markdown files of the root."""
+    pages = sorted((ROOT / "docs").glob("*.md"), key=lambda path: (path.stem != "index", path))
+    return pages + [path for path in sorted(ROOT.glob("*.md")) if path.stem != "README"]
+
+
+def api_modules():
+    """Return the library's modules, by file, for pdoc; the facade stands first."""
+    if not (ROOT / "cxrlib").is_dir():
+        return {}
+    names = pdoc.extract.walk_specs(["cxrlib", "!cxrlib.cli"])
+    modules = [pdoc.doc.Module.from_name(name) for name in names]
+    return {Path(module.source_file).resolve(): module for module in modules}
 
 
 def read(source):
@@ -71,8 +96,12 @@ def read(source):
 
 def page_of(source):
     """Return the place of a source's page in the site."""
-    name = "index.html" if source.name == "README.md" else f"{source.stem}.html"
-    return source.relative_to(ROOT).with_name(name)
+    place = source.relative_to(ROOT)
+    if source.suffix == ".py":
+        return Path("api", place.parent if source.stem == "__init__" else place).with_suffix(
+            ".html"
+        )
+    return place.with_name("index.html" if place.name == "README.md" else f"{source.stem}.html")
 
 
 def address(page, other):
@@ -80,10 +109,9 @@ def address(page, other):
     return quote(Path(os.path.relpath(other, page.parent)).as_posix())
 
 
-def around(source, sources, pages):
+def around(source, pages, titles):
     """Return what the template says besides the cells: titles, neighbours, the way to the root."""
-    titles = {each: title(notebook) for each, notebook in sources.items()}
-    order, page = list(sources), pages[source]
+    order, page = list(pages), pages[source]
     at = order.index(source)
     site = {"title": titles[source], "root": "../" * (len(page.parts) - 1)}
     for name, neighbour in [("previous", order[:at][-1:]), ("next", order[at + 1 :][:1])]:
@@ -112,6 +140,18 @@ def render(notebook, site):
     return soup
 
 
+def render_module(module, modules, site):
+    """Return the page that pdoc makes of a module's docstrings, in the frame of the others."""
+    everything = {each.modulename: each for each in modules.values()}
+    made = BeautifulSoup(pdoc.render.html_module(module, everything), "html.parser")
+    soup = render(nbformat.v4.new_notebook(), site)
+    soup.main.replace_with(made.main)
+    for style in made.find_all("style"):
+        if style.string.lstrip().startswith(STYLES):
+            soup.head.append(style)
+    return soup
+
+
 def relink(soup, source, pages):
     """Point links between sources to their pages; return the other files, and what is wrong."""
     files, wrong, name_of = [], [], source.relative_to(ROOT)
@@ -131,6 +171,21 @@ def relink(soup, source, pages):
         else:
             wrong.append(f"{name_of}: it links to {link.path}, which is no file of the project")
     return files, wrong
+
+
+def sections_of_module(soup, page):
+    """Return the docstring of each name of a module, as the search wants it."""
+    module = page.with_suffix("").as_posix().removeprefix("api/").replace("/", ".")
+    return [
+        {
+            "address": f"{page.as_posix()}#{quote(section['id'])}",
+            "page": module,
+            "title": section["id"],
+            "text": " ".join(" ".join(each.get_text() for each in docs).split()),
+        }
+        for section in soup.main.find_all("section", id=True)
+        if (docs := section.find_all("div", class_="docstring"))
+    ]
 
 
 def sections_of(soup, page):

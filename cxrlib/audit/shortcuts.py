@@ -1,5 +1,7 @@
 """What a classifier can learn without the finding: metadata, and patients on both sides."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
@@ -8,7 +10,9 @@ from sklearn.model_selection import PredefinedSplit, StratifiedKFold, cross_val_
 from tqdm.auto import tqdm
 
 from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, resample_patients
+from cxrlib.model.backbone import extract_features
 from cxrlib.model.head import FOLDS, patient_folds, refuse_test_films, span_of_films
+from cxrlib.model.run import Run, load_run_backbone
 
 PREDICTORS = {
     "patient number": ["number"],
@@ -100,6 +104,19 @@ def tabulate_metadata(
     return pd.DataFrame(rows, index=columns, dtype=float).T.rename_axis("model")
 
 
+def compare_with_metadata(run: Run, films: pd.DataFrame) -> pd.DataFrame:
+    """Return `tabulate_metadata` of a run, on the folds that it was trained on.
+
+    Parameters
+    ----------
+    run : Run
+    films : all its training films, as `run.split("train", study)` gives them
+    """
+    seed = run.facts["seed"]
+    metadata = predict_from_metadata(films, seed)
+    return tabulate_metadata(films, metadata, films["probability"].to_numpy(), seed)
+
+
 def measure_leakage(
     features: np.ndarray,
     films: pd.DataFrame,
@@ -154,6 +171,23 @@ def measure_leakage(
     summary["siblings"] = float(np.mean(siblings))
     of_repeat = {name: values[:, 0] for name, values in each.items()}
     return summary, pd.DataFrame(of_repeat | {"siblings": siblings})
+
+
+def measure_run_leakage(
+    run: Run, films: pd.DataFrame, cache: Path | None = None, repeats: int = 10, seed: int = 0
+) -> tuple[dict[str, dict], pd.DataFrame]:
+    """Return `measure_leakage` with the backbone, grid and penalty of a run.
+
+    Parameters
+    ----------
+    run, films : as for `compare_with_metadata`
+    cache : folder that keeps features, see `extract_features`
+    repeats, seed : see `measure_leakage`
+    """
+    backbone = load_run_backbone(run.folder, run.facts)
+    features = extract_features(backbone, films["path"], run.facts["grid"], cache)
+    strength = run.facts["fit"].get("strength", 1e-3)  # a dense head has none
+    return measure_leakage(features, films, strength, repeats, seed)
 
 
 def _row_folds(target: np.ndarray, seed: int) -> np.ndarray:

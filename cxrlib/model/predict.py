@@ -15,10 +15,10 @@ from tqdm.auto import tqdm
 from cxrlib.data.files import walk_films
 from cxrlib.data.frontal import find_reason_in_file, find_reasons
 from cxrlib.data.images import ImageError, read_image
-from cxrlib.data.study import NO_FINDING, Study, choose_films, digest_films
+from cxrlib.data.study import Study, choose_films, digest_films
 from cxrlib.metrics.report import evaluate
 from cxrlib.model.backbone import BATCH, read_ahead
-from cxrlib.model.run import ALL_OTHERS, Run, RunError, record_test
+from cxrlib.model.run import Run, RunError, record_test
 
 MISSING = "the file does not exist"
 COLUMNS = ["path", "status", "probability", "decision", "reason"]
@@ -101,8 +101,7 @@ def choose_run_films(run: Run, study: Study) -> pd.DataFrame:
     RunError
         The study is not the one the run was trained on.
     """
-    against = "others" if run.facts.get("negative") == ALL_OTHERS else NO_FINDING
-    films = choose_films(study, run.finding, against)
+    films = choose_films(study, run.finding, run.against)
     if digest_films(films) != run.facts["data"]["digest"]:
         raise RunError(
             f"{study.folder} does not hold the films that {run.folder} was made from. Give the "

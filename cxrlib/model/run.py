@@ -16,7 +16,7 @@ from scipy.special import expit
 from cxrlib import versions
 from cxrlib.data.files import whole_folder
 from cxrlib.data.images import PREPROCESSING, file_digest
-from cxrlib.data.study import NO_FINDING, Study, digest_films
+from cxrlib.data.study import NO_FINDING, Study, choose_films, digest_films
 from cxrlib.metrics.report import evaluate
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model._keras import Forward, freeze, keras
@@ -57,6 +57,11 @@ class Run:
         return self.facts["finding"]
 
     @property
+    def against(self) -> str:
+        """What the finding was held against, as `choose_films` takes it."""
+        return "others" if self.facts.get("negative") == ALL_OTHERS else NO_FINDING
+
+    @property
     def image_size(self) -> int:
         return self.facts["image_size"]
 
@@ -94,10 +99,18 @@ class Run:
         empty = {"keep_default_na": False, "na_values": {"age": ""}}
         return pd.read_csv(self.folder / "predictions.csv", dtype=text, **empty)
 
-    def split(self, side: str) -> pd.DataFrame:
-        """Return the rows of `predictions` of one side, 'train' or 'test'."""
-        films = self.predictions
-        return films[films["split"] == side].reset_index(drop=True)
+    def split(self, side: str, study: Study | None = None) -> pd.DataFrame:
+        """Return the films of one side, 'train' or 'test', with what the run says of them.
+
+        Without a study, the rows of `predictions`. With the study that the run was trained on, its
+        films as `choose_films` gives them, with probability (NaN where there is none) and decision.
+        """
+        scored = self.predictions.loc[lambda rows: rows["split"] == side]
+        if study is None:
+            return scored.reset_index(drop=True)
+        films = choose_films(study, self.finding, self.against)
+        scores = scored.set_index("path")[["probability", "decision"]]
+        return films[films["split"] == side].join(scores, on="file").reset_index(drop=True)
 
 
 def save_run(

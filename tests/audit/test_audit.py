@@ -6,8 +6,15 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cxrlib.audit.mislabels import measure_label_ranking, rank_labels
-from cxrlib.audit.shortcuts import measure_leakage, predict_from_metadata, tabulate_metadata
+from cxrlib.audit.shortcuts import (
+    compare_with_metadata,
+    measure_leakage,
+    measure_run_leakage,
+    predict_from_metadata,
+    tabulate_metadata,
+)
 from cxrlib.model.head import TrainError, patient_folds
+from cxrlib.model.run import load_run
 
 
 @pytest.fixture
@@ -205,3 +212,16 @@ def test_flipped_labels_of_a_good_model_come_first():
     table, measured = measure_label_ranking(ranked, ranked["wrong"], tops=(10,))
     assert table.loc[10, "precision"] >= 0.8
     assert measured["low"] > 0.9
+
+
+def test_a_run_is_audited_with_its_own_folds_features_and_scores(trained_run, tmp_path):
+    run = load_run(trained_run[0])
+    train = run.split("train", trained_run[1])
+    table = compare_with_metadata(run, train)
+    assert list(table.index) == ["patient number", "view", "sex", "all of these", "image"]
+    fold = patient_folds(train, run.facts["seed"])
+    by_fold = [roc_auc_score(p["target"], p["probability"]) for _, p in train.groupby(fold)]
+    assert table.loc["image", "auc"] == pytest.approx(np.mean(by_fold), abs=0.03)
+    summary, repeats = measure_run_leakage(run, train, tmp_path / "features", repeats=1)
+    assert summary["patient_wise"]["value"] == pytest.approx(np.mean(by_fold), abs=0.03)
+    assert len(repeats) == 1 and any((tmp_path / "features").rglob("*.npy"))

@@ -74,6 +74,10 @@ def test_round_trip(parts, tmp_path):
     assert list(predictions) == module.COLUMNS
     pd.testing.assert_frame_equal(again.split("train"), predictions)
     assert again.split("test").empty
+    assert again.split("test", study)["probability"].isna().all()
+    joined = again.split("train", study)
+    assert joined["path"].tolist() == films.loc[films["split"] == "train", "path"].tolist()
+    np.testing.assert_array_equal(joined["probability"], predictions["probability"])
     assert (again.finding, again.image_size) == (parts[2], 32)
     assert again.prevalence == again.metrics["train"]["prevalence"] == predictions["target"].mean()
     train = films[films["split"] == "train"]
