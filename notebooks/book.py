@@ -80,11 +80,14 @@ def documents():
 
 def api_modules():
     """Return the library's modules, by file, for pdoc; the facade stands first."""
-    if not (ROOT / "cxrlib").is_dir():
-        return {}
-    names = pdoc.extract.walk_specs(["cxrlib", "!cxrlib.cli"])
-    modules = [pdoc.doc.Module.from_name(name) for name in names]
-    return {Path(module.source_file).resolve(): module for module in modules}
+    files = sorted((ROOT / "cxrlib").rglob("*.py"))
+    files = [file for file in files if file.stem == "__init__" or not file.stem.startswith("_")]
+    return {file: pdoc.doc.Module.from_name(module_name(file)) for file in files}
+
+
+def module_name(file):
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if file.stem == "__init__" else parts)
 
 
 def read(source):
@@ -175,7 +178,7 @@ def relink(soup, source, pages):
 
 def sections_of_module(soup, page):
     """Return the docstring of each name of a module, as the search wants it."""
-    module = page.with_suffix("").as_posix().removeprefix("api/").replace("/", ".")
+    module = ".".join(page.with_suffix("").parts[1:])
     return [
         {
             "address": f"{page.as_posix()}#{quote(section['id'])}",
