@@ -23,7 +23,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "make run takes FINDING=Effusion STUDY=folder RUN=folder. PYTHON=python3.12 chooses the interpreter for .venv."
 
-run: .venv/ready ## execute notebooks 01 to 06 into runs/ and print the test AUC
+run: .venv/ready ## execute the notebooks into runs/ and print the test AUC
 	$(BIN)/python notebooks/execute.py $${FINDING:+--finding "$$FINDING"} $${STUDY:+--study "$$STUDY"} $${RUN:+--run "$$RUN"}
 
 check: .venv/ready ## lint, format check, the fast tests: no TensorFlow, no process, no browser

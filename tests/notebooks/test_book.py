@@ -1,5 +1,6 @@
 """The site that `make book` builds, opened in a browser: links, pictures, hosts, search."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -85,11 +86,11 @@ def test_no_link_and_no_picture_is_broken_and_no_other_host_is_asked(chromium, s
         waiting += [
             link for link in inside if link.endswith(".html") and link not in {*seen, *waiting}
         ]
-    sources = list((ROOT / "notebooks").glob("0[1-9]_*.ipynb"))
-    assert {address.rsplit("/")[-1] for address in seen} == {
-        "index.html",
-        *(f"{source.stem}.html" for source in sources),
-    }
+    sources = [*ROOT.glob("notebooks/0[1-9]_*.ipynb"), *ROOT.glob("docs/*.md")]
+    places = {str(source.relative_to(ROOT).with_suffix(".html")) for source in sources}
+    modules = {f"api/cxrlib{part}.html" for part in ("", "/model/head", "/audit/shortcuts")}
+    found = {unquote(address.removeprefix(home)) for address in seen}
+    assert found >= places | modules | {"index.html", "CONTRIBUTING.html"}
     assert [read["broken"] for read in seen.values() if read["broken"]] == []
     assert sum(read["pictures"] for read in seen.values()) > 20
     for link in linked:
@@ -103,7 +104,14 @@ def test_no_link_and_no_picture_is_broken_and_no_other_host_is_asked(chromium, s
         home.split("/")[2]
     }
 
+    page.goto(home + "api/cxrlib.html")
+    signature = page.locator("#fit_head .attr").inner_text()
+    assert "features" in signature and "kind: str = 'linear'" in signature
+    assert "grouped" in page.locator("#fit_head .docstring").inner_text()
     page.goto(home + "notebooks/02_train.html")
+    assert page.get_by_role("link", name="fit_head").get_attribute("href").startswith("../api/")
+    page.get_by_label("Search all pages").fill("score_films")
+    assert page.locator("#found a", has_text="cxrlib: score_films").count() == 1
     page.get_by_label("Search all pages").fill("Cardiomegaly")
     hits = page.locator("#found a")
     assert hits.count() > 3
@@ -114,6 +122,13 @@ def test_no_link_and_no_picture_is_broken_and_no_other_host_is_asked(chromium, s
     page.locator("header [rel=next]").click()
     page.wait_for_url(f"{home}notebooks/04_infer.html")
     page.close()
+
+
+def test_the_page_of_the_api_names_the_whole_facade():
+    links = dict(re.findall(r"\[`(\w+)`\]\(../(.+?)\)", (ROOT / "docs" / "api.md").read_text()))
+    stub = (ROOT / "cxrlib" / "__init__.pyi").read_text()
+    for place, name in re.findall(r"^from \.(\S+) import (\w+)", stub, re.M):
+        assert links[name] == f"cxrlib/{place.replace('.', '/')}.py"
 
 
 def test_a_widget_is_its_still_figure(chromium, serve, project):

@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import nbformat
 import pytest
+
+from execute import folder_name
 
 EXECUTE = Path(__file__).parents[2] / "notebooks" / "execute.py"
 TRAIN = """\
@@ -64,7 +68,10 @@ def test_ends_with_the_auc_and_leaves_executed_notebooks(project):
     assert done.returncode == 0, done.stderr
     assert "Test AUC 0.93 (95 % interval 0.87 to 0.98), 61 films of 32 patients." in done.stdout
     assert "Read runs/notebooks/03_evaluate.html; the run is in runs/cardiomegaly." in done.stdout
-    assert "[1/2] 02_train.ipynb" in done.stdout and "Executing" in done.stderr
+    first, *each = done.stdout.splitlines()[:3]
+    assert first.startswith("Executing 2 notebooks into runs/notebooks.") and "minutes" in first
+    for line, name in zip(each, ("1/2] 02_train", "2/2] 03_evaluate"), strict=True):
+        assert re.fullmatch(rf"\[{name}\.ipynb \.\.\. \d+ s", line)
     assert (project / "runs/notebooks/03_evaluate.html").stat().st_size > 1000
     executed = nbformat.read(project / "runs/notebooks/03_evaluate.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].text == "True\n"
@@ -90,6 +97,47 @@ def test_an_unknown_parameter_is_refused_before_anything_runs(project):
     done = execute(project, "-p", "lerning_rate", "1")
     assert done.returncode != 0 and "No notebook has a parameter named lerning_rate." in done.stderr
     assert not (project / "runs").exists()
+
+
+def test_findings_have_folders_of_their_own_and_none_lies_in_another(project):
+    findings = ["Nodule", "Nodule/Mass", "Nodule_Mass", "Mass", "Épanchement", "Epanchement"]
+    findings += ["..", ".", "/", "肺炎", "a\\b", "$(x)", "Notebooks", "features", "x" * 300]
+    folders = [folder_name(finding) for finding in findings]
+    assert len(set(folders)) == len(folders)
+    assert all(re.fullmatch(r"[a-z0-9_-]{1,80}", folder) for folder in folders)
+    assert not {"notebooks", "features", "checkpoints"} & set(folders)
+    same = ["Pleural Thickening", "pleural_thickening", "pleural-thickening ", "PLEURAL THICKENING"]
+    assert {folder_name(finding) for finding in same} == {"pleural_thickening"}
+    decomposed = unicodedata.normalize("NFD", "Épanchement")
+    assert folder_name(decomposed) == folder_name("Épanchement")
+
+
+@pytest.mark.parametrize("finding", ["Nodule/Mass", "Épaississement pleural", "x'$(touch y)\"`"])
+def test_any_finding_reaches_the_notebooks_word_for_word(project, finding):
+    done = execute(project, "--finding", finding)
+    assert done.returncode == 0, done.stderr
+    assert facts(project, folder_name(finding))["finding"] == finding
+
+
+def test_a_checked_cell_that_shows_something_else_fails_the_series(project):
+    source = project / "notebooks" / "03_evaluate.ipynb"
+    made = nbformat.read(source, as_version=4)
+    made.cells[-1].metadata.tags = ["nbval-check-output"]
+    made.cells[-1].outputs = [nbformat.v4.new_output("stream", text="False\n")]
+    nbformat.write(made, source)
+    done = execute(project)
+    assert done.returncode != 0 and "Test AUC" not in done.stdout
+    assert "03_evaluate.ipynb: a checked cell" in done.stderr and "now: True" in done.stderr
+    assert execute(project, "-p", "rate", "1").returncode == 0  # other numbers may differ
+
+
+def test_a_run_that_is_not_the_bundled_one_fails_the_series(project):
+    bundled = project / "medical" / "models" / "cardiomegaly"
+    bundled.mkdir(parents=True)
+    (bundled / "run.json").write_text('{"metrics": {"test": {"auc": {"value": 0.99}}}}')
+    done = execute(project)
+    assert "The test AUC is 0.930, that of the bundled run 0.990." in done.stderr
+    assert done.returncode != 0
 
 
 def test_the_first_failure_is_named_and_what_ran_is_kept(project):
