@@ -173,7 +173,8 @@ def test_the_series_reaches_its_end_on_odd_studies(odd, request, tmp_path, capsy
     run_cells("02", **places, **SMALL, **question)
     run_cells("03", **places)
     kept = assert_honest(tmp_path / "run")
-    assert kept["negative"] == question.get("against", "No Finding")
+    others = question.get("against") == "others"
+    assert kept["negative"] == ("all other films" if others else "No Finding")
     inferred = run_cells("04", **places)
     row = inferred["one"].iloc[0]
     assert row["status"] == "ok" and row["path"] == inferred["film"]
