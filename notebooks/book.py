@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -127,8 +128,9 @@ def title(notebook):
     return notebook.cells[0].source.partition("\n")[0].lstrip("# ")
 
 
-def render(notebook, site):
-    exporter = HTMLExporter(
+@cache
+def exporter():
+    return HTMLExporter(
         extra_template_paths=[str(SITE)],
         template_file="page.html.j2",
         exclude_input_prompt=True,
@@ -136,7 +138,10 @@ def render(notebook, site):
         # Plain colours: those of the standard style are variables that JupyterLab would set.
         config=Config({"CSSHTMLHeaderPreprocessor": {"style": "default"}}),
     )
-    page, _ = exporter.from_notebook_node(notebook, resources={"site": site})
+
+
+def render(notebook, site):
+    page, _ = exporter().from_notebook_node(notebook, resources={"site": site})
     soup = BeautifulSoup(page, "html.parser")
     for mark in soup.find_all("a", class_="anchor-link"):
         mark.decompose()

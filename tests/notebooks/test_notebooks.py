@@ -20,7 +20,7 @@ from execute import compare_checked, stilled
 ROOT = NOTEBOOKS.parent
 REAL = os.environ.get("CXR_DATA")
 SMALL = {"image_size": 128, "layer": "mixed4"}
-pytestmark = pytest.mark.notebooks
+pytestmark = [pytest.mark.notebooks, pytest.mark.tensorflow]
 
 
 def facts(run):
