@@ -86,12 +86,13 @@ LOSSLESS = [
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda s: s.name)
 def test_every_lossless_encoding_gives_the_film(tmp_path, film, syntax, bits):
+    film = film[100:330, 100:320]
     stored = np.rint(film / 255 * (2**bits - 1)).astype(np.uint16)
     path = write(tmp_path / "film.dcm", stored, bits, syntax)
     np.testing.assert_allclose(read_image(path), film / 255, atol=1 / 2**bits)
     Image.fromarray(film).save(tmp_path / "film.png")
-    reduced = read_image(tmp_path / "film.png", 128)
-    np.testing.assert_allclose(read_image(path, 128), reduced, atol=1 / 2**bits)
+    reduced = read_image(tmp_path / "film.png", 64)
+    np.testing.assert_allclose(read_image(path, 64), reduced, atol=1 / 2**bits)
     assert image_size(path) == film.shape[::-1] and view_of(path) == "PA"
 
 
