@@ -10,7 +10,7 @@ from cxrlib.data.dicom import is_dicom, patient_key
 from cxrlib.data.labels import ProblemLog
 
 # What stands for the patient in a path, by who writes such paths; the first that fits counts.
-PATHS = {
+WRITTEN = {
     "CheXpert": r"(?:^|/)(patient\d{2,})/",
     "MIMIC-CXR": r"(?:^|/)p(\d{8})/s\d+(?:/|$)",
     "BIDS": r"(?:^|/)(sub-[^/_]+)[/_]",
@@ -20,7 +20,7 @@ PATHS = {
     "Kaggle's pneumonia set, healthy": r"(?:^|/)((?:NORMAL\d*-)?IM-\d+)-\d+(?:-\d+)?\.\w+$",
     "a word and a number": r"(?:^|/)((?:patient|subject|person|pat|case)[-_ ]?\d+)(?=[/_. -])",
 }
-PATHS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in PATHS.items()}
+PATHS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in WRITTEN.items()}
 GUESS = re.compile(r"Lung_Opacity-\d+|[^_]+")  # else up to the first '_'
 WAY_OUT = "add a column patient_id; two films of one patient must have the same id there"
 

@@ -18,13 +18,11 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.pixels import compress, set_pixel_data
 from pydicom.sequence import Sequence
 
+import cxrlib as cxr  # lazily: most of these tests need no TensorFlow
 from cxrlib.data import dicom
 from cxrlib.data.files import is_film, walk_films
 from cxrlib.data.images import ImageError, film_digest, image_size, read_image, view_of
 from cxrlib.data.study import read_study
-from cxrlib.model.backbone import extract_features, load_backbone
-from cxrlib.model.predict import score_films
-from cxrlib.model.run import load_run
 
 SECRET = "Zzyzx^Quirine"  # stands in every field that could name a patient
 
@@ -224,8 +222,8 @@ def test_the_same_film_scores_the_same(medical, tmp_path, film):
     shutil.copy(tmp_path / "b.dcm", tmp_path / "f")
     write(tmp_path / "g.dcm", film, ViewPosition="LL")
     write(tmp_path / "DICOMDIR", film)
-    run = load_run(medical / "models" / "cardiomegaly")
-    scores = score_films(run, [tmp_path]).set_index("path")
+    run = cxr.load_run(medical / "models" / "cardiomegaly")
+    scores = cxr.score_films(run, [tmp_path]).set_index("path")
     scores.index = [path.rsplit("/", 1)[1] for path in scores.index]
     films = ["1.2.840.5", "a.png", "b.dcm", "c.dcm", "d.dcm", "e.dcm", "f", "g.dcm"]
     assert scores.index.tolist() == films
@@ -267,8 +265,8 @@ def test_keys_are_of_pixels_and_not_of_headers(tmp_path, film):
     other = write(tmp_path / "other.dcm", film // 2)
     assert one.read_bytes() != two.read_bytes()
     assert film_digest(one) == film_digest(two) != film_digest(other)
-    backbone = load_backbone(image_size=128, layer="mixed4")
-    extract_features(backbone, [one, two, other], grid=5, cache=tmp_path / "cache")
+    backbone = cxr.load_backbone(image_size=128, layer="mixed4")
+    cxr.extract_features(backbone, [one, two, other], grid=5, cache=tmp_path / "cache")
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
 
 

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy.ndimage import gaussian_filter
 from threadpoolctl import threadpool_limits
 
+import cxrlib as cxr  # lazily: most of these tests need no TensorFlow
 import make_frontal
 from cxrlib.audit.strangers import spoil_films
 from cxrlib.data import frontal as refuse
@@ -20,15 +21,13 @@ from cxrlib.data.frontal import (
 )
 from cxrlib.data.images import read_image
 from cxrlib.data.study import read_study
-from cxrlib.model.predict import score_films
-from cxrlib.model.run import load_run
 
 TONES = [("black", "#fff0d0"), ("#101830", "white"), ("black", "#c0e0ff")]
 
 
 @pytest.fixture(scope="module")
 def run(medical):
-    return load_run(medical / "models" / "cardiomegaly")
+    return cxr.load_run(medical / "models" / "cardiomegaly")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +141,7 @@ def test_pictures_get_no_probability(run, tmp_path):
         grey.save(tmp_path / f"{draw.__name__}.png")
         coloured = ImageOps.colorize(grey, "#204020", "#d0e0ff")
         coloured.save(tmp_path / f"{draw.__name__} in colour.png")
-    scores = score_films(run, [tmp_path])
+    scores = cxr.score_films(run, [tmp_path])
     assert scores["status"].tolist() == ["refused"] * 8
     assert scores["probability"].isna().all() and scores["decision"].eq("").all()
     by_colour = scores["reason"] == "coloured: radiographs are grey"
@@ -153,12 +152,12 @@ def test_pictures_get_no_probability(run, tmp_path):
 def test_a_refused_film_changes_nothing_for_the_others(run, paths, tmp_path):
     inverted = tmp_path / "inverted.png"
     ImageOps.invert(Image.open(paths[0]).convert("L")).save(inverted)
-    scores = score_films(run, [paths[0], inverted, paths[1]])
+    scores = cxr.score_films(run, [paths[0], inverted, paths[1]])
     assert scores["status"].tolist() == ["ok", "refused", "ok"]
     assert scores["reason"][1] == REASONS["inverted"] and np.isnan(scores["probability"][1])
-    alone = score_films(run, paths[:2])["probability"]
+    alone = cxr.score_films(run, paths[:2])["probability"]
     assert scores["probability"].dropna().tolist() == alone.tolist()
-    unchecked = score_films(run, [inverted], check=False)
+    unchecked = cxr.score_films(run, [inverted], check=False)
     assert unchecked["status"].tolist() == ["ok"] and unchecked["probability"].between(0, 1).all()
 
 
