@@ -120,9 +120,8 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     )
     read_facts(rows, log)
     headers = read_headers(rows, root, decode, log)
-    rows["view"] = rows["view"].mask(
-        rows["view"] == "", rows["filename"].map(headers["view"]).fillna("")
-    )
+    views = rows["filename"].map(headers["view"]).astype(object).fillna("")  # not float, if none
+    rows["view"] = rows["view"].mask(rows["view"] == "", views)
     for entries in sorted(folder.glob(ENTRIES)) if publisher == "labels.csv" else ():
         add_entries(rows, folder, entries)
     try:
