@@ -27,7 +27,7 @@ def is_film(path: str | Path) -> bool:
 
 def walk_films(
     paths: str | Path | BinaryIO | Iterable[str | Path | BinaryIO],
-) -> Iterator[Path | BinaryIO]:
+) -> Iterator[str | Path | BinaryIO]:
     """Yield the files named, and the image files in the folders named and below them, sorted.
 
     A binary file object stands for itself, a file that is missing for its name. Links to folders

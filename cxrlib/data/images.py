@@ -230,7 +230,8 @@ def _grey(image: Image.Image) -> Image.Image:
     """Return `image` in mode F, in 0..1."""
     # Pillow turns white-is-zero TIFF over at 1 to 8 bits only.
     inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
-    values = np.asarray(image) if image.mode[0] in "IF" else None
+    if image.mode[0] in "IF":
+        values = np.asarray(image)
     if image.mode.startswith("I"):
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("integers outside 0..65535: rescale them to 16 bits")

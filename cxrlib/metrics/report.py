@@ -59,8 +59,7 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
     by_view = {part["name"]: part["auc"] for part in subgroups if part["group"] == "view"}
     precision = average_precision(target, probability, weights)
     seen = view != ""
-    matched = [column[seen] for column in (target, probability)]
-    areas = auc(*matched, weights[:, seen], strata=view[seen])
+    areas = auc(target[seen], probability[seen], weights[:, seen], strata=view[seen])
     table = confusion_matrix(target, probability >= threshold, labels=[0, 1])
     return {
         **{name: measured[name] for name in ("films", "patients", "positives")},

@@ -172,7 +172,7 @@ def tabulate_prevalences(
     rows = []
     for prevalence in prevalences:
         worth = at_prevalence(sensitivity, specificity, prevalence)
-        row = {"prevalence": prevalence}
+        row: dict[str, float | None] = {"prevalence": prevalence}
         for name in ("ppv", "npv", "false_alarms"):
             bounds = interval(worth[name])
             row |= {name: bounds["value"], f"{name}_low": bounds["low"]}

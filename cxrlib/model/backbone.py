@@ -125,7 +125,7 @@ def extract_features(
         )
     model = _pooled(backbone, grid)
     features = np.empty((len(paths), grid, grid, channels), np.float16)
-    files = [None] * len(paths)
+    files: list[Path | None] = [None] * len(paths)
     if cache:
         folder = Path(cache) / f"{backbone.digest[:16]}-grid{grid}"
         folder.mkdir(parents=True, exist_ok=True)
