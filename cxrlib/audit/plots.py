@@ -24,8 +24,7 @@ def plot_metadata(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(measured["auc"], row, marker, color=colour)
     ax.axvline(0.5, color="0.6", lw=1)
     ax.set_yticks(range(len(table)), table.index[::-1])
-    ax.set(xlabel="AUC, held-out training patients", xlim=(0, 1.02))
-    return plain(ax)
+    return plain(ax, xlabel="AUC, held-out training patients", xlim=(0, 1.02))
 
 
 def plot_leakage(summary: dict, repeats: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -35,8 +34,7 @@ def plot_leakage(summary: dict, repeats: pd.DataFrame, ax: Axes | None = None) -
     ax.plot([0, 1], repeats[both].T, color="0.75", lw=1, marker=".")
     ax.plot([0, 1], [summary[name]["value"] for name in both], color=NEGATIVE, lw=2, marker="o")
     ax.set_xticks([0, 1], ["split by film", "split by patient"])
-    ax.set(xlim=(-0.3, 1.3), ylabel="cross-validated AUC")
-    return plain(ax)
+    return plain(ax, xlim=(-0.3, 1.3), ylabel="cross-validated AUC")
 
 
 def plot_changes(table: pd.DataFrame, scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -53,9 +51,8 @@ def plot_changes(table: pd.DataFrame, scores: pd.DataFrame, ax: Axes | None = No
         ax.plot(moved.mean(), rows, marker, color=colour, mec="black", label=name)
     ax.axvline(0, color="0.6", lw=1)
     ax.set_yticks(range(len(changes)), changes)
-    ax.set_xlabel("change of the logit")
-    ax.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    return plain(ax)
+    above = {"frameon": False, "loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}
+    return plain(ax, above, xlabel="change of the logit")
 
 
 def show_changes(film: pd.Series, side: int = 299) -> Figure:
@@ -105,12 +102,12 @@ def show_maps(films: pd.DataFrame, maps: dict[str, np.ndarray], captions: list[s
 
 
 def plot_refusal(judged: pd.DataFrame, kinds: dict[str, list[str]]) -> Figure:
-    """Draw each picture's score by kind, and ROC curves of strangers against films.
+    """Draw each image's score by kind, and ROC curves of other images against radiographs.
 
     Parameters
     ----------
     judged : DataFrame with kind ('film', or what it is instead) and score, as
-        `refuse.find_reasons` gives it; refused above 0; infinite ones stand at the right
+        `frontal.find_reasons` gives it; refused above 0; infinite ones stand at the right
     kinds : by name, the kinds that one curve takes together
     """
     figure, (left, right) = plt.subplots(
@@ -125,7 +122,7 @@ def plot_refusal(judged: pd.DataFrame, kinds: dict[str, list[str]]) -> Figure:
         left.plot(shown, spread, ".", color=NEGATIVE if name == "film" else POSITIVE, alpha=0.4)
     left.axvline(0, color="0.6", lw=1)
     left.set_yticks(range(len(names)), names)
-    left.set_xlabel("score: refused above 0")
+    plain(left, xlabel="score: refused above 0")
     film, least = judged["kind"] == "film", 0.92
     for (colour, line), (name, members) in zip(LINES, kinds.items(), strict=False):
         stranger = judged["kind"].isin(members)
@@ -135,9 +132,7 @@ def plot_refusal(judged: pd.DataFrame, kinds: dict[str, list[str]]) -> Figure:
         point = (score[film] > 0).mean(), (score[stranger] > 0).mean()
         right.plot(*point, "o", color=colour, clip_on=False)
         least = min(least, true_rate[false_rate == 0].max(), point[1])
-    right.set(xlabel="share of radiographs refused", ylabel="share of other images refused")
     right.set(xlim=(-0.002, 0.1), ylim=(least - 0.02, 1.005))
-    right.legend(fontsize=8, frameon=False, loc="lower right")
-    plain(left)
-    plain(right)
+    labels = {"xlabel": "share of radiographs refused", "ylabel": "share of other images refused"}
+    plain(right, {"frameon": False, "loc": "lower right"}, **labels)
     return figure

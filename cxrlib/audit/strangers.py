@@ -1,11 +1,11 @@
-"""What is not an upright frontal chest film, made of films, to test the check with."""
+"""Images that are not upright frontal chest radiographs, made of radiographs to test the check."""
 
 import numpy as np
 from PIL import Image
 
 
 def cut_parts(films: np.ndarray, low: float, high: float, seed: int) -> np.ndarray:
-    """Return of each film a square with a side of `low` to `high` of its own, at its size."""
+    """Return a square part of each film, `low` to `high` of its side long, at the film's size."""
     rng, size = np.random.default_rng(seed), films.shape[1]
     parts = np.empty_like(films)
     for film, part in zip(films, parts, strict=True):
@@ -17,7 +17,7 @@ def cut_parts(films: np.ndarray, low: float, high: float, seed: int) -> np.ndarr
 
 
 def spoil_films(films: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return what is no frontal chest film, made of films (n, size, size), by kind."""
+    """Return images that are not frontal radiographs, made of films (n, size, size), by kind."""
     rng = np.random.default_rng(seed)
     return {
         "inverted": 1 - films,

@@ -29,24 +29,24 @@ FEATURE_TOLERANCE = 0.05  # in standard deviations of the features
 SCORE_TOLERANCE = 0.002  # in probability
 
 AGAIN = "Install cxrlib again, or take the file from its source with git."
+LOCK = "Install the versions of requirements.lock"
 # What it means that a step differs while all before it are as stored, and what to do.
 STEPS = {
-    "weights file": "The network's weights are not those that cxrlib comes with; runs trained "
-    f"here would not be comparable, and others' would not load. {AGAIN}",
+    "weights file": "The network's weights are not those of cxrlib. Runs trained here could not be "
+    f"compared, and others' would not load. {AGAIN}",
     "film file": f"The film to examine with was changed. {AGAIN}",
     "head file": f"The head to examine with was changed. {AGAIN}",
-    "check file": f"The check for frontal chest films is not that of this cxrlib. {AGAIN}",
+    "check file": f"The check for chest radiographs is not that of this cxrlib. {AGAIN}",
     "grey values": "The same file is read as other pixels: another Pillow or NumPy, or a change "
-    "in cxrlib.data.images. Install the versions of requirements.lock (`make .venv/ready`).",
-    "network": "The weights file is right, yet another network is built of it: another Keras, or a "
-    "change in cxrlib.model.backbone. Install the versions of requirements.lock.",
+    f"in cxrlib.data.images. {LOCK} (`make .venv/ready`).",
+    "network": "The weights file is right, but the network built from it is not: another Keras, or "
+    f"a change in cxrlib.model.backbone. {LOCK}.",
     "features": "The same network computes other numbers: another TensorFlow, a driver, or less "
-    "precision. Install the versions of requirements.lock; try CUDA_VISIBLE_DEVICES=-1 and "
-    "TF_ENABLE_ONEDNN_OPTS=0 to find which it is.",
-    "score": "The features are right, what the head makes of them is not: another Keras, or a "
-    "change in cxrlib.model.backbone. Install the versions of requirements.lock.",
-    "check": "A chest film is refused by the check that is right: another NumPy or Pillow, or a "
-    "change in cxrlib.data.frontal. Install the versions of requirements.lock.",
+    f"precision. {LOCK}; try CUDA_VISIBLE_DEVICES=-1 and TF_ENABLE_ONEDNN_OPTS=0 to find which.",
+    "score": "The features are right, but the score is not: another Keras, or a change in "
+    f"cxrlib.model.backbone. {LOCK}.",
+    "check": "The check is right, but refuses a chest radiograph: another NumPy or Pillow, or a "
+    f"change in cxrlib.data.frontal. {LOCK}.",
 }
 
 
@@ -54,16 +54,13 @@ def describe_machine() -> dict[str, str]:
     """Return what the result of a computation may depend on: versions, platform, devices."""
     import tensorflow as tf
 
-    names = []
+    devices = []
     for device in tf.config.list_physical_devices():
         model = tf.config.experimental.get_device_details(device).get("device_name")
         name = device.name.removeprefix("/physical_device:")
-        names.append(f"{name} ({model})" if model else name)
-    return versions() | {
-        "python": platform.python_version(),
-        "platform": f"{platform.platform()}, {os.cpu_count()} cores",
-        "devices": ", ".join(names),
-    }
+        devices.append(f"{name} ({model})" if model else name)
+    where = {"python": platform.python_version(), "devices": ", ".join(devices)}
+    return versions() | where | {"platform": f"{platform.platform()}, {os.cpu_count()} cores"}
 
 
 def examine() -> pd.DataFrame:
@@ -74,12 +71,11 @@ def examine() -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, one row a step
+    DataFrame, one row per step
         step; same (bool); found, a sentence with the numbers; advice, what a difference means and
         what to do, '' where there is none.
     """
-    rows = []
-    looks = _look()
+    rows, looks = [], _look()
     for step, advice in STEPS.items():
         try:
             same, found = next(looks)
@@ -117,9 +113,8 @@ def _look() -> Iterator[tuple[bool, str]]:
     readme = (BUNDLED.parent / "README.md").read_text()
     yield _compare_digests(file_digest(BUNDLED), re.search(r"^ {4}(\w{64})$", readme, re.M)[1])
     golden = json.loads((GOLDEN / "golden.json").read_text())
-    yield _compare_digests(file_digest(FILM), golden["film"])
-    yield _compare_digests(file_digest(HEAD), golden["head"])
-    yield _compare_digests(file_digest(CHECK_FILE), golden["check"])
+    for file, name in ((FILM, "film"), (HEAD, "head"), (CHECK_FILE, "check")):
+        yield _compare_digests(file_digest(file), golden[name])
 
     grey = read_image(FILM, SIZE)
     same, found = _compare_digests(digest_values(grey), golden["grey"])
@@ -138,10 +133,9 @@ def _look() -> Iterator[tuple[bool, str]]:
     off = abs(probability - golden["probability"])
     yield off <= SCORE_TOLERANCE, f"{probability:.6f}, off by {off:.2g}, {SCORE_TOLERANCE} allowed"
     reason = find_reasons(grey[None])["reason"][0]
-    yield not reason, reason or "a frontal chest film, as it is"
+    yield not reason, reason or "a frontal chest radiograph, as it is"
 
 
 def _compare_digests(found: str, stored: str) -> tuple[bool, str]:
-    if found == stored:
-        return True, f"SHA-256 {found[:12]}"
-    return False, f"SHA-256 {found[:12]} and not {stored[:12]}"
+    other = "" if found == stored else f" and not {stored[:12]}"
+    return found == stored, f"SHA-256 {found[:12]}{other}"

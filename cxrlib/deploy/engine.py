@@ -35,18 +35,11 @@ class EngineError(ValueError):
 
 @dataclass(frozen=True)
 class Engine:
-    """A run's network in 8 bits, as a function of films to logits; not for several threads.
+    """A run's network in 8 bits: from films (n, size, size, 1) to logits (n, 1), in one thread."""
 
-    Attributes
-    ----------
-    name : what runs it, with its version
-    forward : from float32 films (n, size, size, 1) in 0..1 to the logits (n, 1)
-    load : from a run's folder to the run with its engine, for other processes
-    """
-
-    name: str
+    name: str  # of what computes it, with its version
     forward: Forward
-    load: Callable[[str | Path], Run]
+    load: Callable[[str | Path], Run]  # how another process gets the run with its engine
 
     def __call__(self, films: np.ndarray) -> np.ndarray:
         return self.forward(films)
@@ -78,21 +71,15 @@ def load_fast(folder: str | Path) -> Run:
 def add_engine(run: Run, study: Study) -> Run:
     """Quantise a run's model, measure the change on its training films, and keep it if it is small.
 
-    Weights and activations of convolutions become 8-bit integers, with ranges from the films of
-    some training patients and the shift of each channel's mean corrected (NNCF, Kozlov et al.,
-    arXiv 2002.08679); the head stays in float32. What is left of the shift in the mean logit of
-    the training films is recorded, to be added. The run's folder is written whole or not at all:
-    the engine's files if it is kept, and `engine` in `run.json` either way, with name, files,
-    calibrated_on (films), shift (of the logit), and what `compare` returns.
+    Weights and activations of convolutions become 8-bit integers, with ranges from some training
+    films and the shift of each channel's mean corrected (NNCF, Kozlov et al., arXiv 2002.08679).
+    The head stays in float32. What is left of the shift of the mean logit is recorded, and added to
+    each logit later. The run's folder is written whole or not at all: the engine's files if it is
+    kept, and `engine` in `run.json` either way. That holds name, files, calibrated_on (films),
+    shift, and what `compare` returns.
 
-    Parameters
-    ----------
-    run : Run
-    study : the one that the run was trained on
-
-    Returns
-    -------
-    Run, as it is now; `load_fast` gives it with its engine
+    `study` is the one that the run was trained on. The run is returned as it is now; `load_fast`
+    gives it with its engine.
 
     Raises
     ------
@@ -115,7 +102,6 @@ def add_engine(run: Run, study: Study) -> Run:
         target = films["target"].to_numpy()
         measured = compare(target, expit(full), expit(fast + shift), run.threshold)
         kept = list(FILES) if measured["accepted"] else []
-        facts = {"name": "OpenVINO, 8 bits", "files": kept, "calibrated_on": len(some)}
 
         def fill(folder):
             for name in FILES:
@@ -124,6 +110,7 @@ def add_engine(run: Run, study: Study) -> Run:
                 shutil.copy(Path(work) / name, folder)
             return kept
 
+        facts = {"name": "OpenVINO, 8 bits", "files": kept, "calibrated_on": len(some)}
         facts |= {"shift": shift, **measured}
         return rewrite_run(replace(run, engine=None), {"engine": facts}, fill)
 
@@ -131,12 +118,9 @@ def add_engine(run: Run, study: Study) -> Run:
 def compare(target: np.ndarray, full: np.ndarray, fast: np.ndarray, cut: float) -> dict:
     """Return how far an engine's probabilities `fast` are from the model's, `full`; all are (n,).
 
-    Returns
-    -------
-    dict
-        films, auc (of the model), auc_moved, decisions_changed (a share), largest_move (of a
-        probability), accepted (the AUC moved by less than 0.005 and fewer than 1 % of decisions
-        changed), note
+    The dict has films, auc (of the model), auc_moved, decisions_changed (a share), largest_move (of
+    a probability), note, and accepted: the AUC moved by less than 0.005 and fewer than 1 % of
+    decisions changed.
     """
     auc, other = roc_auc_score(target, full), roc_auc_score(target, fast)
     changed = float(((full >= cut) != (fast >= cut)).mean())
@@ -180,13 +164,7 @@ def _compile(folder: Path, shift: float) -> Forward:
 
 
 def import_openvino():
-    """Return the module openvino.
-
-    Raises
-    ------
-    EngineError
-        It is not installed.
-    """
+    """Return the module openvino; raise EngineError where it is not installed."""
     # It would report its use to Google Analytics without asking; it does without this module.
     sys.modules["openvino_telemetry"] = None
     return _import("openvino")

@@ -34,13 +34,13 @@ class ExportError(ValueError):
 def export_run(run: Run, form: str, out: str | Path) -> dict:
     """Write a run's whole classifier, from films to the probability, in full precision.
 
-    The file is run by its own runtime on the bundled films of simulated patients, singly and as a
-    batch, and is put in place only where it agrees with the run.
+    The file's own runtime scores the bundled films of simulated patients, one alone and all as a
+    batch. The file is put in place only if the scores agree with the run's.
 
     Parameters
     ----------
     run : Run
-    form : 'keras', 'onnx', 'litert' or 'openvino'
+    form : 'keras', 'onnx' (onnx.ai), 'litert' (ai.google.dev/edge/litert) or 'openvino'
     out : folder to write, whole or not at all: new, or empty. It gets the model and `card.json`.
 
     Returns
@@ -64,7 +64,8 @@ def export_run(run: Run, form: str, out: str | Path) -> dict:
         raise ExportError(f"{out} is there already: give an empty or a new folder")
     if not out.absolute().parent.is_dir():
         raise ExportError(f"{out} cannot be written: {out.parent} is no folder")
-    films = _read_films(run.facts["image_size"])
+    films = np.stack([read_image(path, run.image_size) for path in sorted(GOLDEN.glob("*.png"))])
+    films = films[..., None]
     wanted = expit(run.model.predict_on_batch(films)[:, 0])
     with whole_folder(out) as part:
         _write(run.model, form, part / name, films)
@@ -96,11 +97,6 @@ def _runtime(form: str, packages: list[str]) -> str:
         raise ExportError(
             f"format '{form}' needs {name} ({error}): pip install 'cxrlib[export]'"
         ) from error
-
-
-def _read_films(size: int) -> np.ndarray:
-    films = [read_image(path, size) for path in sorted(GOLDEN.glob("*.png"))]
-    return np.stack(films)[..., None]
 
 
 def _write(model: keras.Model, form: str, path: Path, films: np.ndarray) -> None:
@@ -140,30 +136,23 @@ def _read_back(form: str, path: Path, films: np.ndarray) -> np.ndarray:
 
 
 def _card(run: Run, form: str) -> dict:
-    facts = run.facts
-    size = facts["image_size"]
+    facts, films = run.facts, run.model.input
+    meaning = f"probability of {run.finding} at a prevalence of {run.prevalence:.3f}"
+    digest = file_digest(run.folder / "run.json")
     return {
         "note": NOTE,
-        "finding": facts["finding"],
+        "finding": run.finding,
         "negative": facts["negative"],
-        "run": {
-            "study": facts["study"],
-            "made": facts["made"],
-            "digest": file_digest(run.folder / "run.json"),
-        },
+        "run": {"study": facts["study"], "made": facts["made"], "digest": digest},
         "format": form,
         "input": {
-            "name": run.model.input.name,
-            "shape": [None, size, size, 1],
-            "dtype": "float32",
+            "name": films.name,
+            "shape": list(films.shape),
+            "dtype": films.dtype,
             "range": [0, 1],
             "preprocessing": facts["preprocessing"],
         },
-        "output": {
-            "shape": [None, 1],
-            "meaning": f"probability of {facts['finding']} at a prevalence of "
-            f"{facts['prevalence']:.3f}",
-        },
+        "output": {"shape": [None, 1], "meaning": meaning},
         "threshold": facts["threshold"] | {"decision": "positive from value on"},
         "versions": versions(),
     }

@@ -205,10 +205,11 @@ def test_scores_by_the_model_go_on_when_an_engine_was_added(saved, tmp_path):
     assert score._settings(replace(saved, facts=bare), True) == score._settings(saved, True)
 
 
-def test_run_without_engine(trained_run):
-    assert "engine" not in load_run(trained_run[0]).facts
+def test_run_without_engine(medical):
+    bundled = medical / "models" / "cardiomegaly"
+    assert "engine" not in json.loads((bundled / "run.json").read_text())
     with pytest.raises(RunError, match=r"none was added.*`cxr engine RUN STUDY`"):
-        load_fast(trained_run[0])
+        load_fast(bundled)
 
 
 def test_without_openvino_all_but_the_engine_works(saved, parts, pixels, tmp_path, monkeypatch):
