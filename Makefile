@@ -26,14 +26,16 @@ help: ## this list
 run: .venv/ready ## execute the notebooks into runs/ and print the test AUC
 	$(BIN)/python notebooks/execute.py $${FINDING:+--finding "$$FINDING"} $${STUDY:+--study "$$STUDY"} $${RUN:+--run "$$RUN"}
 
-check: .venv/ready ## lint, format check, the fast tests: no TensorFlow, no process, no browser
+check: .venv/ready ## lint, format check, types, the fast tests: no TensorFlow, no process, no browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not tensorflow and not process and not browser and not notebooks"
 
-test: .venv/ready ## lint, format check, every test, notebooks included
+test: .venv/ready ## lint, format check, types, every test, notebooks included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: .venv/ready ## JupyterLab in notebooks/
@@ -54,7 +56,7 @@ lock: ## resolve requirements.lock anew from pyproject.toml
 		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml > /dev/null
 
 clean: ## remove .venv, runs/ and caches
-	rm -rf .venv .lock-venv runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .lock-venv runs build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Two stamps: a changed lock means a fresh .venv, a changed pyproject.toml only the package itself anew.

@@ -36,7 +36,7 @@ class Widget(anywidget.AnyWidget):
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data, metadata = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
         png = io.BytesIO()
         self.static_figure().savefig(png, format="png", dpi=72)
         picture = base64.b64encode(png.getvalue()).decode("ascii")

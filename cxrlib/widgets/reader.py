@@ -39,7 +39,8 @@ class Reader(Widget):
 
     def __init__(self, run: Run, film: str | Path | None = None):
         self._run = run
-        self._file, self._parts = None, bytearray()
+        self._file: io.BytesIO | None = None
+        self._parts = bytearray()
         self.scores, self.evidence = pd.DataFrame(), None
         super().__init__(result={"name": "", "status": "", "sentence": "No film yet."})
         if film is not None:
