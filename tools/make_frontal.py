@@ -7,7 +7,7 @@ Descriptor, components, ranges and margins were chosen on held-out training pati
 photographs that came with Debian's wallpapers, scikit-learn and matplotlib.
 """
 
-import sys
+import argparse
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -118,4 +118,6 @@ def main(folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folders", nargs="+", help="studies")
+    main(parser.parse_args().folders)
