@@ -45,10 +45,10 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
     Examples
     --------
     >>> import cxrlib as cxr
-    >>> run = cxr.load_run("medical/models/cardiomegaly")
-    >>> measured = cxr.evaluate(run.split("test"), run.threshold)
-    >>> measured["confusion"]
-    {'tn': 38, 'fp': 3, 'fn': 5, 'tp': 19}
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> cxr.evaluate(scores[scores["split"] == "test"], threshold=0.5)["confusion"]
+    {'tn': 38, 'fp': 3, 'fn': 4, 'tp': 20}
     """
     target, probability, patients, view = (
         predictions[name].to_numpy() for name in ("target", "probability", "patient", "view")
@@ -146,8 +146,10 @@ def tabulate_metrics(metrics: dict[str, dict]) -> pd.DataFrame:
     Metrics that are undefined in every set are left out.
 
     >>> import cxrlib as cxr
-    >>> run = cxr.load_run("medical/models/cardiomegaly")
-    >>> cxr.tabulate_metrics(run.metrics).loc["auc", "test"]
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> table = cxr.tabulate_metrics({"test": cxr.evaluate(scores[scores["split"] == "test"], 0.5)})
+    >>> table.loc["auc", "test"]
     '0.95 (0.88 to 0.99)'
     """
     nested = ("confusion", "calibration", "subgroups")
@@ -166,9 +168,10 @@ def tabulate_subgroups(metrics: dict) -> pd.DataFrame:
     """Return the subgroups that `evaluate` measured as text, one row per subgroup.
 
     >>> import cxrlib as cxr
-    >>> run = cxr.load_run("medical/models/cardiomegaly")
-    >>> cxr.tabulate_subgroups(run.metrics["test"])["films"].loc["view"].to_dict()
-    {'AP': 27, 'PA': 38}
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> cxr.tabulate_subgroups(cxr.evaluate(scores, 0.5)).loc["view", "films"].to_dict()
+    {'AP': 85, 'PA': 151}
     """
     rows = [
         {k: format_interval(v) if isinstance(v, dict) else v for k, v in subgroup.items()}
