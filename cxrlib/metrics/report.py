@@ -80,19 +80,10 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
     }
 
 
-def measure_decisions(
-    target: np.ndarray, called: np.ndarray, patients: np.ndarray, weights: np.ndarray
-) -> dict[str, dict]:
-    """Return sensitivity, specificity, ppv and npv, each as a dict of value, low and high.
-
-    Parameters
-    ----------
-    target : (n,) of 0 and 1
-    called : (n,) of bool, the decisions
-    patients : (n,)
-    weights : (1 + resamples, n), as `resample_patients` gives them
-    """
-    ill = target == 1
+def measure_decisions(films: pd.DataFrame, threshold: float, weights: np.ndarray) -> dict:
+    """Return sensitivity, specificity, ppv and npv, each as a dict of value, low and high."""
+    ill, called = films["target"].to_numpy() == 1, films["probability"].to_numpy() >= threshold
+    patients = films["patient"].to_numpy()
     right = (called & ill, ~called & ~ill, called & ill, ~called & ~ill)
     return {
         name: interval(share(hits, among, patients, weights))
@@ -190,5 +181,5 @@ def _measure(films: pd.DataFrame, threshold: float, weights: np.ndarray) -> dict
         "patients": len(set(patients)),
         "positives": int(target.sum()),
         "auc": ranking_interval(auc(target, probability, weights), target, patients),
-        **measure_decisions(target, probability >= threshold, patients, weights),
+        **measure_decisions(films, threshold, weights),
     }

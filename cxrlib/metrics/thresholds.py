@@ -69,17 +69,9 @@ def choose_threshold(
 
 
 def at_prevalence(sensitivity, specificity, prevalence: float) -> dict:
-    """Return what calls are worth at a prevalence, by Bayes' rule.
+    """Return what calls are worth at a prevalence, by Bayes' rule, of floats or arrays in 0..1.
 
-    Parameters
-    ----------
-    sensitivity, specificity : in 0..1, floats or arrays of one shape
-    prevalence : in 0..1
-
-    Returns
-    -------
-    dict of floats or arrays
-        ppv and npv (NaN where no film is called so), false_alarms and missed (films per 100).
+    A dict of ppv and npv (NaN where no film is called so), false_alarms and missed (films per 100).
     """
     found, missed = prevalence * sensitivity, prevalence * (1 - sensitivity)
     alarms, cleared = (1 - prevalence) * (1 - specificity), (1 - prevalence) * specificity
@@ -125,8 +117,7 @@ def tabulate_operating_points(
         cut = choose_threshold(train["target"].to_numpy(), train["probability"].to_numpy(), rule)
         rows[rule] = {"threshold": round(cut, 3)}
         for name, films in sides.items():
-            target, called = films["target"].to_numpy(), films["probability"].to_numpy() >= cut
-            measured = measure_decisions(target, called, films["patient"].to_numpy(), weights[name])
+            measured = measure_decisions(films, cut, weights[name])
             for rate in ("sensitivity", "specificity"):
                 rows[rule][f"{rate}, {name}"] = format_interval(measured[rate])
     return pd.DataFrame(rows).T.rename_axis("rule")
@@ -175,8 +166,7 @@ def tabulate_prevalences(
         worth = at_prevalence(sensitivity, specificity, prevalence)
         row: dict[str, float | None] = {"prevalence": prevalence}
         for name in ("ppv", "npv", "false_alarms"):
-            bounds = interval(worth[name])
-            row |= {name: bounds["value"], f"{name}_low": bounds["low"]}
-            row[f"{name}_high"] = bounds["high"]
+            ends = (name, f"{name}_low", f"{name}_high")
+            row |= zip(ends, interval(worth[name]).values(), strict=True)
         rows.append(row)
     return pd.DataFrame(rows)
