@@ -10,19 +10,22 @@ from pathlib import Path
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; what goes wrong is said in a sentence, with exit status 1."""
     parser = argparse.ArgumentParser(
-        prog="cxr", description="Chest radiographs. For teaching and research, no medical device."
+        prog="cxr",
+        description="Chest radiographs. For teaching and research; not a medical device.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    score = commands.add_parser("score", help="score films with a run")
+    score = commands.add_parser("score", help="give each radiograph a score, in a file")
     score.add_argument("run", metavar="RUN", help="folder of a run, as notebook 02 writes it")
     score.add_argument("paths", metavar="PATH", nargs="+", help="image files and folders")
-    score.add_argument("--out", metavar="FILE", required=True, help="CSV or .parquet to write")
-    score.add_argument("--no-check", action="store_true", help="refuse nothing that can be read")
-    score.add_argument("--fast", action="store_true", help="with the run's engine of 8 bits")
+    score.add_argument("--out", metavar="FILE", required=True, help=".csv or .parquet to write")
+    score.add_argument("--no-check", action="store_true", help="score every image that can be read")
+    score.add_argument("--fast", action="store_true", help="use the run's 8-bit engine")
     where = score.add_mutually_exclusive_group()
-    where.add_argument("--workers", metavar="N", type=int, help="processes on this machine")
-    where.add_argument("--scheduler", metavar="ADDRESS", help="of a dask.distributed cluster")
+    where.add_argument("--workers", metavar="N", type=int, help="share the work among N processes")
+    where.add_argument(
+        "--scheduler", metavar="ADDRESS", help="share it in a dask.distributed cluster"
+    )
     score.set_defaults(command=_score)
 
     export = commands.add_parser("export", help="write a run's classifier for other software")
@@ -31,12 +34,12 @@ def main(arguments: list[str] | None = None) -> None:
     export.add_argument("--out", metavar="DIR", required=True, help="new folder to write")
     export.set_defaults(command=_export)
 
-    engine = commands.add_parser("engine", help="add an engine of 8 bits to a run, for --fast")
+    engine = commands.add_parser("engine", help="add the 8-bit engine to a run, for --fast")
     engine.add_argument("run", metavar="RUN", help="folder of a run")
     engine.add_argument("study", metavar="STUDY", help="folder of the study it was trained on")
     engine.set_defaults(command=_engine)
 
-    doctor = commands.add_parser("doctor", help="examine the installation, step by step")
+    doctor = commands.add_parser("doctor", help="check the installation, step by step")
     doctor.set_defaults(command=_doctor)
 
     download = commands.add_parser("download", help="download a public study")
@@ -44,15 +47,19 @@ def main(arguments: list[str] | None = None) -> None:
     download.add_argument("--out", metavar="DIR", default="medical/nih-sample", type=Path)
     download.set_defaults(command=_download)
 
-    phantom = commands.add_parser("phantom", help="simulate a study")
-    phantom.add_argument("--patients", metavar="N", type=int, default=130)
-    phantom.add_argument("--seed", metavar="S", type=int, default=0)
+    phantom = commands.add_parser("phantom", help="write a study of simulated radiographs")
+    phantom.add_argument("--patients", metavar="N", type=int, default=130, help="default: 130")
+    phantom.add_argument("--seed", metavar="S", type=int, default=0, help="of all that is random")
     phantom.add_argument("--out", metavar="DIR", required=True, type=Path)
     phantom.set_defaults(command=_phantom)
 
-    study = commands.add_parser("study", help="show what is understood of a study, or write it")
-    study.add_argument("folder", metavar="FOLDER", type=Path, help="labels.csv, or a publisher's")
-    study.add_argument("--write", metavar="FILE", type=Path, help="new labels.csv of it")
+    study = commands.add_parser("study", help="show how a folder is understood as a study")
+    study.add_argument(
+        "folder", metavar="FOLDER", type=Path, help="with labels.csv or a publisher's tables"
+    )
+    study.add_argument(
+        "--write", metavar="FILE", type=Path, help="also write it as a new labels.csv"
+    )
     study.set_defaults(command=_study)
 
     options = parser.parse_args(arguments)

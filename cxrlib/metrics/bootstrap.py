@@ -42,13 +42,8 @@ def auc(
     The weighted Mann-Whitney statistic, ties counting one half, for all resamples at once. With
     `strata` only pairs of films of one stratum are compared (the covariate-adjusted AUC, Janes and
     Pepe, Biometrika 2009, each stratum weighing as its number of pairs): for views, what is left
-    when a positive film is held against negative films of its own view.
-
-    Parameters
-    ----------
-    target, probability : (n,)
-    weights : (resamples, n)
-    strata : (n,), or None for one stratum
+    when a positive film is held against negative films of its own view. Columns are of shape (n,),
+    weights as `resample_patients` gives them.
     """
     strata = np.zeros(len(target)) if strata is None else np.asarray(strata)
     concordant = pairs = np.zeros(len(weights))
@@ -86,13 +81,8 @@ def share(
     lack it would promise a share of 0 or 1 against what was seen. There the resamples are drawn
     such that their percentiles are the exact binomial limits (Clopper and Pearson, Biometrika 1934)
     of an effective number of films (Korn and Graubard, Survey Methodology 1998): as many as would
-    vary alone as these do by patient; of a share of 0 or 1, the number of patients.
-
-    Parameters
-    ----------
-    hits, among : (n,) of bool, hits only where among
-    patients : (n,)
-    weights : (1 + resamples, n), as `resample_patients` gives them
+    vary alone as these do by patient; of a share of 0 or 1, the number of patients. `hits` and
+    `among` are (n,) of bool, with hits only where among.
     """
     counts = weights @ np.stack([hits, among], axis=1).astype(np.float32)
     shares = _ratio(counts[:, 0], counts[:, 1])
@@ -115,13 +105,7 @@ def share(
 def interval(values: np.ndarray) -> dict[str, float | None]:
     """Return value, low and high: a statistic and its 95 % percentile interval, stretched to it.
 
-    Parameters
-    ----------
-    values : (1 + resamples,), of the films as they are, then of each resample
-
-    Returns
-    -------
-    dict of floats; None where the statistic of the films is undefined
+    Of (1 + resamples,) values; all three are None where the first is undefined.
     """
     value = float(values[0])
     if np.isnan(value):

@@ -17,11 +17,6 @@ def decompose_brier(target: np.ndarray, probability: np.ndarray) -> dict[str, fl
     uncertainty is the score of the prevalence itself (Dimitriadis, Gneiting and Jordan, PNAS 2021).
     Where scores take few values and their observed shares rise with them, these are Murphy's
     reliability, resolution and uncertainty (J Appl Meteorol 1973).
-
-    Parameters
-    ----------
-    target : (n,) of 0 and 1
-    probability : (n,) in 0..1
     """
     recalibrated = IsotonicRegression().fit_transform(probability, target)
     uncertainty = float(target.mean() * (1 - target.mean()))
@@ -35,7 +30,7 @@ def decompose_brier(target: np.ndarray, probability: np.ndarray) -> dict[str, fl
 
 
 def count_bins(films: int) -> int:
-    """Return how many bins suit so many films: ten at the most, and ten films a bin or more."""
+    """Return how many bins suit so many films: at most ten, of at least ten films each."""
     return max(1, min(10, films // 10))
 
 
@@ -64,16 +59,8 @@ def calibration_error(target: np.ndarray, probability: np.ndarray) -> float:
 def tabulate_reliability(predictions: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Return the points of a reliability diagram (Murphy and Winkler, Appl Statist 1977).
 
-    Parameters
-    ----------
-    predictions : DataFrame with target, probability and patient
-    seed : of the bootstrap
-
-    Returns
-    -------
-    DataFrame, one row a bin of `equal_count_bins`
-        films, probability (their mean), share (of the label among them), low and high (its 95 %
-        interval over patients).
+    One row per bin of `equal_count_bins`: films, probability (their mean), share (of the label
+    among them), low and high (its 95 % interval over patients).
     """
     target, probability, patients = (
         predictions[name].to_numpy() for name in ("target", "probability", "patient")
@@ -91,12 +78,8 @@ def fit_platt(score: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     """Return slope and intercept of the logistic curve from scores to probabilities.
 
     With Platt's smoothed targets (Platt, 1999), as two weighted copies of each film: without them,
-    scores that separate the films without error would ask for an infinite slope.
-
-    Parameters
-    ----------
-    score : (n,), logits of films that the model did not see
-    target : (n,) of 0 and 1
+    scores that separate the films without error would ask for an infinite slope. Scores are logits,
+    (n,), of films that the model did not see.
     """
     ill, well = target.sum(), (1 - target).sum()
     soft = np.where(target == 1, (ill + 1) / (ill + 2), 1 / (well + 2))

@@ -45,10 +45,10 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
     Examples
     --------
     >>> import cxrlib as cxr
-    >>> run = cxr.load_run("medical/models/cardiomegaly")
-    >>> measured = cxr.evaluate(run.split("test"), run.threshold)
-    >>> measured["confusion"]
-    {'tn': 38, 'fp': 3, 'fn': 5, 'tp': 19}
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> cxr.evaluate(scores[scores["split"] == "test"], threshold=0.5)["confusion"]
+    {'tn': 38, 'fp': 3, 'fn': 4, 'tp': 20}
     """
     target, probability, patients, view = (
         predictions[name].to_numpy() for name in ("target", "probability", "patient", "view")
@@ -80,19 +80,10 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
     }
 
 
-def measure_decisions(
-    target: np.ndarray, called: np.ndarray, patients: np.ndarray, weights: np.ndarray
-) -> dict[str, dict]:
-    """Return sensitivity, specificity, ppv and npv, each as a dict of value, low and high.
-
-    Parameters
-    ----------
-    target : (n,) of 0 and 1
-    called : (n,) of bool, the decisions
-    patients : (n,)
-    weights : (1 + resamples, n), as `resample_patients` gives them
-    """
-    ill = target == 1
+def measure_decisions(films: pd.DataFrame, threshold: float, weights: np.ndarray) -> dict:
+    """Return sensitivity, specificity, ppv and npv, each as a dict of value, low and high."""
+    ill, called = films["target"].to_numpy() == 1, films["probability"].to_numpy() >= threshold
+    patients = films["patient"].to_numpy()
     right = (called & ill, ~called & ~ill, called & ill, ~called & ~ill)
     return {
         name: interval(share(hits, among, patients, weights))
@@ -146,8 +137,10 @@ def tabulate_metrics(metrics: dict[str, dict]) -> pd.DataFrame:
     Metrics that are undefined in every set are left out.
 
     >>> import cxrlib as cxr
-    >>> run = cxr.load_run("medical/models/cardiomegaly")
-    >>> cxr.tabulate_metrics(run.metrics).loc["auc", "test"]
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> table = cxr.tabulate_metrics({"test": cxr.evaluate(scores[scores["split"] == "test"], 0.5)})
+    >>> table.loc["auc", "test"]
     '0.95 (0.88 to 0.99)'
     """
     nested = ("confusion", "calibration", "subgroups")
@@ -166,9 +159,10 @@ def tabulate_subgroups(metrics: dict) -> pd.DataFrame:
     """Return the subgroups that `evaluate` measured as text, one row per subgroup.
 
     >>> import cxrlib as cxr
-    >>> run = cxr.load_run("medical/models/cardiomegaly")
-    >>> cxr.tabulate_subgroups(run.metrics["test"])["films"].loc["view"].to_dict()
-    {'AP': 27, 'PA': 38}
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> cxr.tabulate_subgroups(cxr.evaluate(scores, 0.5)).loc["view", "films"].to_dict()
+    {'AP': 85, 'PA': 151}
     """
     rows = [
         {k: format_interval(v) if isinstance(v, dict) else v for k, v in subgroup.items()}
@@ -187,5 +181,5 @@ def _measure(films: pd.DataFrame, threshold: float, weights: np.ndarray) -> dict
         "patients": len(set(patients)),
         "positives": int(target.sum()),
         "auc": ranking_interval(auc(target, probability, weights), target, patients),
-        **measure_decisions(target, probability >= threshold, patients, weights),
+        **measure_decisions(films, threshold, weights),
     }

@@ -69,17 +69,9 @@ def choose_threshold(
 
 
 def at_prevalence(sensitivity, specificity, prevalence: float) -> dict:
-    """Return what calls are worth at a prevalence, by Bayes' rule.
+    """Return what calls are worth at a prevalence, by Bayes' rule, of floats or arrays in 0..1.
 
-    Parameters
-    ----------
-    sensitivity, specificity : in 0..1, floats or arrays of one shape
-    prevalence : in 0..1
-
-    Returns
-    -------
-    dict of floats or arrays
-        ppv and npv (NaN where no film is called so), false_alarms and missed (films per 100).
+    A dict of ppv and npv (NaN where no film is called so), false_alarms and missed (films per 100).
     """
     found, missed = prevalence * sensitivity, prevalence * (1 - sensitivity)
     alarms, cleared = (1 - prevalence) * (1 - specificity), (1 - prevalence) * specificity
@@ -111,11 +103,12 @@ def tabulate_operating_points(
     Examples
     --------
     >>> import cxrlib as cxr
-    >>> run = cxr.load_run("medical/models/cardiomegaly")
-    >>> cxr.tabulate_operating_points(
-    ...     run.split("train"), run.split("test"), ["youden", "sensitivity=0.9"]
-    ... )["threshold"].to_dict()
-    {'youden': 0.442, 'sensitivity=0.9': 0.223}
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> train, test = (scores[scores["split"] == side] for side in ("train", "test"))
+    >>> table = cxr.tabulate_operating_points(train, test, ["youden", "sensitivity=0.9"])
+    >>> table["threshold"].to_dict()
+    {'youden': 0.527, 'sensitivity=0.9': 0.176}
     """
     sides = {"train": train, "test": test}
     weights = {name: resample_patients(x["patient"], RESAMPLES, seed) for name, x in sides.items()}
@@ -124,8 +117,7 @@ def tabulate_operating_points(
         cut = choose_threshold(train["target"].to_numpy(), train["probability"].to_numpy(), rule)
         rows[rule] = {"threshold": round(cut, 3)}
         for name, films in sides.items():
-            target, called = films["target"].to_numpy(), films["probability"].to_numpy() >= cut
-            measured = measure_decisions(target, called, films["patient"].to_numpy(), weights[name])
+            measured = measure_decisions(films, cut, weights[name])
             for rate in ("sensitivity", "specificity"):
                 rows[rule][f"{rate}, {name}"] = format_interval(measured[rate])
     return pd.DataFrame(rows).T.rename_axis("rule")
@@ -158,10 +150,10 @@ def tabulate_prevalences(
     Examples
     --------
     >>> import cxrlib as cxr
-    >>> run = cxr.load_run("medical/models/cardiomegaly")
-    >>> table = cxr.tabulate_prevalences(run.split("test"), run.threshold, [0.01, 0.1])
-    >>> table["ppv"].round(2).tolist()
-    [0.1, 0.55]
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> cxr.tabulate_prevalences(scores, 0.5, [0.01, 0.1])["ppv"].round(2).tolist()
+    [0.07, 0.45]
     """
     ill = predictions["target"].to_numpy() == 1
     called = predictions["probability"].to_numpy() >= threshold
@@ -174,8 +166,7 @@ def tabulate_prevalences(
         worth = at_prevalence(sensitivity, specificity, prevalence)
         row: dict[str, float | None] = {"prevalence": prevalence}
         for name in ("ppv", "npv", "false_alarms"):
-            bounds = interval(worth[name])
-            row |= {name: bounds["value"], f"{name}_low": bounds["low"]}
-            row[f"{name}_high"] = bounds["high"]
+            ends = (name, f"{name}_low", f"{name}_high")
+            row |= zip(ends, interval(worth[name]).values(), strict=True)
         rows.append(row)
     return pd.DataFrame(rows)

@@ -62,7 +62,7 @@ def plot_roc(
     >>> import pandas as pd
     >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
     >>> test = scores[scores["split"] == "test"]
-    >>> ax = cxr.plot_roc({"test": test}, {"test": cxr.evaluate(test, 0.442)}, 0.442)
+    >>> ax = cxr.plot_roc({"test": test}, {"test": cxr.evaluate(test, 0.527)}, 0.527)
     >>> ax.get_legend().get_texts()[0].get_text()
     'test: AUC 0.95 (0.88 to 0.99)'
     """
@@ -91,7 +91,7 @@ def plot_precision_recall(
     >>> import pandas as pd
     >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
     >>> test = scores[scores["split"] == "test"]
-    >>> ax = cxr.plot_precision_recall({"test": test}, {"test": cxr.evaluate(test, 0.442)})
+    >>> ax = cxr.plot_precision_recall({"test": test}, {"test": cxr.evaluate(test, 0.527)})
     """
     ax = ax or new_axes((4.6, 4.4))
     for (colour, line), (name, films) in zip(LINES, predictions.items(), strict=False):
@@ -181,7 +181,7 @@ def plot_prevalences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     >>> import cxrlib as cxr
     >>> import pandas as pd
     >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
-    >>> ax = cxr.plot_prevalences(cxr.tabulate_prevalences(scores, threshold=0.442))
+    >>> ax = cxr.plot_prevalences(cxr.tabulate_prevalences(scores, threshold=0.527))
     """
     ax = ax or new_axes((5.2, 3.4))
     for (colour, line), name in zip(LINES, ("ppv", "npv"), strict=False):

@@ -27,9 +27,16 @@ def to_bytes(pixels: np.ndarray) -> bytes:
 
 
 class Widget(anywidget.AnyWidget):
-    """A widget that also carries a figure, for GitHub, nbviewer and pages without a kernel."""
+    """A widget that also carries a figure, for GitHub, nbviewer and pages without a kernel.
+
+    Each one answers the messages of its page in `_answer(self, _, message, buffers)`.
+    """
 
     _css = STYLE
+
+    def __init__(self, **traits):
+        super().__init__(**traits)
+        self.on_msg(self._answer)
 
     def static_figure(self) -> Figure:
         """Return what the widget shows now as a figure."""
@@ -40,4 +47,4 @@ class Widget(anywidget.AnyWidget):
         png = io.BytesIO()
         self.static_figure().savefig(png, format="png", dpi=72)
         picture = base64.b64encode(png.getvalue()).decode("ascii")
-        return {**data, "text/plain": f"{type(self).__name__}", "image/png": picture}, metadata
+        return {**data, "text/plain": type(self).__name__, "image/png": picture}, metadata

@@ -40,7 +40,7 @@ function render({ model, el }) {
   const hasRun = model.get("choices").outcome.length > 0;
   const view = filmView({ boxes: true, evidence: hasRun && { start: 0 }, evidenceWanted: () => askEvidence() });
   const node = root(
-    "Film browser",
+    "Radiograph browser",
     element(
       "div",
       {},
@@ -54,8 +54,8 @@ function render({ model, el }) {
     element(
       "div",
       {},
-      button("Previous film", -1),
-      button("Next film", 1),
+      button("Previous radiograph", -1),
+      button("Next radiograph", 1),
       button("Previous page", -PAGE),
       button("Next page", PAGE),
       " ",
@@ -104,7 +104,7 @@ function render({ model, el }) {
       page = -1;
     }
     const [now, count] = [model.get("position"), model.get("count")];
-    place.textContent = count ? `${now + 1} of ${count}` : "0 films";
+    place.textContent = count ? `${now + 1} of ${count}` : "no radiograph";
     if (count && page !== Math.floor(now / PAGE)) layOut(Math.floor(now / PAGE));
     if (!count) layOut(0);
     for (const child of thumbnails.children) {
@@ -119,7 +119,7 @@ function render({ model, el }) {
     const last = Math.min(model.get("count"), (page + 1) * PAGE);
     pending = Array.from({ length: Math.max(0, last - page * PAGE) }, (_, i) => page * PAGE + i);
     const cells = pending.map((at) => {
-      const cell = element("button", { type: "button", "data-at": at, "aria-label": `Film ${at + 1}` });
+      const cell = element("button", { type: "button", "data-at": at, "aria-label": `Radiograph ${at + 1}` });
       cell.addEventListener("click", () => move(at));
       return cell;
     });

@@ -15,6 +15,7 @@ from traitlets import Dict, Enum, Int, Unicode, observe, validate
 from cxrlib.data.images import ImageError, boxes_on_square, read_image
 from cxrlib.data.labels import BOX
 from cxrlib.data.study import Study
+from cxrlib.plots.style import literal
 from cxrlib.widgets.base import Widget, script, to_bytes
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ KEPT = {"thumbnails": 2000, "pictures": 8, "maps": 200}  # at most, about 6, 16 
 class Browser(Widget):
     """Films of a study as a page of thumbnails and one large view.
 
-    Keys, with the focus in the widget: arrows left and right for the film before and after, Home
-    and End, + and - for zoom, 0 for the whole film, i to invert; Shift with an arrow moves a film
-    that is zoomed. The wheel zooms once the film has the focus, and dragging moves it.
+    Keys, with the focus in the widget: left and right arrow show the previous and the next film,
+    Home and End the first and the last. + and - zoom, 0 shows the whole film, i inverts it, and
+    Shift with an arrow moves a zoomed film. The wheel zooms once the film has the focus, and
+    dragging moves it.
 
     Parameters
     ----------
@@ -43,12 +45,20 @@ class Browser(Widget):
     Attributes
     ----------
     finding, view, split, patient, outcome : str
-        Filters; '' lets every film pass. `patient` is a whole id or its beginning; `outcome` one of
+        Filters; '' means no filter. `patient` is a whole id or its beginning; `outcome` one of
         'true positive', 'false positive', 'false negative' and 'true negative'.
     order : 'as in the study', 'highest probability first' or 'lowest probability first'
     position : int, of the film shown, among those that pass
     shown : DataFrame, the films that pass, in order
     selected : Series, the film shown (a row of `shown`), or None where no film passes
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> browser = cxr.Browser(cxr.read_study("medical"))
+    >>> browser.finding, browser.view = "Cardiomegaly", "AP"
+    >>> len(browser.shown)
+    43
     """
 
     _esm = script("viewer.js", "browser.js")
@@ -82,7 +92,6 @@ class Browser(Widget):
         }
         super().__init__(choices=choices)
         self._filter()
-        self.on_msg(self._answer)
 
     @property
     def shown(self) -> pd.DataFrame:
@@ -101,13 +110,13 @@ class Browser(Widget):
         for ax in axes:
             ax.axis("off")
         for ax, film in zip(figure.axes, films.itertuples(), strict=False):
-            ax.set_title(f"{'; '.join(film.labels)} {film.view}", fontsize=8)
+            ax.set_title(literal(f"{'; '.join(film.labels)} {film.view}".strip()), fontsize=8)
             try:
                 thumbnail = Image.open(io.BytesIO(self._thumbnail(film.path)))
                 ax.imshow(thumbnail, cmap="gray", vmin=0, vmax=255)
             except (FileNotFoundError, ImageError):
                 ax.text(0.5, 0.5, "cannot be read", ha="center", fontsize=8)
-        figure.suptitle(f"{len(films)} of {self.count} films", fontsize=9)
+        figure.suptitle(f"{len(films)} of {self.count} radiographs", fontsize=9)
         return figure
 
     @validate("position")
@@ -142,7 +151,7 @@ class Browser(Widget):
     def _describe(self, _=None) -> None:
         film = self.selected
         if film is None:
-            self.film = {"caption": "No film passes these filters.", "boxes": []}
+            self.film = {"caption": "No radiograph matches these filters.", "boxes": []}
             return
         parts = [film["filename"], "; ".join(film["labels"]), film["view"] or "view unknown"]
         parts += [f"patient {film['patient']}", film["split"]]
@@ -159,12 +168,10 @@ class Browser(Widget):
     def _boxes_of(self, film: pd.Series) -> list[dict]:
         """Return boxes as fractions of the padded square that the view shows."""
         boxes = self._boxes[self._boxes["filename"] == film["filename"]]
-        on_square = boxes_on_square(boxes[BOX].to_numpy(), film["width"], film["height"])
+        on_square = boxes_on_square(boxes[BOX].to_numpy(), film["width"], film["height"]).tolist()
         return [
-            {"label": label, "x": xmin, "y": ymin, "width": xmax - xmin, "height": ymax - ymin}
-            for label, (xmin, ymin, xmax, ymax) in zip(
-                boxes["label"], on_square.tolist(), strict=True
-            )
+            {"label": label, "x": left, "y": top, "width": right - left, "height": bottom - top}
+            for label, (left, top, right, bottom) in zip(boxes["label"], on_square, strict=True)
         ]
 
     def _answer(self, _, question: dict, __) -> None:
@@ -197,13 +204,9 @@ def _with_scores(films: pd.DataFrame, run: Run) -> pd.DataFrame:
     """Return films with `probability` (NaN without a score) and `outcome` ('' without)."""
     scores = run.predictions.drop_duplicates("path").set_index("path")
     scores = scores.reindex(films["file"])
-    called = (scores["probability"] >= run.threshold).to_numpy()
-    positive = (scores["target"] == 1).to_numpy()
-    outcome = np.select(
-        [scores["target"].isna(), positive & called, called, positive],
-        OUTCOMES[:4],
-        default=OUTCOMES[4],
-    )
+    called, positive = scores["probability"] >= run.threshold, scores["target"] == 1
+    cases = [scores["target"].isna(), positive & called, called, positive]
+    outcome = np.select(cases, OUTCOMES[:4], default=OUTCOMES[4])
     return films.assign(probability=scores["probability"].to_numpy(), outcome=outcome)
 
 

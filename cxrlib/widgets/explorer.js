@@ -57,7 +57,7 @@ function histogram(positive, negative) {
   });
   const highest = Math.max(...counts.flat());
   const top = 2 * Math.ceil(highest / 2);
-  const { plot, x, y } = frame("Histogram of probabilities by label", "probability of the finding", "films", top);
+  const { plot, x, y } = frame("Histogram of probabilities by label", "probability of the finding", "radiographs", top);
   const stripes = svg("pattern", { id: "cxr-stripes", width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
     svg("rect", { width: 5, height: 5, fill: POSITIVE }), svg("rect", { width: 1.4, height: 5, fill: "#fff" }));
   plot.append(svg("defs", {}, stripes));
@@ -104,13 +104,13 @@ function render({ model, el }) {
   const confusion = element(
     "table",
     {},
-    element("caption", {}, "Films by label and decision"),
+    element("caption", {}, "Radiographs by label and decision"),
     element("tr", {}, head("label", "col"), head("called negative", "col"), head("called positive", "col")),
     element("tr", {}, head("without"), cell("tn"), cell("fp")),
     element("tr", {}, head(finding), cell("fn"), cell("tp")),
   );
   const names = ["sensitivity", "specificity", "ppv", "npv", "false alarms per 100", "missed per 100"];
-  const shown = { ppv: "PPV", npv: "NPV", "false alarms per 100": "false alarms per 100 films", "missed per 100": "missed per 100 films" };
+  const shown = { ppv: "PPV", npv: "NPV", "false alarms per 100": "false alarms per 100 radiographs", "missed per 100": "missed per 100 radiographs" };
   const shares = element("table", {}, element("caption", {}, "At this threshold and prevalence"),
     ...names.map((name) => element("tr", {}, head(shown[name] ?? name), cell(name))));
   const plots = element("div", { className: "columns" });

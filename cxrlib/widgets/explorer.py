@@ -32,7 +32,17 @@ class Explorer(Widget):
     Raises
     ------
     ValueError
-        Films of one class only, or a score that is no number.
+        Films of one class only, or a score that is missing.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> explorer = cxr.Explorer(scores, threshold=0.5, finding="Cardiomegaly")
+    >>> explorer.prevalence = 0.05
+    >>> explorer.numbers[["sensitivity", "ppv"]].round(2).to_dict()
+    {'sensitivity': 0.83, 'ppv': 0.28}
     """
 
     _esm = script("viewer.js", "explorer.js")
@@ -45,19 +55,20 @@ class Explorer(Widget):
         if predictions["probability"].isna().any():
             raise ValueError("a probability is missing: leave out films without a score")
         self._predictions = predictions
-        by_target = predictions.groupby("target")["probability"]
-        scores = {target: np.sort(part.to_numpy(np.float64)) for target, part in by_target}
+        probability = predictions["probability"].astype(np.float64).sort_values()
+        scores = {
+            target: part.to_numpy() for target, part in probability.groupby(predictions["target"])
+        }
         if scores.keys() != {0, 1}:
             raise ValueError("an operating point needs films with the finding and films without")
-        self._positive, self._negative = scores[1], scores[0]
+        self._negative, self._positive = scores[0], scores[1]
         super().__init__(
             threshold=threshold,
             prevalence=float(predictions["target"].mean()),
             finding=finding,
-            films=f"{len(predictions)} films of {predictions['patient'].nunique()} patients, "
+            films=f"{len(predictions)} radiographs of {predictions['patient'].nunique()} patients, "
             f"{len(self._positive)} with {finding}",
         )
-        self.on_msg(self._answer)
 
     @property
     def numbers(self) -> pd.Series:
@@ -68,17 +79,10 @@ class Explorer(Widget):
         fn, tn = len(self._positive) - tp, len(self._negative) - fp
         sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
         worth = at_prevalence(sensitivity, specificity, self.prevalence)
-        return pd.Series(
-            {
-                **{"tp": tp, "fp": fp, "fn": fn, "tn": tn},
-                "sensitivity": sensitivity,
-                "specificity": specificity,
-                "ppv": worth["ppv"],
-                "npv": worth["npv"],
-                "false alarms per 100": worth["false_alarms"],
-                "missed per 100": worth["missed"],
-            }
-        )
+        counts = {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
+        rates = {"sensitivity": sensitivity, "specificity": specificity}
+        names = {"false_alarms": "false alarms per 100", "missed": "missed per 100"}
+        return pd.Series(counts | rates | worth).rename(names)
 
     def static_figure(self) -> Figure:
         now = self.numbers
@@ -95,11 +99,9 @@ class Explorer(Widget):
         plot_confusion({"confusion": counts}, self.finding, right)
         shares = now[["sensitivity", "specificity", "ppv", "npv"]]
         text = ", ".join(f"{name} {value:.2f}" for name, value in shares.items())
-        figure.suptitle(
-            f"threshold {self.threshold:.3f}, prevalence {self.prevalence:.3f}: {text}, "
-            f"{now['false alarms per 100']:.1f} false alarms per 100 films",
-            fontsize=9,
-        )
+        text += f", {now['false alarms per 100']:.1f} false alarms per 100 radiographs"
+        title = f"threshold {self.threshold:.3f}, prevalence {self.prevalence:.3f}: {text}"
+        figure.suptitle(title, fontsize=9)
         return figure
 
     def _answer(self, _, question: dict, __) -> None:

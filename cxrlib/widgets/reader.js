@@ -1,11 +1,11 @@
 const PIECE = 2 ** 21; // bytes in a message: servers refuse messages of 10 MiB
 
 function render({ model, el }) {
-  const input = element("input", { type: "file", accept: "image/*,.dcm", "aria-label": "Choose a film" });
-  const drop = element("div", { className: "drop" }, element("label", {}, "Drop a film here, or choose a file: ", input));
+  const input = element("input", { type: "file", accept: "image/*,.dcm", "aria-label": "Choose a radiograph" });
+  const drop = element("div", { className: "drop" }, element("label", {}, "Drop a radiograph here, or choose a file: ", input));
   const sentence = element("div", { className: "caption", role: "status", "aria-live": "polite" });
   const view = filmView({ evidence: { start: 0.6 } });
-  const node = root("Film reader", drop, sentence, element("div", { className: "columns" }, view.node));
+  const node = root("Radiograph reader", drop, sentence, element("div", { className: "columns" }, view.node));
   onKeys(node, (event) => view.key(event));
 
   async function upload(file) {

@@ -1,4 +1,4 @@
-"""Read one film that is dropped on the page, from memory alone."""
+"""Read one radiograph that is dropped on the page, from memory alone."""
 
 import io
 from pathlib import Path
@@ -12,16 +12,17 @@ from cxrlib.model.evidence import map_evidence
 from cxrlib.model.predict import score_films
 from cxrlib.model.run import Run
 from cxrlib.plots.evidence import plot_evidence
+from cxrlib.plots.style import literal
 from cxrlib.widgets.base import Widget, script, to_bytes
 
 SIDE = 1024  # of the film shown, in pixels
 
 
 class Reader(Widget):
-    """Drop or choose a film: its probability, the decision, and where the evidence lies.
+    """Drop or choose a radiograph: its probability, the decision, and where the evidence lies.
 
-    The file goes to the kernel in pieces, is read from memory, and is never written to disk. What
-    cannot be read or is refused gets a sentence that says why.
+    The file goes to the kernel in pieces, is read from memory, and is never written to disk. A file
+    that cannot be read, or is refused, gets a sentence that says why.
 
     Parameters
     ----------
@@ -32,6 +33,13 @@ class Reader(Widget):
     ----------
     scores : DataFrame, the row of `score_films` for the film shown; no row before the first film
     evidence : float32 array, (grid, grid), in logits; None unless the film was scored
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> run = cxr.load_run("medical/models/cardiomegaly")
+    >>> cxr.Reader(run, "medical/images/00060001_000.jpg").scores.loc[0, "status"]
+    'ok'
     """
 
     _esm = script("viewer.js", "reader.js")
@@ -42,10 +50,9 @@ class Reader(Widget):
         self._file: io.BytesIO | None = None
         self._parts = bytearray()
         self.scores, self.evidence = pd.DataFrame(), None
-        super().__init__(result={"name": "", "status": "", "sentence": "No film yet."})
+        super().__init__(result={"name": "", "status": "", "sentence": "No radiograph yet."})
         if film is not None:
             self.read(Path(film).name, Path(film).read_bytes())
-        self.on_msg(self._answer)
 
     def read(self, name: str, content: bytes) -> None:
         """Score a file's content, as if it had been dropped on the page."""
@@ -62,23 +69,21 @@ class Reader(Widget):
         figure = Figure((5.6, 4.2), layout="constrained")
         ax = figure.subplots()
         if self.evidence is not None:
-            film = read_image(self._file, self._run.facts["image_size"])
+            film = read_image(self._file, self._run.image_size)
             plot_evidence(film, self.evidence, ax=ax)
         ax.axis("off")
-        figure.suptitle(self.result["sentence"], fontsize=8, wrap=True)
+        figure.suptitle(literal(self.result["sentence"]), fontsize=8, wrap=True)
         return figure
 
     def _sentence(self, row: pd.Series) -> str:
         if row["status"] != "ok":
             return f"{row['path']} gets no score: {row['reason']}."
-        facts = self._run.facts
-        finding, probability = facts["finding"], row["probability"]
-        among = 100 * facts["prevalence"]
+        run, probability = self._run, row["probability"]
         return (
-            f"{row['path']}: probability of {finding} {probability:.2f}. Of 100 films that score "
-            f"so, about {100 * probability:.0f} have it, if {among:.0f} of 100 films have it as "
-            f"among the training films; where it is rarer, fewer. Decision: {row['decision']} "
-            f"(positive from {self._run.threshold:.2f}). Not a diagnosis."
+            f"{row['path']}: probability of {run.finding} {probability:.2f}. About "
+            f"{100 * probability:.0f} of 100 radiographs with this score have it, if "
+            f"{100 * run.prevalence:.0f} of 100 have it, as in training. Where it is rarer, fewer "
+            f"do. Decision: {row['decision']} (threshold {run.threshold:.2f}). Not a diagnosis."
         )
 
     def _answer(self, _, message: dict, buffers: list) -> None:

@@ -43,7 +43,7 @@ function aligned(view, Type) {
 
 // Grey values of 16 bits through window and level, then zoom, pan, boxes and a map of evidence.
 function filmView(overlays) {
-  const canvas = element("canvas", { width: 1024, height: 1024, tabIndex: 0, role: "img", "aria-label": "no film" });
+  const canvas = element("canvas", { width: 1024, height: 1024, tabIndex: 0, role: "img", "aria-label": "no radiograph" });
   const windowed = element("canvas");
   const at = { window: 1, level: 0.5, invert: false, zoom: 1, x: 0.5, y: 0.5, boxes: 1, evidence: 0 };
   let film = null;
@@ -129,7 +129,7 @@ function filmView(overlays) {
   if (overlays.evidence) {
     at.evidence = overlays.evidence.start;
     controls.push(control("Evidence", "evidence", [0, 1, 0.05, at.evidence], false).node);
-    controls.push(element("span", {}, "red speaks for the finding, blue against it"));
+    controls.push(element("span", {}, "red: evidence for the finding; blue: evidence against it"));
   }
   canvas.addEventListener("wheel", (event) => {
     // Without the focus the wheel scrolls the page.
@@ -155,14 +155,14 @@ function filmView(overlays) {
     node: element("div", { className: "film" }, canvas, element("div", {}, ...controls)),
     show(next) {
       film = next;
-      canvas.setAttribute("aria-label", next ? next.label : "no film");
+      canvas.setAttribute("aria-label", next ? next.label : "no radiograph");
       redraw(true);
     },
     setEvidence(evidence) {
       if (film) film.evidence = evidence;
       redraw();
     },
-    // Returns whether the key meant something.
+    // Returns whether the key was used.
     key(event) {
       if (event.shiftKey && pan[event.key]) {
         at.x += (0.1 * pan[event.key][0]) / at.zoom;

@@ -40,7 +40,8 @@ WARM = 200  # pictures after which bounded caches of pictures are full
 DRAWN = """const drawn = async (before) => {
     const start = performance.now();
     while (performance.now() < start + 30000) {
-        const film = document.querySelector("[aria-label='Film browser'] canvas")?.dataset.film;
+        const canvas = document.querySelector("[aria-label='Radiograph browser'] canvas");
+        const film = canvas?.dataset.film;
         if (film && film !== before) return (performance.now() - start) / 1000;
         await new Promise(requestAnimationFrame);
     }
@@ -48,7 +49,7 @@ DRAWN = """const drawn = async (before) => {
 };"""
 NEXT = f"""async ([key, rest]) => {{ {DRAWN}
     await new Promise((done) => setTimeout(done, rest));
-    const canvas = document.querySelector("[aria-label='Film browser'] canvas");
+    const canvas = document.querySelector("[aria-label='Radiograph browser'] canvas");
     const before = canvas.dataset.film;
     canvas.dispatchEvent(new KeyboardEvent("keydown", {{ key, bubbles: true }}));
     return drawn(before);

@@ -9,6 +9,7 @@ specificity, PPV and NPV. The loop runs a tenth of the resamples, between two ru
 import time
 
 import numpy as np
+import pandas as pd
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
 from cxrlib.metrics.bootstrap import (
@@ -27,7 +28,8 @@ def all_at_once(target, probability, patients):
     weights = resample_patients(patients, RESAMPLES, 0)
     for statistic in (auc, average_precision):
         interval(statistic(target, probability, weights))
-    measure_decisions(target, probability >= 0.5, patients, weights)
+    films = {"target": target, "probability": probability, "patient": patients}
+    measure_decisions(pd.DataFrame(films), 0.5, weights)
 
 
 def one_by_one(target, probability, patients):

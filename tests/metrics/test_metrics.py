@@ -302,7 +302,7 @@ def test_the_intervals_of_rates_cover_their_truth():
         films = simulate(rng, drawn=lambda n: (rng.random(n) < 0.5).astype(int))
         target, probability, patients = columns_of(films)
         weights = resample_patients(patients, 200, 0)
-        result = measure_decisions(target, probability >= 1 / (1 + np.exp(-cut)), patients, weights)
+        result = measure_decisions(films, 1 / (1 + np.exp(-cut)), weights)
         result["average_precision"] = interval(average_precision(target, probability, weights))
         for name, value in truth.items():
             covered[name] += result[name]["low"] <= value <= result[name]["high"]

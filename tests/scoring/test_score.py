@@ -343,7 +343,7 @@ def test_wrong_arguments_end_with_usage_and_status_2(arguments, message):
 
 def test_help_names_every_command():
     done = cxr("--help")
-    assert done.returncode == 0 and "no medical device" in done.stdout
+    assert done.returncode == 0 and "not a medical device" in done.stdout
     assert all(f"\n    {name} " in done.stdout for name in ("score", "download", "phantom"))
 
 

@@ -56,7 +56,7 @@ def page(chromium, lab):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     try:
-        page.get_by_role("group", name="Film reader").wait_for(timeout=45_000)
+        page.get_by_role("group", name="Radiograph reader").wait_for(timeout=45_000)
     finally:
         page.screenshot(path=SHOTS / "notebook.png")
     yield page
@@ -100,7 +100,7 @@ def wait_for(condition, seconds=20):
 
 
 def test_films_are_browsed_by_key_and_button(page, kernel):
-    widget = page.get_by_role("group", name="Film browser")
+    widget = page.get_by_role("group", name="Radiograph browser")
     canvas = widget.locator("canvas")
     wait_for(lambda: canvas.get_attribute("data-film") == "00060001_000.jpg")
     canvas.focus()
@@ -108,14 +108,14 @@ def test_films_are_browsed_by_key_and_button(page, kernel):
     second = kernel("data.films['filename'][1]")
     wait_for(lambda: canvas.get_attribute("data-film") == second)
     assert kernel("browser.selected['filename']") == second
-    widget.get_by_role("button", name="Next film").click()
+    widget.get_by_role("button", name="Next radiograph").click()
     wait_for(lambda: kernel("browser.position") == 2)
     page.keyboard.press("ArrowLeft")
     wait_for(lambda: kernel("browser.position") == 1)
 
 
 def test_filters_and_order(page, kernel):
-    widget = page.get_by_role("group", name="Film browser")
+    widget = page.get_by_role("group", name="Radiograph browser")
     widget.get_by_label("Outcome").select_option("false positive")
     widget.get_by_label("Order").select_option("highest probability first")
     wait_for(
@@ -130,7 +130,7 @@ def test_filters_and_order(page, kernel):
 
 
 def test_window_invert_and_evidence_change_the_picture(page, kernel):
-    widget = page.get_by_role("group", name="Film browser")
+    widget = page.get_by_role("group", name="Radiograph browser")
     canvas = widget.locator("canvas")
     mean = """node => {
         const d = node.getContext('2d').getImageData(300, 300, 400, 400).data;
@@ -151,7 +151,7 @@ def test_window_invert_and_evidence_change_the_picture(page, kernel):
 
 
 def test_patient_filter(page, kernel):
-    widget = page.get_by_role("group", name="Film browser")
+    widget = page.get_by_role("group", name="Radiograph browser")
     widget.get_by_label("Outcome").select_option("")
     widget.get_by_label("Order").select_option("as in the study")
     field = widget.get_by_label("Patient", exact=True)
@@ -163,7 +163,7 @@ def test_patient_filter(page, kernel):
     wait_for(lambda: widget.locator(".thumbnails img").count() == count)
     assert f"patient {patient}" in widget.locator(".caption").inner_text()
     field.fill("nobody")
-    wait_for(lambda: "No film passes" in widget.locator(".caption").inner_text())
+    wait_for(lambda: "No radiograph matches" in widget.locator(".caption").inner_text())
     assert kernel("browser.selected is None")
     assert widget.locator("canvas").get_attribute("data-film") == ""
     field.fill("")
@@ -186,7 +186,7 @@ YELLOW = """node => {
 
 
 def test_boxes_are_drawn_where_the_study_has_them_and_zoom_with_the_film(page, kernel):
-    widget = page.get_by_role("group", name="Film browser")
+    widget = page.get_by_role("group", name="Radiograph browser")
     canvas = widget.locator("canvas")
     widget.get_by_label("Evidence").fill("0")
     (box,) = kernel("browser.film['boxes']")
@@ -241,26 +241,26 @@ def test_sliders_move_every_number(page, kernel):
 
 
 def test_a_film_is_read_and_a_file_that_is_none_gets_a_sentence(page, kernel, medical):
-    widget = page.get_by_role("group", name="Film reader")
+    widget = page.get_by_role("group", name="Radiograph reader")
     film = medical / "images" / "00060001_000.jpg"
-    widget.get_by_label("Choose a film").set_input_files(film)
+    widget.get_by_label("Choose a radiograph").set_input_files(film)
     wait_for(lambda: widget.locator("canvas").get_attribute("data-film") == film.name, 90)
     probability = kernel("reader.scores['probability'][0]")
     assert f"Cardiomegaly {probability:.2f}" in widget.locator(".caption").inner_text()
     widget.screenshot(path=SHOTS / "reader.png")
     none = {"name": "notes.png", "mimeType": "image/png", "buffer": b"x" * 5_000_000}
-    widget.get_by_label("Choose a film").set_input_files(none)
+    widget.get_by_label("Choose a radiograph").set_input_files(none)
     wait_for(lambda: "notes.png gets no score" in widget.locator(".caption").inner_text())
     upside_down = io.BytesIO()
     Image.open(film).rotate(180).save(upside_down, "PNG")
     turned = {"name": "turned.png", "mimeType": "image/png", "buffer": upside_down.getvalue()}
-    widget.get_by_label("Choose a film").set_input_files(turned)
+    widget.get_by_label("Choose a radiograph").set_input_files(turned)
     wait_for(lambda: "no score: upside down." in widget.locator(".caption").inner_text())
     assert "Traceback" not in page.locator(".jp-Notebook").inner_text()
 
 
 def test_a_film_is_dropped(page, kernel, medical):
-    widget = page.get_by_role("group", name="Film reader")
+    widget = page.get_by_role("group", name="Radiograph reader")
     film = medical / "images" / kernel("data.films['filename'][1]")
     content = base64.b64encode(film.read_bytes()).decode()
     dropped = page.evaluate_handle(
@@ -293,15 +293,15 @@ def test_nothing_left_the_machine(page):
 
 def drive(page):
     """Read a film, go to the next one, move the threshold; return what is shown of the last two."""
-    reader = page.get_by_role("group", name="Film reader")
+    reader = page.get_by_role("group", name="Radiograph reader")
     film = ROOT / "medical" / "images" / "00060001_000.jpg"
-    reader.get_by_label("Choose a film").set_input_files(film)
+    reader.get_by_label("Choose a radiograph").set_input_files(film)
     wait_for(lambda: reader.locator("canvas").get_attribute("data-film") == film.name, 90)
     assert "probability of Cardiomegaly 0." in reader.locator(".caption").inner_text()
-    films = page.get_by_role("group", name="Film browser")
+    films = page.get_by_role("group", name="Radiograph browser")
     canvas = films.locator("canvas")
     wait_for(lambda: canvas.get_attribute("data-film") == "00060001_000.jpg", 60)
-    films.get_by_role("button", name="Next film").click()
+    films.get_by_role("button", name="Next radiograph").click()
     wait_for(lambda: canvas.get_attribute("data-film") not in ("", "00060001_000.jpg"))
     wait_for(lambda: films.locator(".thumbnails img").count() == 20)
     point = page.get_by_role("group", name="Operating point")

@@ -1,44 +1,33 @@
-"""The widgets as Python holds them; tests/test_browser.py drives them on a page."""
+"""The Browser and the Explorer as Python holds them; test_browser.py drives them on a page."""
 
 import base64
-import io
-import sys
-from pathlib import Path
+import json
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
-from PIL import Image, ImageOps
 
-from cxrlib import Browser, Explorer, Reader
-from cxrlib.data.study import choose_films, read_study
+from cxrlib import Browser, Explorer
+from cxrlib.data.study import read_study
 from cxrlib.metrics.report import evaluate
-from cxrlib.model.predict import score_films
-from cxrlib.model.run import load_run
 
 
 @pytest.fixture(scope="module")
-def run(trained_run):
-    return load_run(trained_run[0])
+def run(medical):
+    """What these widgets read of a run: the bundled one, without its model."""
+    folder = medical / "models" / "cardiomegaly"
+    facts = json.loads((folder / "run.json").read_text())
+    text = dict.fromkeys(("patient", "view", "sex"), str)
+    predictions = pd.read_csv(folder / "predictions.csv", dtype=text)
+    return SimpleNamespace(
+        predictions=predictions, threshold=facts["threshold"]["value"], metrics=facts["metrics"]
+    )
 
 
 @pytest.fixture(scope="module")
 def study(medical):
     return read_study(medical)
-
-
-@pytest.fixture
-def opened_for_writing():
-    """Files that Python opens for writing while a test runs."""
-    seen, watching = [], True
-
-    def hook(event, arguments):
-        if watching and event == "open" and isinstance(arguments[1], str):
-            if set(arguments[1]) & set("wax+"):
-                seen.append(arguments[0])
-
-    sys.addaudithook(hook)  # there is no way to take one out again
-    yield seen
-    watching = False
 
 
 def test_filters_are_the_tables(study, run):
@@ -57,11 +46,11 @@ def test_filters_are_the_tables(study, run):
 
 
 def test_outcomes_are_the_confusion_matrix(study, run):
-    browser, counts = Browser(study, run), run.facts["metrics"]["train"]["confusion"]
+    browser = Browser(study, run)
     names = {"tp": "true positive", "fp": "false positive"}
     for short, name in (names | {"fn": "false negative", "tn": "true negative"}).items():
         browser.outcome = name
-        assert browser.count == counts[short]
+        assert browser.count == sum(side["confusion"][short] for side in run.metrics.values())
 
 
 def test_a_box_lies_on_the_padded_film(make_tiny_study, tmp_path):
@@ -95,36 +84,17 @@ def test_ppv_at_another_prevalence_is_the_share_in_such_a_population(run):
     assert explorer.numbers["ppv"] == pytest.approx(expected)
 
 
-def test_the_reader_scores_from_memory_as_from_a_file(run, study, opened_for_writing):
-    path = choose_films(study, "Cardiomegaly")["path"].iloc[0]
-    expected = score_films(run, [path]).loc[0, "probability"]
-    opened_for_writing.clear()
-    reader = Reader(run, path)
-    assert reader.scores.loc[0, "probability"] == pytest.approx(expected, abs=1e-6)
-    assert opened_for_writing == []
-    reader.read("x.png", b"no film")
-    assert reader.evidence is None and "x.png gets no score" in reader.result["sentence"]
-
-
-def test_the_reader_refuses_what_is_no_chest_film(run, study):
-    reader = Reader(run)
-    film = Image.open(study.films["path"].iloc[0]).convert("L")
-    garden = Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 60)
-    for picture, name in ((ImageOps.invert(film), "inverted.png"), (garden, "garden.png")):
-        content = io.BytesIO()
-        picture.save(content, "PNG")
-        reader.read(name, content.getvalue())
-        assert reader.scores["status"].tolist() == ["refused"] and reader.evidence is None
-        assert reader.scores["probability"].isna().all()
-        sentence = reader.result["sentence"]
-        assert sentence == f"{name} gets no score: {reader.scores.loc[0, 'reason']}."
-        assert "probability" not in sentence
-    reader.read("film.jpg", Path(study.films["path"].iloc[0]).read_bytes())
-    assert reader.evidence is not None and "probability" in reader.result["sentence"]
-
-
 def test_each_widget_carries_a_picture_and_a_small_state(study, run):
-    for widget in (Browser(study, run), Explorer(run.predictions, 0.5), Reader(run)):
+    for widget in (Browser(study, run), Browser(study), Explorer(run.predictions, 0.5)):
         data, _ = widget._repr_mimebundle_()
         assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
         assert len(repr(widget.get_state())) < 60_000
+
+
+def test_names_are_drawn_as_they_are_and_no_view_leaves_no_gap(make_tiny_study, tmp_path):
+    rows = [("1_0.png", "$x_{2^y}$ $a"), ("2_0.png", "No Finding")]
+    browser = Browser(read_study(make_tiny_study(tmp_path / "s", rows)))
+    titles = [ax.get_title() for ax in browser.static_figure().axes]
+    assert titles[:2] == [r"\$x_{2^y}\$ \$a", "No Finding"]
+    browser._repr_mimebundle_()
+    assert "view unknown" in browser.film["caption"]

@@ -1,0 +1,74 @@
+"""The Reader as Python holds it; test_browser.py drives it on a page."""
+
+import base64
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageOps
+
+from cxrlib import Reader
+from cxrlib.data.study import choose_films, read_study
+from cxrlib.model.predict import score_films
+from cxrlib.model.run import load_run
+
+
+@pytest.fixture(scope="module")
+def run(medical):
+    return load_run(medical / "models" / "cardiomegaly")
+
+
+@pytest.fixture(scope="module")
+def study(medical):
+    return read_study(medical)
+
+
+@pytest.fixture
+def opened_for_writing():
+    """Files that Python opens for writing while a test runs."""
+    seen, watching = [], True
+
+    def hook(event, arguments):
+        if watching and event == "open" and isinstance(arguments[1], str):
+            if set(arguments[1]) & set("wax+"):
+                seen.append(arguments[0])
+
+    sys.addaudithook(hook)  # there is no way to take one out again
+    yield seen
+    watching = False
+
+
+def test_the_reader_scores_from_memory_as_from_a_file(run, study, opened_for_writing):
+    path = choose_films(study, "Cardiomegaly")["path"].iloc[0]
+    expected = score_films(run, [path]).loc[0, "probability"]
+    opened_for_writing.clear()
+    reader = Reader(run, path)
+    assert reader.scores.loc[0, "probability"] == pytest.approx(expected, abs=1e-6)
+    assert opened_for_writing == []
+    reader.read("x.png", b"no film")
+    assert reader.evidence is None and "x.png gets no score" in reader.result["sentence"]
+
+
+def test_the_reader_refuses_what_is_no_chest_film(run, study):
+    reader = Reader(run)
+    film = Image.open(study.films["path"].iloc[0]).convert("L")
+    garden = Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 60)
+    for picture, name in ((ImageOps.invert(film), "inverted.png"), (garden, "garden.png")):
+        content = io.BytesIO()
+        picture.save(content, "PNG")
+        reader.read(name, content.getvalue())
+        assert reader.scores["status"].tolist() == ["refused"] and reader.evidence is None
+        assert reader.scores["probability"].isna().all()
+        sentence = reader.result["sentence"]
+        assert sentence == f"{name} gets no score: {reader.scores.loc[0, 'reason']}."
+        assert "probability" not in sentence
+    reader.read("film.jpg", Path(study.films["path"].iloc[0]).read_bytes())
+    assert reader.evidence is not None and "probability" in reader.result["sentence"]
+
+
+def test_the_reader_carries_a_picture_and_a_small_state(run):
+    reader = Reader(run)
+    data, _ = reader._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert len(repr(reader.get_state())) < 60_000
