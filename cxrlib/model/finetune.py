@@ -88,7 +88,10 @@ def fine_tune(
         "held_out": "one patient-grouped fold, which also decided when to stop",
     }
     held_out = fitted.fold == VALIDATION_FOLD
-    key = [backbone.digest, facts, seed, films[["filename", "target"]].to_csv()]
+    # Settings and inputs alone: the last digits of what the head was fitted to may differ.
+    settings = {n: fact for n, fact in facts.items() if n not in ("calibration", "strength")}
+    given = [features.shape, fitted.fold.tolist(), films[["filename", "target"]].to_csv()]
+    key = [backbone.digest, settings, seed, *given]
     folder = Path(folder) / hashlib.sha256(json.dumps(key, default=str).encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -27,6 +27,7 @@ from cxrlib.model.head import Fitted
 NEEDED = {"files", "preprocessing", "stage", "image_size", "backbone", "threshold"}
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
 ALL_OTHERS = "all other films"  # as `choose_films(..., against="others")` gives them
+DIGITS = 6  # decimals of a probability that is written; what follows differs between processors
 COLUMNS = "path,patient,view,sex,age,split,target,probability,decision".split(",")
 
 
@@ -77,9 +78,11 @@ class Run:
     def predict(self, films: np.ndarray) -> np.ndarray:
         """Return the probability of the finding, (n,) in 0..1, of float32 films (n, size, size, 1).
 
-        By the engine if there is one; what measures or explains the run uses the model.
+        By the engine if there is one; what measures or explains the run uses the model. Films are
+        computed one by one: in a batch the last digits would depend on the other films.
         """
-        return expit((self.engine or self._frozen)(films)[:, 0])
+        forward = self.engine or self._frozen
+        return expit(np.concatenate([forward(film[None])[:, 0] for film in films]))
 
     @cached_property
     def _frozen(self) -> Forward:
@@ -129,7 +132,8 @@ def save_run(
     if folder.exists() and any(folder.iterdir()) and not (folder / "run.json").exists():
         raise RunError(f"{folder} holds files, but no run.json: give an empty or a new folder")
     train = films[films["split"] == "train"]
-    held_out = train.assign(probability=fitted.probability).dropna(subset="probability")
+    probability = np.round(fitted.probability.astype(float), DIGITS)
+    held_out = train.assign(probability=probability).dropna(subset="probability")
     threshold = choose_threshold(held_out["target"], held_out["probability"], operating_point)
     held_out["decision"] = _decide(held_out["probability"], threshold)
     held_out["path"] = held_out["file"]

@@ -1,7 +1,6 @@
 """The same function on many arguments, in several processes or on several machines."""
 
 import logging
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,26 +27,28 @@ def spread(
     ----------
     function : without side effects, of a module that the workers can import
     tasks : label, which stays here, and argument, which is sent
-    scheduler : address of a dask.distributed scheduler, such as tcp://host:8786. Its workers run
-        what they are sent, so connect to a cluster that you trust.
-    workers : or the number of processes to start here, which share this machine's cores and end
-        with the last task. A script that starts them does so under `if __name__ == "__main__"`.
+    scheduler : address of a dask.distributed scheduler, such as tcp://host:8786. Only name one
+        that you trust: whoever reaches it can run code in its workers, and it sees your paths.
+    workers : or the number of processes to start here, which end with the last task. They talk
+        over TLS with a key of this call, so that no other account of this machine can send them
+        work. A script that starts them does so under `if __name__ == "__main__"`.
 
     Raises
     ------
     ClusterError
-        No dask.distributed, no scheduler or worker there, or a task that kills every worker.
+        The extra `cluster` is not installed, no scheduler or worker is there, or a task kills every
+        worker.
     """
     if scheduler is None and (workers or 0) < 1:
         raise ClusterError(f"workers is {workers}: give 1 or more")
     try:
-        from distributed import CancelledError, KilledWorker, as_completed
-    except ImportError:
-        raise ClusterError(
-            "several workers need dask.distributed: pip install 'cxrlib[cluster]'"
-        ) from None
+        from distributed import CancelledError, KilledWorker, Security, as_completed
+
+        security = Security.temporary() if scheduler is None else None
+    except ImportError as error:
+        raise ClusterError(f"several workers: {error}. pip install 'cxrlib[cluster]'") from None
     tasks, labels = iter(tasks), {}
-    with _connect(scheduler, workers) as client:
+    with _connect(scheduler, workers, security) as client:
         done = as_completed(loop=client.loop)
 
         def fill():
@@ -83,19 +84,18 @@ def spread(
 
 
 @contextmanager
-def _connect(scheduler: str | None, workers: int | None):
+def _connect(scheduler: str | None, workers: int | None, security):
     from distributed import Client, LocalCluster
 
     if scheduler is None:
-        # A model takes all cores for itself, so that several would stand in each other's way.
-        cores = str(max(1, (os.cpu_count() or 1) // workers))
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             memory_limit=None,
             dashboard_address=None,
             silence_logs=logging.CRITICAL,  # what fails is raised; the rest is of workers that end
-            env={"TF_NUM_INTRAOP_THREADS": cores},
+            security=security,
+            protocol="tls://",
         )
         with cluster, Client(cluster, set_as_default=False) as client:
             yield client

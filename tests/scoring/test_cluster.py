@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from cxrlib import cli
-from cxrlib.model.predict import score_films
 from cxrlib.model.run import RunError, load_run
 from cxrlib.scoring import write as score
 from cxrlib.scoring.cluster import ClusterError, spread
@@ -106,7 +105,7 @@ def test_a_film_that_a_worker_does_not_find_is_an_error(films):
 
 
 def test_a_task_that_kills_every_worker_is_given_up():
-    with pytest.raises(ClusterError, match="4 workers died of the same task, the last at tcp:"):
+    with pytest.raises(ClusterError, match="4 workers died of the same task, the last at tls:"):
         list(spread(os._exit, [("a", 1)], workers=1))
 
 
@@ -127,10 +126,8 @@ def test_what_no_cluster_can_do_is_said_in_a_sentence(run, films, tmp_path, monk
     out = tmp_path / "scores.csv"
     with pytest.raises(ClusterError, match="workers is 0: give 1 or more"):
         write_scores(run, [films], out, workers=0)
-    with pytest.raises(TypeError, match="workers: give `out` too"):
-        score_films(run, [films], workers=2)
-    with pytest.raises(ValueError, match="part is 20: give a multiple of 16"):
-        write_scores(run, [films], out, part=20)
+    with pytest.raises(ValueError, match="part is 0: give 1 or more"):
+        write_scores(run, [films], out, part=0)
     for address in ("", "host", "8786", "http://127.0.0.1:8786"):
         with pytest.raises(ClusterError, match=f"scheduler '{address}': give an address such as"):
             write_scores(run, [films], out, scheduler=address)

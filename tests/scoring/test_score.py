@@ -103,7 +103,8 @@ def test_one_path_is_itself_and_a_link_that_leads_nowhere_gets_a_row(run, films,
     (tmp_path / "a.jpg").symlink_to(tmp_path / "gone" / "a.jpg")
     (tmp_path / "b.jpg").symlink_to("b.jpg")
     shutil.copy(films[0], tmp_path / "c\rd.jpg")
-    scores = score_films(run, str(tmp_path), tmp_path / "scores.csv")
+    write_scores(run, str(tmp_path), tmp_path / "scores.csv")
+    scores = read_scores(tmp_path / "scores.csv")
     assert scores["path"].tolist() == [f"{tmp_path}/{n}" for n in ("a.jpg", "b.jpg", r"c\rd.jpg")]
     assert scores["status"].tolist() == ["unreadable", "unreadable", "ok"]
     assert scores["reason"][0] == "the file does not exist"
@@ -188,8 +189,7 @@ def test_an_interruption_leaves_the_old_scores_alone(run, films, tmp_path, monke
 def test_a_name_that_is_no_utf8_stops_nothing(run, films, tmp_path):
     (tmp_path / "films").mkdir()
     shutil.copy(films[0], bytes(tmp_path / "films") + b"/\xe9.jpg")
-    scores = score_films(run, [tmp_path / "films"], tmp_path / "scores.csv")
-    assert scores["status"].tolist() == ["ok"]
+    assert write_scores(run, [tmp_path / "films"], tmp_path / "scores.csv") == {"ok": 1}
     assert r"\udce9.jpg" in (tmp_path / "scores.csv").read_text(encoding="utf-8")
 
 
@@ -277,8 +277,7 @@ def test_cxr_score(trained_run, run, mixed, tmp_path):
     assert written[["path", "status", "decision", "reason"]].equals(
         here[["path", "status", "decision", "reason"]]
     )
-    probability = pd.to_numeric(written["probability"])
-    np.testing.assert_allclose(probability, here["probability"], atol=1e-6)
+    assert pd.to_numeric(written["probability"]).equals(here["probability"])
 
 
 def test_cxr_score_interrupted_writes_nothing(trained_run, films, tmp_path):
