@@ -138,9 +138,9 @@ def extract_features(
     films = read_ahead(read_batch, named, backbone.image_size)
     with tqdm(total=len(todo), desc="features", unit="film", disable=not todo) as progress:
         for batch, pixels in zip(batches, films, strict=True):
-            # A last batch is filled up: one shape, one compilation, the same rounding.
-            full = np.pad(pixels, [(0, BATCH - len(batch)), (0, 0), (0, 0), (0, 0)])
-            features[batch] = model.predict_on_batch(full)[: len(batch)]
+            # One by one: in a batch the last digits would depend on the other films.
+            for i, film in zip(batch, pixels, strict=True):
+                features[i] = model.predict_on_batch(film[None])[0]
             for i in batch if cache else ():
                 _save_whole(files[i], features[i])
             progress.update(len(batch))

@@ -18,10 +18,9 @@ def spread(
     scheduler: str | None = None,
     workers: int | None = None,
 ) -> Iterator[tuple]:
-    """Yield (label, function(argument)) for each task, once each, in the order they are done.
+    """Yield (label, function(argument)) once per task, in the order they are done.
 
-    A task whose worker dies is given to another one. Tasks are taken as they are needed, two for
-    each worker at a time.
+    A task whose worker dies is given to another one. Each worker has two tasks at a time.
 
     Parameters
     ----------
@@ -94,8 +93,8 @@ def _connect(scheduler: str | None, workers: int | None, security):
             memory_limit=None,
             dashboard_address=None,
             silence_logs=logging.CRITICAL,  # what fails is raised; the rest is of workers that end
-            security=security,
             protocol="tls://",
+            security=security,
         )
         with cluster, Client(cluster, set_as_default=False) as client:
             yield client

@@ -23,6 +23,8 @@ from cxrlib.data.study import read_study
 from cxrlib.model.predict import score_films
 from cxrlib.model.run import load_run
 
+pytestmark = pytest.mark.portable
+
 TONES = [("black", "#fff0d0"), ("#101830", "white"), ("black", "#c0e0ff")]
 
 

@@ -17,6 +17,8 @@ from cxrlib.deploy import doctor
 from cxrlib.deploy.doctor import FEATURES, FILM, GOLDEN, HEAD, STEPS, examine
 from cxrlib.model import backbone
 
+pytestmark = pytest.mark.portable
+
 
 @pytest.fixture(scope="module")
 def network():

@@ -72,6 +72,7 @@ def pixels(medical):
     return np.stack([read_image(path, SIZE) for path in paths])[..., None]
 
 
+@pytest.mark.portable
 def test_frozen_network_gives_the_models_logits(saved, pixels):
     expected = saved.model.predict(pixels, verbose=0)
     assert expected.std() > 0.1
@@ -249,6 +250,7 @@ def test_command_scores_fast(saved, medical, tmp_path, capsys):
     assert fast["probability"].tolist() == score_films(expected, films)["probability"].tolist()
 
 
+@pytest.mark.portable
 def test_workers_score_fast_to_the_same_bytes(saved, medical, tmp_path):
     paths = [str(path) for path in sorted((medical / "images").iterdir())[:40]]
     alone, spread = tmp_path / "alone.csv", tmp_path / "spread.csv"

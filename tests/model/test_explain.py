@@ -9,6 +9,8 @@ from cxrlib.model.evidence import map_evidence, map_films
 from cxrlib.model.head import EPSILON
 from cxrlib.model.run import load_run
 
+pytestmark = pytest.mark.portable
+
 
 @pytest.fixture(scope="module")
 def run(trained_run):

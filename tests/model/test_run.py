@@ -54,6 +54,7 @@ def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.portable
 def test_round_trip(parts, tmp_path):
     study, films, _, backbone, fitted = parts
     run = save_run(tmp_path / "deep" / "run", *parts, seed=5)

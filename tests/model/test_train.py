@@ -16,6 +16,8 @@ from cxrlib.model.head import (
     patient_folds,
 )
 
+pytestmark = pytest.mark.portable
+
 
 def draw_patients(patients, per_patient, rng, prevalence=0.5):
     """Training films of patients who have the finding or have not, as `choose_films` gives them."""

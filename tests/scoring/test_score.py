@@ -1,5 +1,6 @@
 """Contract 4: one row a film, and the command `cxr` as people run it."""
 
+import os
 import re
 import shutil
 import signal
@@ -25,6 +26,8 @@ from cxrlib.model.run import Run, RunError, load_run
 from cxrlib.scoring import write as score
 from cxrlib.scoring.tables import read_scores
 from cxrlib.scoring.write import write_scores
+
+pytestmark = pytest.mark.portable
 
 COLUMNS = ["path", "status", "probability", "decision", "reason"]
 CXR = Path(sys.executable).with_name("cxr")
@@ -129,6 +132,28 @@ def test_a_film_scores_the_same_in_any_company(run, films, mixed):
     assert len(scores) > 2 * BATCH
     for path, probability in alone.items():
         assert set(scores[str(path)]) == {probability}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cores are given to a process elsewhere")
+def test_neither_cores_nor_another_limit_of_threads_change_a_table(
+    trained_run, run, films, tmp_path
+):
+    here, there = tmp_path / "here.csv", tmp_path / "there.csv"
+    write_scores(run, films, here)
+    core = min(os.sched_getaffinity(0))
+    subprocess.run(
+        [CXR, "score", trained_run[0], *films, "--out", there],
+        env=os.environ | {"TF_NUM_INTRAOP_THREADS": "1"},
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        check=True,
+    )
+    assert there.read_bytes() == here.read_bytes()
+
+
+def test_a_decision_follows_the_probability_that_is_written(run, films, monkeypatch):
+    monkeypatch.setattr(Run, "predict", lambda *_: np.float32([0.4999996]))
+    scores = score_films(with_threshold(run, 0.5), films[:1])
+    assert scores["probability"].item() == 0.5 and scores["decision"].item() == "positive"
 
 
 def test_a_film_at_the_threshold_is_positive(run, films):
@@ -262,7 +287,7 @@ def test_a_test_film_that_cannot_be_decoded_stops_the_test(own_run, make_tiny_st
 
 def cxr(*arguments):
     command = [CXR, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_cxr_score(trained_run, run, mixed, tmp_path):
