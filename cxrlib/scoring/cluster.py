@@ -3,7 +3,8 @@
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import islice
 
 WAIT = 60  # seconds for a scheduler to answer, and for a first worker
 
@@ -51,12 +52,10 @@ def spread(
         done = as_completed(loop=client.loop)
 
         def fill():
-            while len(labels) < 2 * max(1, len(client.nthreads())):
-                task = next(tasks, None)
-                if task is None:
-                    return
-                future = client.submit(function, task[1], pure=False)
-                labels[future] = task[0]
+            room = 2 * max(1, len(client.nthreads())) - len(labels)
+            for label, argument in islice(tasks, max(0, room)):
+                future = client.submit(function, argument, pure=False)
+                labels[future] = label
                 done.add(future)
 
         try:
@@ -87,7 +86,7 @@ def _connect(scheduler: str | None, workers: int | None, security):
     from distributed import Client, LocalCluster
 
     if scheduler is None:
-        cluster = LocalCluster(
+        started = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             memory_limit=None,
@@ -96,20 +95,20 @@ def _connect(scheduler: str | None, workers: int | None, security):
             protocol="tls://",
             security=security,
         )
-        with cluster, Client(cluster, set_as_default=False) as client:
-            yield client
-        return
-    if not re.fullmatch(r"inproc://.+|((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+", scheduler):
+    elif re.fullmatch(r"inproc://.+|((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+", scheduler):
+        started = nullcontext(scheduler)
+    else:
         raise ClusterError(f"scheduler '{scheduler}': give an address such as tcp://host:8786")
-    try:
-        client = Client(scheduler, timeout=WAIT, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise ClusterError(f"no dask scheduler answers at {scheduler}: {error}") from error
-    with client:
+    with started as server:
         try:
-            client.wait_for_workers(1, timeout=WAIT)
-        except TimeoutError:
-            raise ClusterError(
-                f"{scheduler} has no worker: start one with `dask worker {scheduler}`"
-            ) from None
-        yield client
+            client = Client(server, timeout=WAIT, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ClusterError(f"no dask scheduler answers at {scheduler}: {error}") from error
+        with client:
+            try:
+                client.wait_for_workers(1, timeout=WAIT)
+            except TimeoutError:
+                raise ClusterError(
+                    f"{scheduler} has no worker: start one with `dask worker {scheduler}`"
+                ) from None
+            yield client

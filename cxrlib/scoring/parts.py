@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
@@ -124,14 +125,12 @@ class Parts:
             )
         listed = self.folder / f"{LISTED}.part"
         films, digest = iter(films), hashlib.sha256()
-        with self._told():
-            listed.unlink(missing_ok=True)
         while chunk := list(islice(films, CHUNK)):
             lines = [json.dumps(film) + "\n" for film in chunk]
             digest.update("".join(map(_stamp, chunk, lines)).encode())
-            self.count += len(chunk)
-            with self._told(), open(listed, "a", encoding="ascii") as file:
+            with self._told(), open(listed, "a" if self.count else "w", encoding="ascii") as file:
                 file.writelines(lines)
+            self.count += len(chunk)
         plan = settings | {"films": digest.hexdigest(), "part": self.part}
         path = self.folder / PLAN
         if any(self._files()) and path.exists() and path.read_text() != json.dumps(plan):
@@ -190,13 +189,10 @@ def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int)
         raise FileNotFoundError(f"{out} cannot be written: give a file in a folder that exists")
     if is_film(parts.out):
         raise OutputError(f"{out} is named like a film, or is one: give a .csv or .parquet file")
-    if is_parquet(parts.out):
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            raise OutputError(
-                f"{out}: Parquet needs pyarrow: pip install 'cxrlib[cluster]', or give a .csv"
-            ) from None
+    if is_parquet(parts.out) and not find_spec("pyarrow"):
+        raise OutputError(
+            f"{out}: Parquet needs pyarrow: pip install 'cxrlib[cluster]', or give a .csv"
+        )
     lock = FileLock(parts.folder / LOCK)
     with parts._told():
         parts.folder.mkdir(exist_ok=True)

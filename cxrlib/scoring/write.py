@@ -70,11 +70,11 @@ def write_scores(
         raise ValueError(f"part is {part}: give 1 or more")
     settings = _settings(run, check)
     with open_parts(out, map(_path, walk_films(paths)), settings, part) as parts:
-        bar = {"desc": "scores", "unit": "film", "disable": parts.count == 1}
-        with tqdm(total=parts.count, initial=parts.done, **bar) as progress:
+        count = {"total": parts.count, "initial": parts.done, "disable": parts.count == 1}
+        with tqdm(desc="scores", unit="film", **count) as progress:
             if scheduler is not None or workers is not None:
                 load = run.engine.load if run.engine else load_run
-                there = partial(_score_part, str(run.folder.absolute()), settings, load=load)
+                there = partial(_score_part, load, str(run.folder.absolute()), settings)
                 tasks = ((task, list(map(os.path.abspath, task[1]))) for task in parts.todo())
                 for (number, films), rows in spread(there, tasks, scheduler, workers):
                     parts.write(number, [_own_row(*pair) for pair in zip(films, rows, strict=True)])
@@ -103,19 +103,19 @@ def _settings(run: Run, check: bool) -> dict:
         later |= {"engine", *run.facts.get("engine", {}).get("files", ())}
     facts = {n: fact for n, fact in run.facts.items() if n not in later}
     facts["files"] = {n: d for n, d in facts["files"].items() if n not in later}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    engine = run.engine.name if run.engine else ""
-    checked = file_digest(CHECK_FILE) if check else ""
-    how = {"check": checked, "engine": engine, "threads": THREADS}
-    return {"run": digest, "versions": versions(), **how}
+    return {
+        "run": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
+        "versions": versions(),
+        "check": file_digest(CHECK_FILE) if check else "",
+        "engine": run.engine.name if run.engine else "",
+        "threads": THREADS,
+    }
 
 
 _one_part = Lock()  # a worker with several threads has one model, which uses several cores
 
 
-def _score_part(
-    folder: str, settings: dict, films: list[str], load: Callable = load_run
-) -> list[tuple]:
+def _score_part(load: Callable, folder: str, settings: dict, films: list[str]) -> list[tuple]:
     """Return the rows of a part; what a worker of a cluster runs."""
     with _one_part:
         run = _load_once(load, folder, settings["run"])

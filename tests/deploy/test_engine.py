@@ -244,7 +244,7 @@ def test_command_scores_fast(saved, medical, tmp_path, capsys):
     expected = load_fast(saved.folder)
     settings = score._settings(expected, True)
     assert settings != score._settings(saved, True)
-    part = score._score_part(str(saved.folder), settings, films, load=load_fast)
+    part = score._score_part(load_fast, str(saved.folder), settings, films)
     assert fast["probability"].tolist() == [row[2] for row in part]
     assert np.abs(fast["probability"] - full).max() > 1e-6
     assert fast["probability"].tolist() == score_films(expected, films)["probability"].tolist()

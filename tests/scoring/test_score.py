@@ -189,7 +189,7 @@ def test_parts_of_another_check_are_not_mixed(run, films, tmp_path, monkeypatch)
     assert score._settings(run, True)["check"] not in (before["check"], "")
     assert score._settings(run, False)["check"] == ""
     with pytest.raises(RunError, match="a worker has another run"):
-        score._score_part(str(run.folder), before, [str(films[0])])
+        score._score_part(load_run, str(run.folder), before, [str(films[0])])
 
 
 @pytest.mark.parametrize("where", ["reading", "writing"])
