@@ -8,7 +8,8 @@ from sklearn.model_selection import PredefinedSplit, StratifiedKFold, cross_val_
 from tqdm.auto import tqdm
 
 from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, resample_patients
-from cxrlib.model.head import FOLDS, patient_folds, refuse_test_films, span_of_films
+from cxrlib.model.folds import FOLDS, patient_folds, refuse_test_films
+from cxrlib.model.head import span_of_films
 
 PREDICTORS = {
     "patient number": ["number"],

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from cxrlib.audit.mislabels import measure_label_ranking, rank_labels
 from cxrlib.audit.shortcuts import measure_leakage, predict_from_metadata, tabulate_metadata
-from cxrlib.model.head import TrainError, patient_folds
+from cxrlib.model.folds import TrainError, patient_folds
 
 
 @pytest.fixture

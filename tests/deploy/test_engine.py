@@ -18,7 +18,8 @@ from cxrlib.model._keras import freeze, keras
 from cxrlib.model.backbone import extract_features, load_backbone
 from cxrlib.model.head import fit_head
 from cxrlib.model.predict import score_films, score_test
-from cxrlib.model.run import RunError, load_run, rewrite_run, save_run
+from cxrlib.model.run import RunError, load_run, rewrite_run
+from cxrlib.model.save import save_run
 from cxrlib.scoring import write as score
 
 pytest.importorskip("openvino")
