@@ -18,7 +18,7 @@ from cxrlib.data.images import ImageError, read_image
 from cxrlib.data.study import NO_FINDING, Study, choose_films, digest_films
 from cxrlib.metrics.report import evaluate
 from cxrlib.model.backbone import BATCH, read_ahead
-from cxrlib.model.run import ALL_OTHERS, DIGITS, Run, RunError, record_test
+from cxrlib.model.run import ALL_OTHERS, DIGITS, Run, RunError, decide, record_test
 
 MISSING = "the file does not exist"
 COLUMNS = ["path", "status", "probability", "decision", "reason"]
@@ -150,8 +150,7 @@ def _score(run: Run, film, status: str, reason: str, pixels: np.ndarray | None) 
     if pixels is None:
         return name_of(film), status, np.nan, "", reason
     probability = round(float(run.predict(pixels[None, ..., None]).item()), DIGITS)
-    decision = "positive" if probability >= run.threshold else "negative"
-    return name_of(film), status, probability, decision, reason
+    return name_of(film), status, probability, str(decide(probability, run.threshold)), reason
 
 
 def name_of(film: str | Path | BinaryIO) -> str:

@@ -273,12 +273,42 @@ def test_killed_extraction_goes_on(small, paths, features, tmp_path):
     command = [sys.executable, "-c", CHILD, tmp_path, *paths]
     child = subprocess.run(command, stderr=subprocess.DEVNULL)
     assert child.returncode == -signal.SIGKILL
-    kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*/*.npy")}
+    (folder,) = tmp_path.iterdir()
+    for begun in folder.glob("part.*"):  # what it was writing when it died
+        begun.unlink()
+    kept = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     assert 0 < len(kept) < len(paths)
     made = extract_features(small, paths, grid=3, cache=tmp_path)
     assert made.tobytes() == features.tobytes()
     assert all(file.stat().st_mtime_ns == at for file, at in kept.items())
     assert len(list(tmp_path.glob("*/*.npy"))) == len(paths)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: whole.tobytes()[:40],
+        lambda whole: b"PK\3\4" + bytes(200),  # the start of a zip archive
+        lambda whole: whole[:-1],
+        lambda whole: whole.astype(np.float32),
+        lambda whole: np.where(whole == whole.max(), np.inf, whole),
+    ],
+    ids=["empty", "no header", "archive", "shape", "dtype", "infinite"],
+)
+def test_a_damaged_file_of_the_cache_is_made_anew(small, paths, features, tmp_path, damage):
+    extract_features(small, paths[:2], grid=3, cache=tmp_path)
+    (_, file) = sorted(tmp_path.glob("*/*.npy"))
+    whole = file.read_bytes()
+    damaged = damage(np.load(file))
+    if isinstance(damaged, bytes):
+        file.write_bytes(damaged)
+    else:
+        np.save(file, damaged)
+    assert file.read_bytes() != whole
+    again = extract_features(small, paths[:2], grid=3, cache=tmp_path)
+    assert again.tobytes() == features[:2].tobytes()
+    assert file.read_bytes() == whole
 
 
 def test_unreadable_film_is_named_and_the_ones_before_are_kept(small, paths, tmp_path):

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from cxrlib.data.images import PREPROCESSING, read_image
-from cxrlib.data.study import choose_films, read_study
+from cxrlib.data.study import choose_films, digest_films, read_study
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model import run as module
 from cxrlib.model._keras import keras
-from cxrlib.model.backbone import extract_features, load_backbone
+from cxrlib.model.backbone import extract_features, join, load_backbone
 from cxrlib.model.head import fit_head
 from cxrlib.model.predict import score_test
 from cxrlib.model.run import RunError, load_run
@@ -111,7 +111,7 @@ def test_facts_hold_the_contract(parts, tmp_path, weights):
     assert set(patients["train"]) | set(patients["test"]) == set(films["patient"])
     assert "SHA-256" in facts["split"]["rule"]
     assert facts["data"]["films"] == len(films)
-    assert facts["data"]["digest"] == module.digest_films(films.sample(frac=1, random_state=0))
+    assert facts["data"]["digest"] == digest_films(films.sample(frac=1, random_state=0))
     assert {"cxrlib", "keras", "tensorflow"} <= set(facts["versions"])
     assert facts["metrics"]["train"]["auc"]["low"] < facts["metrics"]["train"]["auc"]["value"]
     assert "test" not in facts["metrics"]
@@ -215,7 +215,7 @@ def test_foreign_folder_is_left_alone(parts, tmp_path):
 def test_fine_tuned_run(parts, tmp_path):
     """A run of which the whole network is kept, with probabilities for some training films."""
     study, films, finding, backbone, fitted = parts
-    network = module.join(backbone, fitted.model)
+    network = join(backbone, fitted.model)
     known = np.where(fitted.fold == 0, fitted.probability, np.nan)
     tuned = replace(fitted, model=network, stage="finetuned", probability=known)
     run = save_run(tmp_path / "run", study, films, finding, backbone, tuned)
