@@ -7,15 +7,17 @@ BIN := .venv/bin
 FINDING =
 STUDY =
 RUN =
+SETTING =
 override FINDING := $(value FINDING)
 override STUDY := $(value STUDY)
 override RUN := $(value RUN)
-export FINDING STUDY RUN
+override SETTING := $(value SETTING)
+export FINDING STUDY RUN SETTING
 
 # A kernelspec set from outside must not replace the one in .venv.
 unexport JUPYTER_PATH
 
-.PHONY: help run check test lab notebooks book lock clean
+.PHONY: help run check test portable lab notebooks book lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -37,6 +39,9 @@ test: .venv/ready ## lint, format check, types, every test, notebooks included
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+portable: .venv/ready ## the tests that touch numbers, as other processors would run them; SETTING=no-onednn for one
+	$(BIN)/python tests/portable.py $${SETTING:+"$$SETTING"}
 
 lab: .venv/ready ## JupyterLab in notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -25,7 +25,7 @@ from .model.predict import score_films as score_films
 from .model.predict import score_test as score_test
 from .model.run import Run as Run
 from .model.run import load_run as load_run
-from .model.run import save_run as save_run
+from .model.save import save_run as save_run
 from .plots.curves import plot_confusion as plot_confusion
 from .plots.curves import plot_history as plot_history
 from .plots.curves import plot_precision_recall as plot_precision_recall

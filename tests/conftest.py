@@ -92,7 +92,7 @@ def trained_run(tmp_path_factory, medical):
     from cxrlib.data.study import choose_films, read_study
     from cxrlib.model.backbone import extract_features, load_backbone
     from cxrlib.model.head import fit_head
-    from cxrlib.model.run import save_run
+    from cxrlib.model.save import save_run
 
     study = read_study(medical)
     shared = tmp_path_factory.getbasetemp()

@@ -7,10 +7,10 @@ import pandas as pd
 from scipy.special import logit
 from tqdm.auto import tqdm
 
+from cxrlib.audit.maps import resize_map
 from cxrlib.data.images import read_image
 from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, mean, resample_patients
 from cxrlib.metrics.report import format_interval
-from cxrlib.model.evidence import resize_map
 from cxrlib.model.run import Run
 
 BORDER = 0.1  # of the side, masked on each of the four

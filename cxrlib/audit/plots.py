@@ -9,9 +9,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
+from cxrlib.audit.maps import resize_map
 from cxrlib.audit.perturb import change_film
 from cxrlib.data.images import read_image
-from cxrlib.model.evidence import resize_map
 from cxrlib.plots.style import BOX_COLOUR, LINES, NEGATIVE, POSITIVE, new_axes, plain
 
 

@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 
 from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, resample_patients
 from cxrlib.model.backbone import extract_features
-from cxrlib.model.head import FOLDS, patient_folds, refuse_test_films, span_of_films
+from cxrlib.model.folds import FOLDS, patient_folds, refuse_test_films
+from cxrlib.model.head import span_of_films
 from cxrlib.model.run import Run, load_run_backbone
 
 PREDICTORS = {

@@ -4,7 +4,6 @@ import contextlib
 import importlib
 import io
 import logging
-import os
 import shutil
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from cxrlib.data.images import read_batch, read_image
 from cxrlib.data.study import Study
-from cxrlib.model._keras import Forward, freeze, keras
+from cxrlib.model._keras import THREADS, Forward, freeze, keras
 from cxrlib.model.backbone import BATCH, read_ahead
 from cxrlib.model.predict import choose_run_films
 from cxrlib.model.run import Run, RunError, load_run, rewrite_run
@@ -157,8 +156,8 @@ def _quantise(model: keras.Model, films: list[np.ndarray], folder: Path) -> None
 def _compile(folder: Path, shift: float) -> Forward:
     # What is not in 8 bits OpenVINO would compute in bfloat16 where a processor has it.
     precise = {"INFERENCE_PRECISION_HINT": "f32"}
-    # The share of the cores that a worker has is TensorFlow's to use, and this engine's; 0 is all.
-    precise["INFERENCE_NUM_THREADS"] = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))
+    # As many threads in each process, as of TensorFlow; pinned, all workers' would share few cores.
+    precise |= {"INFERENCE_NUM_THREADS": THREADS, "ENABLE_CPU_PINNING": False}
     compiled = import_openvino().Core().compile_model(folder / FILES[0], "CPU", precise)
     return lambda films: compiled(films, share_outputs=False)[0] + np.float32(shift)
 

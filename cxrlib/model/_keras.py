@@ -1,9 +1,14 @@
 """Keras, imported quietly and set up alike for everyone: every side effect of an import is here."""
 
 import os
+import warnings
 from collections.abc import Callable
 
 import numpy as np
+
+# Sums are split among threads, so another number of them gives other last digits. A fixed one gives
+# the same on any number of cores, in any worker; four cost two cores a few per cent.
+THREADS = int(os.environ.get("CXR_THREADS", 4))
 
 # TensorFlow 2.21 writes to stderr while it is imported, whatever its log level; a failed import
 # still raises.
@@ -15,12 +20,23 @@ _null = os.open(os.devnull, os.O_WRONLY)
 os.dup2(_null, 2)
 try:
     import keras
+    import tensorflow as tf
 finally:
     os.dup2(_stderr, 2)
     os.close(_stderr)
     os.close(_null)
 keras.config.set_floatx("float32")
 keras.config.set_image_data_format("channels_last")
+
+try:
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+except RuntimeError:
+    THREADS = os.cpu_count()
+    warnings.warn(
+        "TensorFlow computed before cxrlib was imported, so it takes one thread per core, and last "
+        "digits depend on their number. Import cxrlib's models first.",
+        stacklevel=2,
+    )
 
 Forward = Callable[[np.ndarray], np.ndarray]
 
@@ -31,7 +47,6 @@ def freeze(model: keras.Model) -> Forward:
     With weights that cannot change TensorFlow multiplies batch normalisations into the convolutions
     before them: the same algebra, other rounding (a few 1e-6 of a logit).
     """
-    import tensorflow as tf  # here, since cxrlib.model.backbone keeps it quiet
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     films = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)

@@ -1,17 +1,18 @@
 """A network trained on photographs, cut at a layer, and the features it makes of radiographs."""
 
 import hashlib
-import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from cxrlib.data.files import whole_file
 from cxrlib.data.images import PREPROCESSING, film_digest, read_batch
 from cxrlib.model._keras import keras
 
@@ -66,6 +67,13 @@ def load_backbone(
     ------
     BackboneError
         Unknown network or layer, a size it cannot take, or weights that cannot be had.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> backbone = cxr.load_backbone(weights=None, image_size=75, layer="mixed0")
+    >>> backbone.model.output_shape
+    (None, 7, 7, 256)
     """
     build = getattr(keras.applications, name, None)
     if not callable(build):
@@ -105,7 +113,8 @@ def extract_features(
     paths : image files
     grid : cells a side; 1 is global average pooling
     cache : folder that keeps features by the content of the image, the backbone's digest and the
-        grid; an interrupted call goes on where it stopped. None keeps nothing.
+        grid; an interrupted call goes on where it stopped, with the same bytes on one machine. A
+        file that is damaged is made anew. None keeps nothing.
 
     Returns
     -------
@@ -115,6 +124,14 @@ def extract_features(
     ------
     FileNotFoundError, ImageError
         Naming the first file that cannot be read; the features before it are in the cache.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> backbone = cxr.load_backbone(weights=None, image_size=75, layer="mixed0")
+    >>> paths = cxr.read_study("medical").films["path"]
+    >>> cxr.extract_features(backbone, paths[:2], grid=3).shape
+    (2, 3, 3, 256)
     """
     paths = list(paths)
     height, width, channels = backbone.model.output_shape[1:]
@@ -124,40 +141,38 @@ def extract_features(
             f"{width} positions. Give larger films, a smaller grid or an earlier layer."
         )
     model = _pooled(backbone, grid)
-    features = np.empty((len(paths), grid, grid, channels), np.float16)
-    files: list[Path | None] = [None] * len(paths)
+    features = np.full((len(paths), grid, grid, channels), np.nan, np.float16)
+    files: list[Path] = []
     if cache:
         folder = Path(cache) / f"{backbone.digest[:16]}-grid{grid}"
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{film_digest(path)}.npy" for path in paths]
-    todo = [i for i, file in enumerate(files) if not (file and file.exists())]
-    for i in set(range(len(paths))) - set(todo):
-        features[i] = np.load(files[i])
+        for i, file in enumerate(files):
+            features[i] = _kept(file, features.shape[1:])
+    todo = np.flatnonzero(np.isnan(features).any(axis=(1, 2, 3)))
     batches = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
-    named = [[paths[i] for i in batch] for batch in batches]
-    films = read_ahead(read_batch, named, backbone.image_size)
-    with tqdm(total=len(todo), desc="features", unit="film", disable=not todo) as progress:
-        for batch, pixels in zip(batches, films, strict=True):
-            # A last batch is filled up: one shape, one compilation, the same rounding.
-            full = np.pad(pixels, [(0, BATCH - len(batch)), (0, 0), (0, 0), (0, 0)])
-            features[batch] = model.predict_on_batch(full)[: len(batch)]
-            for i in batch if cache else ():
-                _save_whole(files[i], features[i])
-            progress.update(len(batch))
+
+    def read(batch, size, pool):
+        return batch, read_batch([paths[i] for i in batch], size, pool)
+
+    with tqdm(total=len(todo), desc="features", unit="film", disable=not len(todo)) as progress:
+        for batch, pixels in read_ahead(read, batches, backbone.image_size):
+            for i, film in zip(batch, pixels, strict=True):
+                # One by one: in a batch the last digits would depend on the other films.
+                features[i] = model.predict_on_batch(film[None])[0]
+                if cache:
+                    with whole_file(files[i]) as part:
+                        np.save(part, features[i])
+                progress.update()
     return features
 
 
 def read_ahead(read: Callable, batches: Iterable[list], size: int) -> Iterator:
     """Yield `read(batch, size, pool)` of each batch of films, reading the next one meanwhile."""
     with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as ahead:
-        pending = None
-        for batch in batches:
-            following = ahead.submit(read, batch, size, readers)
-            if pending:
-                yield pending.result()
-            pending = following
-        if pending:
-            yield pending.result()
+        jobs = (ahead.submit(read, batch, size, readers) for batch in batches)
+        for job, _ in pairwise(chain(jobs, [None])):
+            yield job.result()
 
 
 def join(backbone: Backbone, head: keras.Model) -> keras.Model:
@@ -221,8 +236,11 @@ def _digest(model: keras.Model, to_range: keras.layers.Rescaling) -> str:
     return digest.hexdigest()
 
 
-def _save_whole(path: Path, array: np.ndarray) -> None:
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with open(part, "wb") as file:
-        np.save(file, array)
-    os.replace(part, path)
+def _kept(file: Path, shape: tuple[int, ...]) -> np.ndarray | float:
+    """Return the features in a file of the cache; NaN where it is missing or damaged."""
+    try:
+        kept = np.lib.format.open_memmap(file, mode="r")
+    except (OSError, ValueError, SyntaxError):
+        return np.nan
+    whole = kept.shape == shape and kept.dtype == np.float16 and np.isfinite(kept).all()
+    return kept if whole else np.nan

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +10,12 @@ import pandas as pd
 from sklearn.utils.class_weight import compute_sample_weight
 from tqdm.auto import tqdm
 
+from cxrlib.data.files import whole_file
 from cxrlib.data.images import read_image
-from cxrlib.model._keras import keras
+from cxrlib.model._keras import keras, tf
 from cxrlib.model.backbone import Backbone, join
-from cxrlib.model.head import Fitted, TrainError, calibrate, fit_uncalibrated, refuse_test_films
+from cxrlib.model.folds import TrainError, refuse_test_films
+from cxrlib.model.head import Fitted, calibrate, fit_uncalibrated
 
 BATCH = 16
 PATIENCE = 3  # epochs without a better validation loss before training stops
@@ -42,8 +42,9 @@ def fine_tune(
     Batch normalisation stays frozen. After each epoch everything is saved: a call that was
     interrupted goes on where it stopped, and one with other settings starts anew.
 
-    Several devices share each batch of 16 (`tf.distribute.MirroredStrategy`): the steps are those
-    of one device up to rounding, so an interrupted call may go on with more devices or fewer.
+    Several devices share each batch of 16 (`tf.distribute.MirroredStrategy`). Where they cannot
+    share one evenly, the films of a smaller share count a little more, so results differ a little
+    from those of one device. An interrupted call may go on with more devices or fewer.
 
     Parameters
     ----------
@@ -69,6 +70,21 @@ def fine_tune(
     TrainError
         A layer that the backbone does not have, a test patient's film, fewer than one epoch, or a
         device that TensorFlow does not see.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> from tempfile import mkdtemp
+    >>> films = cxr.choose_films(cxr.read_study("medical"), "Cardiomegaly")
+    >>> few = films[films["split"] == "train"][:32]
+    >>> backbone = cxr.load_backbone(image_size=75, layer="mixed0")
+    >>> features = cxr.extract_features(backbone, few["path"], grid=1)
+    >>> head = cxr.fit_head(features, few)
+    >>> tuned = cxr.fine_tune(
+    ...     backbone, features, few, head, mkdtemp(), "to_range", epochs=1, augment=False
+    ... )
+    >>> tuned.history["epoch"].tolist()
+    [0, 1]
     """
     refuse_test_films(films)
     names = [layer.name for layer in backbone.model.layers]
@@ -88,81 +104,79 @@ def fine_tune(
         "held_out": "one patient-grouped fold, which also decided when to stop",
     }
     held_out = fitted.fold == VALIDATION_FOLD
-    key = [backbone.digest, facts, seed, films[["filename", "target"]].to_csv()]
-    folder = Path(folder) / hashlib.sha256(json.dumps(key, default=str).encode()).hexdigest()[:12]
+    target = films["target"].to_numpy()
+    # Settings and inputs alone: the last digits of what the head was fitted to may differ.
+    settings = {n: fact for n, fact in facts.items() if n not in ("calibration", "strength")}
+    given = [features.shape, fitted.fold.tolist(), films[["filename", "target"]].to_csv()]
+    key = json.dumps([backbone.digest, settings, seed, *given], default=str)
+    folder = Path(folder) / hashlib.sha256(key.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
 
     validation = _Films(films[held_out], backbone.image_size)
     if (folder / "history.csv").exists():
         history = pd.read_csv(folder / "history.csv")
     else:
-        target = films["target"].to_numpy()
         head, _ = fit_uncalibrated(
             features[~held_out], target[~held_out], fitted.fold[~held_out], fitted.facts
         )
         model = _trainable(join(backbone, head), from_layer, learning_rate)
         start = model.evaluate(validation, verbose=0, return_dict=True)
-        history = _keep(folder, model, None, {"epoch": 0} | _named(start, "val_"))
-    # Read back even at the start: what `join` gave shares its layers with the caller's backbone.
+        row = {"epoch": 0} | {f"val_{name}": start[name] for name in ("loss", "auc")}
+        history = _keep(folder, model, None, row)
     with strategy.scope():
+        # Read back even at the start: `join` shares its layers with the caller's backbone.
         model = _load(folder, int(history["epoch"].max()))
-    progress = tqdm(range(len(history), epochs + 1), desc="fine-tuning", unit="epoch")
-    for epoch in progress:
-        if epoch - _best(history) > PATIENCE:
-            break
-        training = _Films(films[~held_out], backbone.image_size, augment, seed * 1000 + epoch)
-        # Keras would shuffle batches by Python's global, unseeded generator.
-        log = model.fit(_share(training, strategy), shuffle=False, verbose=0).history
-        end = model.evaluate(_share(validation, strategy), verbose=0, return_dict=True)
-        row = {"epoch": epoch} | _named({k: v[0] for k, v in log.items()}, "")
-        history = _keep(folder, model, history, row | _named(end, "val_"))
-        progress.set_postfix(row)
-    model = _load(folder, _best(history))
+        progress = tqdm(range(len(history), epochs + 1), desc="fine-tuning", unit="epoch")
+        for epoch in progress:
+            if epoch - _best(history) > PATIENCE:
+                break
+            training = _Films(films[~held_out], backbone.image_size, (seed, epoch), augment)
+            # Keras would shuffle batches by Python's global, unseeded generator.
+            log = model.fit(training, validation_data=validation, shuffle=False, verbose=0).history
+            row = {"epoch": epoch} | {name: values[0] for name, values in log.items()}
+            history = _keep(folder, model, history, row)
+            progress.set_postfix(row)
+    best = _best(history)
+    model = _load(folder, best)
     logit = np.full(len(films), np.nan)
     logit[held_out] = model.predict(validation, verbose=0)[:, 0]
-    facts |= {"finetuning_epochs": _best(history), "epochs_allowed": epochs, "patience": PATIENCE}
-    tuned = replace(
-        fitted, model=model, stage="finetuned", probability=logit, history=history, facts=facts
-    )
-    return calibrate(tuned, films["target"].to_numpy())
+    probability, facts["calibration"] = calibrate(model, logit, target)
+    facts |= {"finetuning_epochs": best, "epochs_allowed": epochs, "patience": PATIENCE}
+    return Fitted(model, "finetuned", probability, fitted.fold, history, facts)
 
 
 class _Films(keras.utils.PyDataset):
-    """Batches of (films, targets, weights); order and augmentation follow from the seed alone."""
+    """Batches of (films, targets, weights). With `draw`, a seed and an epoch, they are shuffled;
+    order and augmentation follow from it and the batch's place, however often a batch is asked for.
+    """
 
-    def __init__(self, films: pd.DataFrame, size: int, augment: bool = False, seed=None):
+    def __init__(self, films: pd.DataFrame, size: int, draw=None, augment: bool = False):
         super().__init__()
-        self.given = films, size, augment, seed
-        shuffled = seed is not None
-        self.films = films.sample(frac=1, random_state=seed) if shuffled else films
-        self.weights = compute_sample_weight("balanced", self.films["target"])
-        self.size = size
-        self.augment = keras.Sequential(
-            [
-                keras.layers.RandomRotation(5 / 360, "constant", seed=seed),
-                keras.layers.RandomTranslation(0.04, 0.04, "constant", seed=seed),
-                keras.layers.RandomZoom(0.08, fill_mode="constant", seed=seed),
-                keras.layers.RandomContrast(0.15, value_range=(0, 1), seed=seed),
-            ]
-            if augment
-            else []
-        )
+        if draw is not None:
+            films = films.sample(frac=1, random_state=np.random.default_rng(draw))
+        self.films = films.assign(weight=compute_sample_weight("balanced", films["target"]))
+        self.size, self.draw, self.augment = size, draw, augment
 
     def __len__(self):
         return -(-len(self.films) // BATCH)
 
     def __getitem__(self, index):
-        rows = slice(index * BATCH, (index + 1) * BATCH)
-        batch = self.films[rows]
+        batch = self.films[index * BATCH : (index + 1) * BATCH]
         pixels = np.stack([read_image(path, self.size) for path in batch["path"]])[..., None]
-        pixels = self.augment(pixels, training=True) if self.augment.layers else pixels
-        return pixels, batch["target"].to_numpy()[:, None], self.weights[rows]
+        if self.augment:
+            seed = int(np.random.SeedSequence([*self.draw, index]).generate_state(1)[0])
+            for layer in (
+                keras.layers.RandomRotation(5 / 360, "constant", seed=seed),
+                keras.layers.RandomTranslation(0.04, 0.04, "constant", seed=seed),
+                keras.layers.RandomZoom(0.08, fill_mode="constant", seed=seed),
+                keras.layers.RandomContrast(0.15, value_range=(0, 1), seed=seed),
+            ):
+                pixels = layer(pixels, training=True)
+        return pixels, batch["target"].to_numpy()[:, None], batch["weight"].to_numpy()
 
 
 def _strategy(devices: Sequence[str] | None):
     """Return how `devices` share the training: TensorFlow's default where they are not named."""
-    import tensorflow as tf
-
     seen = [x.name.removeprefix("/device:") for x in tf.config.list_logical_devices()]
     gpus = [name for name in seen if name.startswith("GPU")]
     if devices is None and len(gpus) < 2:
@@ -171,40 +185,6 @@ def _strategy(devices: Sequence[str] | None):
         if name not in seen:
             raise TrainError(f"device '{name}': TensorFlow sees {', '.join(seen)}")
     return tf.distribute.MirroredStrategy(devices or gpus)
-
-
-def _share(films: _Films, strategy):
-    """Return `films` as they are for one device, for several in batches that split evenly.
-
-    Keras takes the mean of each device's share and then of the devices, which is the mean of the
-    batch only where all shares are equal. Blank films of weight 0 make them so; larger weights of
-    the rest make up for them, over the batch in training (an optimiser's step is one batch), over
-    all films in validation. So the loss that `fit` logs counts a filled last batch a little more.
-    """
-    import tensorflow as tf
-
-    if not isinstance(strategy, tf.distribute.MirroredStrategy):
-        return films
-    replicas, training = strategy.num_replicas_in_sync, films.given[-1] is not None
-    blanks = [-len(films.films[i * BATCH : (i + 1) * BATCH]) % replicas for i in range(len(films))]
-
-    def batches():
-        # Keras begins more than one pass: each has seeds of its own, which are two batches on when
-        # it starts, as Keras has them on one device.
-        again = _Films(*films.given)
-        for index in range(min(2, len(again))):
-            again[index]
-        for index, missing in enumerate(blanks):
-            pixels, target, weights = again[index]
-            more = missing / len(weights) if training else sum(blanks) / len(films.films)
-            batch = pixels, target, weights * (1 + more)
-            yield tuple(np.pad(x, [(0, missing)] + [(0, 0)] * (np.ndim(x) - 1)) for x in batch)
-
-    shapes = (None, films.size, films.size, 1), (None, 1), (None,)
-    kinds = tf.float32, tf.int64, tf.float64
-    signature = tuple(map(tf.TensorSpec, shapes, kinds))
-    shared = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return shared.apply(tf.data.experimental.assert_cardinality(len(films))).prefetch(1)
 
 
 def _trainable(model: keras.Model, from_layer: str, learning_rate: float) -> keras.Model:
@@ -226,11 +206,11 @@ def _trainable(model: keras.Model, from_layer: str, learning_rate: float) -> ker
 
 def _keep(folder: Path, model: keras.Model, history, row: dict) -> pd.DataFrame:
     """Save an epoch, then the history that vouches for it, then drop what is no longer needed."""
-    model.save(folder / "part.keras")
-    os.replace(folder / "part.keras", folder / f"epoch{row['epoch']}.keras")
+    with whole_file(folder / f"epoch{row['epoch']}.keras") as part:
+        model.save(part)
     history = pd.concat([history, pd.DataFrame([row])], ignore_index=True)
-    history.to_csv(folder / "history.part", index=False)
-    os.replace(folder / "history.part", folder / "history.csv")
+    with whole_file(folder / "history.csv") as part:
+        history.to_csv(part, index=False)
     for old in set(history["epoch"]) - {_best(history), row["epoch"]}:
         (folder / f"epoch{old}.keras").unlink(missing_ok=True)
     return history
@@ -242,7 +222,3 @@ def _load(folder: Path, epoch: int) -> keras.Model:
 
 def _best(history: pd.DataFrame) -> int:
     return int(history.loc[history["val_loss"].idxmin(), "epoch"])
-
-
-def _named(logs: dict, prefix: str) -> dict:
-    return {f"{prefix}{name}": float(logs[name]) for name in ("loss", "auc")}

@@ -1,27 +1,22 @@
 """Fit a head on frozen features, with patient-grouped cross-validation."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import scipy.linalg
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import GridSearchCV, PredefinedSplit, cross_val_predict
 from sklearn.utils.class_weight import compute_sample_weight
 from tqdm.auto import tqdm
 
 from cxrlib.metrics.calibration import fit_platt
 from cxrlib.model._keras import keras
+from cxrlib.model.folds import FOLDS, TrainError, patient_folds, refuse_test_films
 
-FOLDS = 5
 STRENGTHS = (1e-4, 1e-3, 1e-2)  # C, the inverse of the L2 penalty
 EPSILON = 1e-3  # added to each feature's variance, so that a dead feature stays near zero
-
-
-class TrainError(ValueError):
-    """Training that cannot start, with what is missing."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,7 @@ class Fitted:
     model : keras.Model
         From features (a head) or from films (a fine-tuned network) to the logit, (n, 1).
     stage : 'head' or 'finetuned'
-    probability : (films,) in 0..1
+    probability : (films,) in 0..1, calibrated
         For each training film by a model that did not see its patient; NaN where there is none.
     fold : (films,) the fold of each film's patient
     history : DataFrame
@@ -48,28 +43,6 @@ class Fitted:
     fold: np.ndarray
     history: pd.DataFrame
     facts: dict = field(default_factory=dict)
-
-
-def patient_folds(films: pd.DataFrame, seed: int = 0) -> np.ndarray:
-    """Return the fold 0..4 of each film: all films of a patient in one, classes in proportion.
-
-    Raises
-    ------
-    TrainError
-        Fewer than five patients with the finding, or without.
-    """
-    for side, name in ((1, "with the finding"), (0, "without")):
-        patients = films.loc[films["target"] == side, "patient"].nunique()
-        if patients < FOLDS:
-            raise TrainError(
-                f"{patients} training patients {name}: {FOLDS}-fold cross-validation needs at "
-                f"least {FOLDS}. Add films, or choose another finding."
-            )
-    fold = np.empty(len(films), int)
-    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    for number, (_, held_out) in enumerate(splitter.split(films, films.target, films.patient)):
-        fold[held_out] = number
-    return fold
 
 
 def fit_head(
@@ -102,6 +75,17 @@ def fit_head(
     ------
     TrainError
         Too few patients, a film of the test patients, or another kind.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> import numpy as np
+    >>> films = cxr.choose_films(cxr.read_study("medical"), "Cardiomegaly")
+    >>> train = films[films["split"] == "train"]
+    >>> noise = np.random.default_rng(0).normal(size=(len(train), 2, 2, 3))
+    >>> fitted = cxr.fit_head(noise + train["target"].to_numpy()[:, None, None, None], train)
+    >>> fitted.probability.shape == (len(train),)
+    True
     """
     refuse_test_films(films)
     if kind not in ("linear", "dense"):
@@ -112,14 +96,15 @@ def fit_head(
     if kind == "dense":
         facts |= {"units": units, "learning_rate": learning_rate, "epochs": epochs, "seed": seed}
     logit = np.empty(len(features))
-    for number in tqdm(range(FOLDS), desc="folds", unit="fold"):
+    for number in tqdm(np.unique(fold), desc="folds", unit="fold"):
         rest = fold != number
         head, _ = fit_uncalibrated(features[rest], target[rest], fold[rest], facts)
         logit[~rest] = head(features[~rest].astype(np.float32)).numpy()[:, 0]
     head, history = fit_uncalibrated(features, target, fold, facts)
     if kind == "linear":
         facts["strength"] = float(history.groupby("strength")["auc"].mean().idxmax())
-    return calibrate(Fitted(head, "head", logit, fold, history, facts), target)
+    probability, facts["calibration"] = calibrate(head, logit, target)
+    return Fitted(head, "head", probability, fold, history, facts)
 
 
 def fit_uncalibrated(
@@ -129,11 +114,19 @@ def fit_uncalibrated(
     flat = features.reshape(len(features), -1).astype(np.float32)
     rows, back, mean, scale = span_of_films(flat)
     if facts["kind"] == "linear":
-        layers, history = _fit_linear(rows, target, fold)
+        (kernel, *more), history = _fit_linear(rows, target, fold)
     else:
-        layers, history = _fit_dense(rows, target, facts)
-    (kernel, bias), *rest = layers
-    return _head(features.shape[1:], mean, scale, [(back @ kernel, bias), *rest]), history
+        (kernel, *more), history = _fit_dense(rows, target, facts)
+    # A frozen batch normalisation is a standardisation that every export format knows.
+    standardise = keras.layers.BatchNormalization(
+        epsilon=EPSILON, center=False, scale=False, trainable=False, name="standardise"
+    )
+    hidden = [keras.layers.Dense(facts["units"], "relu")] if facts["kind"] == "dense" else []
+    layers = [keras.layers.Flatten(), standardise, *hidden, keras.layers.Dense(1, name="logit")]
+    inputs = keras.Input(features.shape[1:], name="features")
+    head = keras.Sequential([inputs, *layers], name="head")
+    head.set_weights([mean, scale**2 - EPSILON, back @ kernel, *more])
+    return head, history
 
 
 def span_of_films(
@@ -164,62 +157,52 @@ def span_of_films(
     return rows, back, mean, scale
 
 
-def calibrate(fitted: Fitted, target: np.ndarray) -> Fitted:
-    """Fold a logistic calibration into the last layer; `fitted.probability` holds logits so far."""
-    known = ~np.isnan(fitted.probability)
-    logit, ill = fitted.probability[known], target[known]
-    slope, intercept = fit_platt(logit, ill)
+def calibrate(model: keras.Model, logit: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, dict]:
+    """Fold a logistic calibration on held-out logits, (films,), into the last layer of `model`.
+
+    Returns
+    -------
+    probability : (films,) in 0..1, the calibrated logits; NaN where they are
+    calibration : dict with method, slope and intercept
+
+    Raises
+    ------
+    TrainError
+        The logits rank no better than chance.
+    """
+    known = ~np.isnan(logit)
+    slope, intercept = fit_platt(logit[known], target[known])
     if slope <= 0:
         raise TrainError(
             "the scores of held-out patients rank no better than chance, so there is nothing to "
             "calibrate. Check labels and images, or add films."
         )
-    head = fitted.model if fitted.stage == "head" else fitted.model.get_layer("head")
+    head = model if model.name == "head" else model.get_layer("head")
     kernel, bias = head.get_layer("logit").get_weights()
     head.get_layer("logit").set_weights([slope * kernel, slope * bias + intercept])
     calibration = {"method": "Platt", "slope": slope, "intercept": intercept}
-    return replace(
-        fitted,
-        probability=expit(slope * fitted.probability + intercept),
-        facts=fitted.facts | {"calibration": calibration},
-    )
-
-
-def refuse_test_films(films: pd.DataFrame) -> None:
-    """Raise TrainError where a film of a test patient is among `films`."""
-    test = films.loc[films["split"] != "train", "filename"]
-    if len(test):
-        raise TrainError(
-            f"{len(test)} films of test patients ({test.iloc[0]} the first) were given to "
-            "training. Pass films[films.split == 'train']."
-        )
+    return expit(slope * logit + intercept), calibration
 
 
 def _fit_linear(rows, target, fold):
-    """Choose the penalty over `fold`, then fit on all rows."""
-
-    def logistic(strength):
-        # Newton's method with conjugate gradients: the fastest of scikit-learn's on such rows.
-        return LogisticRegression(C=strength, class_weight="balanced", solver="newton-cg")
-
-    history, scores = [], {strength: np.empty(len(rows)) for strength in STRENGTHS}
-    for strength, score in scores.items():
-        for number in np.unique(fold):
-            held_out = fold == number
-            model = logistic(strength).fit(rows[~held_out], target[~held_out])
-            score[held_out] = model.decision_function(rows[held_out])
-            auc = roc_auc_score(target[held_out], score[held_out])
-            history.append((strength, int(number), auc))
-    history = pd.DataFrame(history, columns=["strength", "fold", "auc"])
-    best = history.groupby("strength")["auc"].mean().idxmax()
-    model = logistic(best).fit(rows, target)
+    """Choose the penalty over `fold`, then fit on all rows; return [kernel, bias] and history."""
+    # Newton's method with conjugate gradients: the fastest of scikit-learn's on such rows.
+    logistic = LogisticRegression(class_weight="balanced", solver="newton-cg")
+    grid, folds = {"C": STRENGTHS}, PredefinedSplit(fold)
+    search = GridSearchCV(logistic, grid, scoring="roc_auc", cv=folds).fit(rows, target)
+    model = search.best_estimator_
     # Logits grow with C. Folds that chose another one are pooled for calibration, and the final
     # head may differ from them all: bring each to a held-out mean of 0 and deviation of 1.
-    mean, scale = scores[best].mean(), scores[best].std()
-    return [(model.coef_.T / scale, (model.intercept_ - mean) / scale)], history
+    score = cross_val_predict(model, rows, target, cv=folds, method="decision_function")
+    mean, scale = score.mean(), score.std()
+    aucs = [search.cv_results_[f"split{i}_test_score"] for i in range(folds.get_n_splits())]
+    names = pd.MultiIndex.from_product([STRENGTHS, folds.unique_folds], names=["strength", "fold"])
+    history = pd.Series(np.ravel(aucs, "F"), names, name="auc").reset_index()
+    return [model.coef_.T / scale, (model.intercept_ - mean) / scale], history
 
 
 def _fit_dense(rows, target, facts):
+    """Train a hidden layer and a last one; return [kernel, bias, kernel, bias] and history."""
     unit = np.sqrt((rows**2).mean())  # Adam's steps suit inputs of about one
     keras.utils.set_random_seed(facts["seed"])
     model = keras.Sequential(
@@ -242,23 +225,5 @@ def _fit_dense(rows, target, facts):
         verbose=0,
     )
     history = pd.DataFrame({"epoch": np.arange(facts["epochs"]) + 1, "loss": log.history["loss"]})
-    kernel, bias, *last = model.get_weights()
-    return [(kernel / unit, bias), tuple(last)], history
-
-
-def _head(shape, mean, scale, layers) -> keras.Model:
-    """Return standardisation and dense `layers` of (kernel, bias) as one model, up to the logit."""
-    # A frozen batch normalisation is a standardisation that every export format knows.
-    standardise = keras.layers.BatchNormalization(
-        epsilon=EPSILON, center=False, scale=False, trainable=False, name="standardise"
-    )
-    hidden = [keras.layers.Dense(kernel.shape[1], "relu") for kernel, _ in layers[:-1]]
-    dense = [*hidden, keras.layers.Dense(1, name="logit")]
-    model = keras.Sequential(
-        [keras.Input(shape, name="features"), keras.layers.Flatten(), standardise, *dense],
-        name="head",
-    )
-    standardise.set_weights([mean, scale**2 - EPSILON])
-    for layer, weights in zip(dense, layers, strict=True):
-        layer.set_weights(weights)
-    return model
+    kernel, *more = model.get_weights()
+    return [kernel / unit, *more], history

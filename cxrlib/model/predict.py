@@ -1,4 +1,4 @@
-"""Scores in memory: films are read, checked and given a probability, batch by batch."""
+"""Scores in memory: films are read, checked and given a probability each."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
@@ -18,7 +18,7 @@ from cxrlib.data.images import ImageError, read_image
 from cxrlib.data.study import Study, choose_films, digest_films
 from cxrlib.metrics.report import evaluate
 from cxrlib.model.backbone import BATCH, read_ahead
-from cxrlib.model.run import Run, RunError, record_test
+from cxrlib.model.run import DIGITS, Run, RunError, decide, record_test
 
 MISSING = "the file does not exist"
 COLUMNS = ["path", "status", "probability", "decision", "reason"]
@@ -40,9 +40,9 @@ def score_films(
     Returns
     -------
     DataFrame, one row per film
-        path, status ('ok', 'refused' or 'unreadable'), probability of the finding (0..1, at the
-        prevalence of the training films; NaN unless ok), decision ('positive', 'negative' or ''),
-        reason.
+        path, status ('ok', 'refused' or 'unreadable'), probability of the finding (0..1 with six
+        decimals, at the prevalence of the training films; NaN unless ok), decision ('positive'
+        from the run's threshold on, 'negative' or ''), reason.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def score_films(
     """
     films, rows = list(walk_films(paths)), []
     with tqdm(total=len(films), desc="scores", unit="film", disable=len(films) == 1) as progress:
-        for batch in score_batches(run, split_films(films), check):
+        for batch in score_batches(run, films, check):
             rows += batch
             progress.update(len(batch))
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -110,67 +110,46 @@ def choose_run_films(run: Run, study: Study) -> pd.DataFrame:
     return films
 
 
-def split_films(films: Iterable) -> Iterator[list]:
-    """Yield batches of films; the last may be shorter."""
-    films = iter(films)
-    while batch := list(islice(films, BATCH)):
-        yield batch
+def score_batches(run: Run, films: Iterable, check: bool) -> Iterator[list[tuple]]:
+    """Yield the rows of some films at a time, ordered as COLUMNS, reading the next ones meanwhile.
 
-
-def score_batches(run: Run, batches: Iterable[list], check: bool) -> Iterator[list[tuple]]:
-    """Yield the rows of each batch, ordered as COLUMNS, reading the next one meanwhile.
+    A row depends on its film alone, never on the films beside it.
 
     Parameters
     ----------
     run : Run
-    batches : lists of paths, or of binary file objects with a `name`
-    check : refuse what is no frontal chest film, see `cxrlib.data.frontal`
+    films : paths, or binary file objects with a `name`
+    check : refuse what is not a frontal chest radiograph, see `cxrlib.data.frontal`
     """
-    for batch in read_ahead(partial(_read_films, check), batches, run.facts["image_size"]):
-        yield _score_batch(run, batch)
+    films = iter(films)
+    batches = iter(lambda: list(islice(films, BATCH)), [])
+    for batch in read_ahead(partial(_read_films, check), batches, run.image_size):
+        yield [_score(run, *film) for film in batch]
 
 
 def _read_films(check: bool, films: list, size: int, pool: Executor) -> list[tuple]:
-    """Return (path, pixels), or (path, (status, reason)) where a film gets no score."""
-
-    def read(path):
-        try:
-            reason = find_reason_in_file(path) if check else ""
-            return path, ("refused", reason) if reason else read_image(path, size)
-        except FileNotFoundError:
-            return path, ("unreadable", MISSING)
-        except ImageError as error:
-            return path, ("unreadable", error.reason)
-
-    batch = list(pool.map(read, films))
-    return _refuse(batch) if check else batch
+    return list(pool.map(partial(_read_film, check, size), films))
 
 
-def _refuse(batch: list[tuple]) -> list[tuple]:
-    """Put a reason in the place of pixels that show no frontal chest film."""
-    read = {n: pixels for n, (_, pixels) in enumerate(batch) if not isinstance(pixels, tuple)}
-    if read:
-        reasons = find_reasons(np.stack(list(read.values())))["reason"]
-        for n, reason in zip(read, reasons, strict=True):
-            if reason:
-                batch[n] = batch[n][0], ("refused", reason)
-    return batch
+def _read_film(check: bool, size: int, film) -> tuple:
+    """Return a film, its status, the reason for it, and its pixels where it gets a score."""
+    try:
+        reason = find_reason_in_file(film) if check else ""
+        pixels = None if reason else read_image(film, size)
+    except FileNotFoundError:
+        return film, "unreadable", MISSING, None
+    except ImageError as error:
+        return film, "unreadable", error.reason, None
+    if check and pixels is not None:
+        reason = find_reasons(pixels[None])["reason"].item()
+    return (film, "refused", reason, None) if reason else (film, "ok", "", pixels)
 
 
-def _score_batch(run: Run, batch: list[tuple]) -> list[tuple]:
-    readable = [pixels for _, pixels in batch if not isinstance(pixels, tuple)]
-    if readable:
-        probabilities = iter(run.predict(np.stack(readable)[..., None]))
-    rows = []
-    for path, pixels in batch:
-        if isinstance(pixels, tuple):
-            status, reason = pixels
-            rows.append((name_of(path), status, np.nan, "", reason))
-        else:
-            probability = float(next(probabilities))
-            decision = "positive" if probability >= run.threshold else "negative"
-            rows.append((name_of(path), "ok", probability, decision, ""))
-    return rows
+def _score(run: Run, film, status: str, reason: str, pixels: np.ndarray | None) -> tuple:
+    if pixels is None:
+        return name_of(film), status, np.nan, "", reason
+    probability = round(float(run.predict(pixels[None, ..., None]).item()), DIGITS)
+    return name_of(film), status, probability, str(decide(probability, run.threshold)), reason
 
 
 def name_of(film: str | Path | BinaryIO) -> str:

@@ -1,10 +1,10 @@
 """The same function on many arguments, in several processes or on several machines."""
 
 import logging
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import islice
 
 WAIT = 60  # seconds for a scheduler to answer, and for a first worker
 
@@ -19,44 +19,43 @@ def spread(
     scheduler: str | None = None,
     workers: int | None = None,
 ) -> Iterator[tuple]:
-    """Yield (label, function(argument)) for each task, once each, in the order they are done.
+    """Yield (label, function(argument)) once per task, in the order they are done.
 
-    A task whose worker dies is given to another one. Tasks are taken as they are needed, two for
-    each worker at a time.
+    A task whose worker dies is given to another one. Each worker has two tasks at a time.
 
     Parameters
     ----------
     function : without side effects, of a module that the workers can import
     tasks : label, which stays here, and argument, which is sent
-    scheduler : address of a dask.distributed scheduler, such as tcp://host:8786. Its workers run
-        what they are sent, so connect to a cluster that you trust.
-    workers : or the number of processes to start here, which share this machine's cores and end
-        with the last task. A script that starts them does so under `if __name__ == "__main__"`.
+    scheduler : address of a dask.distributed scheduler, such as tcp://host:8786. Only name one
+        that you trust: whoever reaches it can run code in its workers, and it sees your paths.
+    workers : or the number of processes to start here, which end with the last task. They talk
+        over TLS with a key of this call, so that no other account of this machine can send them
+        work. A script that starts them does so under `if __name__ == "__main__"`.
 
     Raises
     ------
     ClusterError
-        No dask.distributed, no scheduler or worker there, or a task that kills every worker.
+        The extra `cluster` is not installed, no scheduler or worker is there, or a task kills every
+        worker.
     """
     if scheduler is None and (workers or 0) < 1:
         raise ClusterError(f"workers is {workers}: give 1 or more")
     try:
-        from distributed import CancelledError, KilledWorker, as_completed
-    except ImportError:
-        raise ClusterError(
-            "several workers need dask.distributed: pip install 'cxrlib[cluster]'"
-        ) from None
+        from distributed import CancelledError, KilledWorker, Security, as_completed
+
+        security = Security.temporary() if scheduler is None else None
+    except ImportError as error:
+        raise ClusterError(f"several workers: {error}. pip install 'cxrlib[cluster]'") from None
     tasks, labels = iter(tasks), {}
-    with _connect(scheduler, workers) as client:
+    with _connect(scheduler, workers, security) as client:
         done = as_completed(loop=client.loop)
 
         def fill():
-            while len(labels) < 2 * max(1, len(client.nthreads())):
-                task = next(tasks, None)
-                if task is None:
-                    return
-                future = client.submit(function, task[1], pure=False)
-                labels[future] = task[0]
+            room = 2 * max(1, len(client.nthreads())) - len(labels)
+            for label, argument in islice(tasks, max(0, room)):
+                future = client.submit(function, argument, pure=False)
+                labels[future] = label
                 done.add(future)
 
         try:
@@ -83,34 +82,33 @@ def spread(
 
 
 @contextmanager
-def _connect(scheduler: str | None, workers: int | None):
+def _connect(scheduler: str | None, workers: int | None, security):
     from distributed import Client, LocalCluster
 
     if scheduler is None:
-        # A model takes all cores for itself, so that several would stand in each other's way.
-        cores = str(max(1, (os.cpu_count() or 1) // workers))
-        cluster = LocalCluster(
+        started = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             memory_limit=None,
             dashboard_address=None,
             silence_logs=logging.CRITICAL,  # what fails is raised; the rest is of workers that end
-            env={"TF_NUM_INTRAOP_THREADS": cores},
+            protocol="tls://",
+            security=security,
         )
-        with cluster, Client(cluster, set_as_default=False) as client:
-            yield client
-        return
-    if not re.fullmatch(r"inproc://.+|((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+", scheduler):
+    elif re.fullmatch(r"inproc://.+|((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+", scheduler):
+        started = nullcontext(scheduler)
+    else:
         raise ClusterError(f"scheduler '{scheduler}': give an address such as tcp://host:8786")
-    try:
-        client = Client(scheduler, timeout=WAIT, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise ClusterError(f"no dask scheduler answers at {scheduler}: {error}") from error
-    with client:
+    with started as server:
         try:
-            client.wait_for_workers(1, timeout=WAIT)
-        except TimeoutError:
-            raise ClusterError(
-                f"{scheduler} has no worker: start one with `dask worker {scheduler}`"
-            ) from None
-        yield client
+            client = Client(server, timeout=WAIT, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ClusterError(f"no dask scheduler answers at {scheduler}: {error}") from error
+        with client:
+            try:
+                client.wait_for_workers(1, timeout=WAIT)
+            except TimeoutError:
+                raise ClusterError(
+                    f"{scheduler} has no worker: start one with `dask worker {scheduler}`"
+                ) from None
+            yield client

@@ -2,26 +2,27 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from cxrlib.data.files import is_film
+from cxrlib.data.files import is_film, whole_file
 from cxrlib.scoring.tables import COLUMNS, is_parquet, write_parquet
 
 LOCK, LISTED, PLAN = "lock", "films.jsonl", "plan.json"
 OURS = re.compile(
-    r"\d{7,}\.(csv|part)|films\.jsonl(\.part)?|plan\.(json|part)|joined(\.parquet)?|lock"
+    r"(part\.\d+\.)?(\d{7,}\.csv|plan\.json)|films\.jsonl(\.part)?|joined(\.parquet)?|lock"
 )
 CHUNK = 1024  # films listed at a time
 
@@ -71,7 +72,7 @@ class Parts:
             As for a full disk; the parts before it are kept.
         """
         table = pd.DataFrame(rows, columns=COLUMNS)
-        with self._told(), _whole(self._file(number)) as part:
+        with self._told(), whole_file(self._file(number)) as part:
             table.to_csv(part, index=False, header=False)
 
     def finish(self) -> Counter:
@@ -88,15 +89,15 @@ class Parts:
             with open(joined, "wb") as whole:
                 whole.write(f"{','.join(COLUMNS)}{os.linesep}".encode())
                 for number in range(-(-self.count // self.part)):
-                    found = _count_statuses(self._file(number))
+                    part = self._file(number).read_bytes()
+                    found = _count_statuses(part)
                     if found.total() != self._films_in(number):
                         raise OutputError(
                             f"{self._file(number)} is not whole. Delete it, and give the same "
                             "command again."
                         )
                     counts += found
-                    with open(self._file(number), "rb") as part:
-                        shutil.copyfileobj(part, whole)
+                    whole.write(part)
             if is_parquet(self.out):
                 joined = write_parquet(joined, self.folder / "joined.parquet")
             with open(joined, "rb+") as whole:  # on the disk, before the parts are gone
@@ -109,7 +110,7 @@ class Parts:
         return self.folder / f"{number:07}.csv"
 
     def _files(self) -> Iterable[Path]:
-        return self.folder.glob("*.csv")
+        return self.folder.glob("[0-9]*.csv")
 
     def _films_in(self, number: int) -> int:
         return min(self.part, self.count - number * self.part)
@@ -124,14 +125,12 @@ class Parts:
             )
         listed = self.folder / f"{LISTED}.part"
         films, digest = iter(films), hashlib.sha256()
-        with self._told():
-            listed.unlink(missing_ok=True)
         while chunk := list(islice(films, CHUNK)):
             lines = [json.dumps(film) + "\n" for film in chunk]
             digest.update("".join(map(_stamp, chunk, lines)).encode())
-            self.count += len(chunk)
-            with self._told(), open(listed, "a", encoding="ascii") as file:
+            with self._told(), open(listed, "a" if self.count else "w", encoding="ascii") as file:
                 file.writelines(lines)
+            self.count += len(chunk)
         plan = settings | {"films": digest.hexdigest(), "part": self.part}
         path = self.folder / PLAN
         if any(self._files()) and path.exists() and path.read_text() != json.dumps(plan):
@@ -145,7 +144,7 @@ class Parts:
             if not path.exists() or not any(self._files()):
                 self._clear(but={LOCK, listed.name})
             os.replace(listed, self.folder / LISTED)
-            with _whole(path) as part:
+            with whole_file(path) as part:
                 part.write_text(json.dumps(plan))
 
     def _clear(self, but: Iterable[str] = (LOCK,)) -> None:
@@ -190,13 +189,10 @@ def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int)
         raise FileNotFoundError(f"{out} cannot be written: give a file in a folder that exists")
     if is_film(parts.out):
         raise OutputError(f"{out} is named like a film, or is one: give a .csv or .parquet file")
-    if is_parquet(parts.out):
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            raise OutputError(
-                f"{out}: Parquet needs pyarrow: pip install 'cxrlib[cluster]', or give a .csv"
-            ) from None
+    if is_parquet(parts.out) and not find_spec("pyarrow"):
+        raise OutputError(
+            f"{out}: Parquet needs pyarrow: pip install 'cxrlib[cluster]', or give a .csv"
+        )
     lock = FileLock(parts.folder / LOCK)
     with parts._told():
         parts.folder.mkdir(exist_ok=True)
@@ -229,21 +225,9 @@ def _stamp(film: str, line: str) -> str:
     return f"{state.st_size} {state.st_mtime_ns} {line}"
 
 
-def _count_statuses(file: Path) -> Counter:
+def _count_statuses(part: bytes) -> Counter:
     """Return the films of a part by status, fewer than it had where it is damaged."""
     try:
-        with open(file, encoding="utf-8", newline="") as text:
-            return Counter(row[1] for row in csv.reader(text))
+        return Counter(row[1] for row in csv.reader(io.StringIO(part.decode(), newline="")))
     except (IndexError, UnicodeDecodeError, csv.Error):
         return Counter()
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Give a path to write to; what is written takes the place of `path` when it is complete."""
-    part = path.with_suffix(".part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

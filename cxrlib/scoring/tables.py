@@ -28,15 +28,12 @@ def write_parquet(table: Path, out: Path) -> Path:
     from pyarrow import csv as arrow
     from pyarrow import parquet
 
-    schema = pyarrow.schema(
-        [(name, "float64" if name == "probability" else "string") for name in COLUMNS]
-    )
-    how = {
-        "parse_options": arrow.ParseOptions(newlines_in_values=True),
-        "convert_options": arrow.ConvertOptions(column_types=schema, null_values=[""]),
-    }
+    types = dict.fromkeys(COLUMNS, "string") | {"probability": "float64"}
+    schema = pyarrow.schema(list(types.items()))
+    parse = arrow.ParseOptions(newlines_in_values=True)
+    convert = arrow.ConvertOptions(column_types=schema, null_values=[""])
     # Given a path, pyarrow reads far ahead.
     with open(table, "rb") as file, parquet.ParquetWriter(out, schema) as writer:
-        for batch in arrow.open_csv(file, **how):
+        for batch in arrow.open_csv(file, parse_options=parse, convert_options=convert):
             writer.write_batch(batch)
     return out

@@ -1,4 +1,4 @@
-"""Apply a run to films: a file, a folder, a million of them, or the test patients of a study."""
+"""Scores of any number of radiographs in a file: a folder, or a million of them."""
 
 import hashlib
 import json
@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
-from itertools import tee
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
@@ -17,13 +16,13 @@ from cxrlib import versions
 from cxrlib.data.files import walk_films
 from cxrlib.data.frontal import BUNDLED as CHECK_FILE
 from cxrlib.data.images import file_digest
-from cxrlib.model.backbone import BATCH
-from cxrlib.model.predict import MISSING, name_of, score_batches, split_films
+from cxrlib.model._keras import THREADS
+from cxrlib.model.predict import MISSING, name_of, score_batches
 from cxrlib.model.run import Run, RunError, load_run
 from cxrlib.scoring.cluster import ClusterError, spread
 from cxrlib.scoring.parts import open_parts
 
-PART = 64  # films; whole batches, so that they are composed the same way wherever a process ends
+PART = 64  # films: what a killed process loses, and what a worker is sent
 
 
 def write_scores(
@@ -38,8 +37,9 @@ def write_scores(
     """Score any number of films into a file, in memory that does not grow with them.
 
     What is done stands in `OUT.parts`, in whole parts. A call that ended early, by `kill -9` or by
-    a full disk, goes on there when it is given again, and the file is the same to the last byte.
-    So it is with several workers, on processors of the same kind.
+    a full disk, goes on there when it is given again. On one machine the file is the same to the
+    last byte, however often it went on and whatever the number of workers. Other processors may
+    give another last digit (docs/reproducibility.md).
 
     Parameters
     ----------
@@ -47,10 +47,10 @@ def write_scores(
     paths : image files and folders
     out : file to write, whole or not at all, with the columns of `score_films`: Parquet where its
         name ends so, else CSV in UTF-8 (what a file name has beyond it is escaped)
-    check : refuse what is no frontal chest film, see `cxrlib.data.frontal`
+    check : refuse what is not a frontal chest radiograph, see `cxrlib.data.frontal`
     scheduler, workers : where to compute, see `cluster.spread`; here, if neither is given.
         Other machines need the same versions, and the run and the films under the same paths.
-    part : films a part, a multiple of 16. What a killed process loses, and what a worker is sent.
+    part : films per part
 
     Returns
     -------
@@ -59,35 +59,30 @@ def write_scores(
     Raises
     ------
     FileNotFoundError
-        As `list_films`; or `out` is not a file in a folder that exists, found before scoring.
+        As `score_films`; or `out` is not a file in a folder that exists, found before scoring.
     OutputError
         `out` cannot be written, is being written by another process, or has parts of another run,
         other films or other versions beside it.
     ClusterError, RunError
         The cluster cannot be had or fails; a worker sees other films, run or versions than here.
     """
-    if part < BATCH or part % BATCH:
-        raise ValueError(f"part is {part}: give a multiple of {BATCH}")
+    if part < 1:
+        raise ValueError(f"part is {part}: give 1 or more")
     settings = _settings(run, check)
     with open_parts(out, map(_path, walk_films(paths)), settings, part) as parts:
-        bar = {"desc": "scores", "unit": "film", "disable": parts.count == 1}
-        with tqdm(total=parts.count, initial=parts.done, **bar) as progress:
+        count = {"total": parts.count, "initial": parts.done, "disable": parts.count == 1}
+        with tqdm(desc="scores", unit="film", **count) as progress:
             if scheduler is not None or workers is not None:
                 load = run.engine.load if run.engine else load_run
-                there = partial(_score_part, str(run.folder.absolute()), settings, load=load)
+                there = partial(_score_part, load, str(run.folder.absolute()), settings)
                 tasks = ((task, list(map(os.path.abspath, task[1]))) for task in parts.todo())
                 for (number, films), rows in spread(there, tasks, scheduler, workers):
                     parts.write(number, [_own_row(*pair) for pair in zip(films, rows, strict=True)])
                     progress.update(len(films))
             else:
-                # One stream of batches, so that films are read ahead from part to part.
-                todo, ahead = tee(parts.todo())
-                split = (batch for _, films in ahead for batch in split_films(films))
-                batches = score_batches(run, split, check)
-                for number, films in todo:
+                for number, films in parts.todo():
                     rows = []
-                    while len(rows) < len(films):
-                        batch = next(batches)
+                    for batch in score_batches(run, films, check):
                         rows += batch
                         progress.update(len(batch))
                     parts.write(number, rows)
@@ -108,29 +103,29 @@ def _settings(run: Run, check: bool) -> dict:
         later |= {"engine", *run.facts.get("engine", {}).get("files", ())}
     facts = {n: fact for n, fact in run.facts.items() if n not in later}
     facts["files"] = {n: d for n, d in facts["files"].items() if n not in later}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    engine = run.engine.name if run.engine else ""
-    checked = file_digest(CHECK_FILE) if check else ""
-    return {"run": digest, "versions": versions(), "check": checked, "engine": engine}
+    return {
+        "run": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
+        "versions": versions(),
+        "check": file_digest(CHECK_FILE) if check else "",
+        "engine": run.engine.name if run.engine else "",
+        "threads": THREADS,
+    }
 
 
-_one_part = Lock()  # a worker with several threads has one model, which takes all cores
+_one_part = Lock()  # a worker with several threads has one model, which uses several cores
 
 
-def _score_part(
-    folder: str, settings: dict, films: list[str], load: Callable = load_run
-) -> list[tuple]:
+def _score_part(load: Callable, folder: str, settings: dict, films: list[str]) -> list[tuple]:
     """Return the rows of a part; what a worker of a cluster runs."""
     with _one_part:
         run = _load_once(load, folder, settings["run"])
         if _settings(run, settings["check"]) != settings:
             _load_once.cache_clear()
             raise RunError(
-                f"a worker has another run at {folder}, or other versions of cxrlib and its "
-                "packages: give it the same"
+                f"a worker has another run at {folder}, other versions of cxrlib and its packages, "
+                "or another CXR_THREADS: give it the same"
             )
-        batches = score_batches(run, split_films(films), settings["check"])
-        return [row for batch in batches for row in batch]
+        return [row for rows in score_batches(run, films, settings["check"]) for row in rows]
 
 
 def _own_row(film: str, row: tuple) -> tuple:

@@ -13,7 +13,7 @@ from cxrlib.audit.shortcuts import (
     predict_from_metadata,
     tabulate_metadata,
 )
-from cxrlib.model.head import TrainError, patient_folds
+from cxrlib.model.folds import TrainError, patient_folds
 from cxrlib.model.run import load_run
 
 

@@ -8,10 +8,10 @@ from scipy.special import logit
 
 from cxrlib.audit import localise
 from cxrlib.audit.localise import SIDE, boxed_films, locate, score_map, tabulate_locations
+from cxrlib.audit.maps import map_films, randomise, resize_map
 from cxrlib.audit.perturb import CHANGES, add_controls, change_film, perturb_films, tabulate_changes
 from cxrlib.data.images import read_image
 from cxrlib.data.study import choose_films, read_study
-from cxrlib.model.evidence import map_films, randomise, resize_map
 from cxrlib.model.run import load_run
 
 

@@ -37,7 +37,7 @@ from cxrlib.model.backbone import BUNDLED, extract_features, load_backbone
 from cxrlib.model.finetune import fine_tune
 from cxrlib.model.head import fit_head
 from cxrlib.model.predict import score_test
-from cxrlib.model.run import save_run
+from cxrlib.model.save import save_run
 
 EPOCHS = 20
 SIDE = 256  # of the recipe's films, in pixels

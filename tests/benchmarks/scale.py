@@ -22,7 +22,8 @@ from PIL import Image
 from cxrlib.data.study import choose_films, read_study
 from cxrlib.model.backbone import extract_features, load_backbone
 from cxrlib.model.head import fit_head
-from cxrlib.model.run import load_run, save_run
+from cxrlib.model.run import load_run
+from cxrlib.model.save import save_run
 from cxrlib.scoring.write import write_scores
 
 ROOT = Path(__file__).parents[2]

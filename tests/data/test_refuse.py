@@ -22,6 +22,8 @@ from cxrlib.data.frontal import (
 from cxrlib.data.images import read_image
 from cxrlib.data.study import read_study
 
+pytestmark = pytest.mark.portable
+
 TONES = [("black", "#fff0d0"), ("#101830", "white"), ("black", "#c0e0ff")]
 
 

@@ -17,6 +17,8 @@ from cxrlib.deploy import doctor
 from cxrlib.deploy.doctor import FEATURES, FILM, GOLDEN, HEAD, STEPS, examine
 from cxrlib.model import backbone
 
+pytestmark = pytest.mark.portable
+
 
 @pytest.fixture(scope="module")
 def network():
@@ -135,8 +137,11 @@ def test_another_score(given):
 def test_what_is_stored_can_be_made_again(monkeypatch):
     monkeypatch.setattr(make, "FILMS", 1)
     ((name, film),) = make.simulate_films().items()
-    # A rounding may become another photon on other machines.
-    assert (np.asarray(Image.open(GOLDEN / name)) != film).mean() < 1e-3
+    # On another processor a rounding may shift the stream of random numbers, and all noise after it
+    # is another. The means of blocks then move by 0.2 grey levels; a heart 1 % larger moves them
+    # by 1.2.
+    off = film - np.asarray(Image.open(GOLDEN / name), float)
+    assert abs(off.reshape(15, 32, 16, 32).mean(axis=(1, 3))).max() < 0.5
     assert all("no person" in Image.open(p).text["Comment"] for p in GOLDEN.glob("*.png"))
     golden = json.loads((GOLDEN / "golden.json").read_text())
     assert hashlib.sha256(np.load(FEATURES).tobytes()).hexdigest() == golden["features"]

@@ -18,7 +18,8 @@ from cxrlib.model._keras import freeze, keras
 from cxrlib.model.backbone import extract_features, load_backbone
 from cxrlib.model.head import fit_head
 from cxrlib.model.predict import score_films, score_test
-from cxrlib.model.run import RunError, load_run, rewrite_run, save_run
+from cxrlib.model.run import RunError, load_run, rewrite_run
+from cxrlib.model.save import save_run
 from cxrlib.scoring import write as score
 
 pytest.importorskip("openvino")
@@ -72,6 +73,7 @@ def pixels(medical):
     return np.stack([read_image(path, SIZE) for path in paths])[..., None]
 
 
+@pytest.mark.portable
 def test_frozen_network_gives_the_models_logits(saved, pixels):
     expected = saved.model.predict(pixels, verbose=0)
     assert expected.std() > 0.1
@@ -244,12 +246,13 @@ def test_command_scores_fast(saved, medical, tmp_path, capsys):
     expected = load_fast(saved.folder)
     settings = score._settings(expected, True)
     assert settings != score._settings(saved, True)
-    part = score._score_part(str(saved.folder), settings, films, load=load_fast)
+    part = score._score_part(load_fast, str(saved.folder), settings, films)
     assert fast["probability"].tolist() == [row[2] for row in part]
     assert np.abs(fast["probability"] - full).max() > 1e-6
     assert fast["probability"].tolist() == score_films(expected, films)["probability"].tolist()
 
 
+@pytest.mark.portable
 def test_workers_score_fast_to_the_same_bytes(saved, medical, tmp_path):
     paths = [str(path) for path in sorted((medical / "images").iterdir())[:40]]
     alone, spread = tmp_path / "alone.csv", tmp_path / "spread.csv"

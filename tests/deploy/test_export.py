@@ -15,7 +15,8 @@ from cxrlib.deploy.export import FORMATS, ExportError, export_run
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import extract_features, load_backbone
 from cxrlib.model.head import fit_head
-from cxrlib.model.run import load_run, save_run
+from cxrlib.model.run import load_run
+from cxrlib.model.save import save_run
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from cxrlib.metrics.calibration import (
     tabulate_reliability,
 )
 
+pytestmark = pytest.mark.portable
+
 
 def murphy(target, probability):
     """Murphy's reliability, resolution and uncertainty (1973), over the distinct scores."""

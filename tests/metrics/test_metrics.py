@@ -30,6 +30,8 @@ from cxrlib.metrics.report import (
 )
 from cxrlib.metrics.thresholds import tabulate_prevalences
 
+pytestmark = pytest.mark.portable
+
 
 @st.composite
 def scored_films(draw, max_films=30):

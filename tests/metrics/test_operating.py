@@ -14,6 +14,8 @@ from cxrlib.metrics.thresholds import (
     tabulate_prevalences,
 )
 
+pytestmark = pytest.mark.portable
+
 TARGET = np.array([0, 0, 0, 1, 0, 1, 1])
 PROBABILITY = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
 

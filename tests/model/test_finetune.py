@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,16 +10,18 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.utils.class_weight import compute_sample_weight
 
+from cxrlib.audit.maps import map_films
 from cxrlib.data.images import read_image
 from cxrlib.data.study import choose_films, read_study
 from cxrlib.deploy.export import FORMATS, export_run
 from cxrlib.model import finetune as module
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import extract_features, join, load_backbone
-from cxrlib.model.evidence import map_evidence, map_films
+from cxrlib.model.evidence import map_evidence
 from cxrlib.model.finetune import fine_tune
 from cxrlib.model.head import TrainError, fit_head, fit_uncalibrated
-from cxrlib.model.run import Run, load_run, save_run
+from cxrlib.model.run import Run, load_run
+from cxrlib.model.save import save_run
 
 SETTINGS = {"from_layer": "mixed0", "learning_rate": 1e-4, "epochs": 2}
 
@@ -33,10 +34,17 @@ def prepare(medical):
     return backbone, features, films, fit_head(features, films)
 
 
+# Dies in the midst of the second epoch.
 CHILD = """
-import sys
+import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-from test_finetune import SETTINGS, fine_tune, prepare
+from test_finetune import SETTINGS, fine_tune, module, prepare
+keep = module._keep
+def keep_and_die(folder, model, history, row):
+    if row["epoch"] == 1:
+        module.read_image = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    return keep(folder, model, history, row)
+module._keep = keep_and_die
 fine_tune(*prepare(sys.argv[2]), sys.argv[3], **SETTINGS)
 """
 
@@ -168,20 +176,13 @@ def test_history_and_the_model_of_the_best_epoch(given, tuned):
     assert (loss * weights).sum() / len(loss) == pytest.approx(best["val_loss"], rel=1e-4)
 
 
+@pytest.mark.portable
 def test_killed_training_goes_on_as_if_undisturbed(given, tuned, medical, folder, tmp_path):
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, os.path.dirname(__file__), medical, tmp_path],
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    rows = 0
-    while rows < 2 and time.monotonic() < deadline and child.poll() is None:
-        time.sleep(0.01)
-        rows = sum(len(pd.read_csv(file)) for file in tmp_path.glob("*/history.csv"))
-    os.kill(child.pid, signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    assert rows == 2  # the start and one epoch
+    command = [sys.executable, "-c", CHILD, os.path.dirname(__file__), medical, tmp_path]
+    child = subprocess.run(command, stderr=subprocess.DEVNULL)
+    assert child.returncode == -signal.SIGKILL
     (of_settings,) = tmp_path.iterdir()
+    assert len(pd.read_csv(of_settings / "history.csv")) == 2  # the start and one epoch
     first = (of_settings / "epoch1.keras").stat().st_mtime_ns
     resumed = fine_tune(*given, tmp_path, **SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == [of_settings.name]
@@ -195,28 +196,26 @@ def test_killed_training_goes_on_as_if_undisturbed(given, tuned, medical, folder
         assert (of_settings / "epoch1.keras").stat().st_mtime_ns == first
 
 
+@pytest.mark.portable
 def test_two_devices_train_as_one_does(given, tuned, medical, folder, tmp_path):
     fitted = given[3]
-    assert (fitted.fold == 0).sum() % 2 and (fitted.fold != 0).sum() % 2  # blank films fill up both
+    assert (fitted.fold == 0).sum() % 2 and (fitted.fold != 0).sum() % 2  # last batches are uneven
     arguments = [os.path.dirname(__file__), medical, tmp_path]
     child = subprocess.run(
         [sys.executable, "-c", TWO_DEVICES, *arguments], capture_output=True, text=True
     )
     assert child.returncode == 0, child.stderr
     assert child.stdout == "2\n"
-    # What two devices began, one ends: all is as if one had done it, up to rounding.
+    # What two devices began, one ends.
     ended = fine_tune(*given, tmp_path, **SETTINGS)
-    rounding = {"rtol": 0, "atol": 1e-6}
-    for column in ("val_loss", "val_auc"):
-        np.testing.assert_allclose(ended.history[column], tuned.history[column], **rounding)
-    np.testing.assert_allclose(ended.probability, tuned.probability, **rounding)
-    frozen = keras.layers.BatchNormalization
+    print(ended.history, tuned.history)
+    print(np.nanmax(abs(ended.probability - tuned.probability)))
     for one, two in zip(last_epoch(folder).layers, last_epoch(tmp_path).layers, strict=True):
         for old, new in zip(one.get_weights(), two.get_weights(), strict=True):
-            np.testing.assert_allclose(new, old, **rounding)
-            assert not isinstance(one, frozen) or new.tobytes() == old.tobytes()
-    # Only the logged loss of training counts the film that fills the last batch.
-    assert ended.history["loss"][1] == pytest.approx(tuned.history["loss"][1], abs=0.01)
+            print(one.name, abs(old - new).max(), abs(old).max())
+            if isinstance(one, keras.layers.BatchNormalization):
+                assert new.tobytes() == old.tobytes()
+    assert 0
 
 
 def test_a_finished_call_is_not_trained_again(given, tuned, folder, monkeypatch):
@@ -256,7 +255,7 @@ def test_augmentation_follows_the_seed_and_moves_films_a_little(given):
     films = given[2]
 
     def pixels(augment, seed):
-        return module._Films(films, 80, augment, seed)[0][0]
+        return module._Films(films, 80, (seed, 0), augment)[0][0]
 
     plain = pixels(False, 5)
     moved = np.asarray(pixels(True, 5))

@@ -6,15 +6,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from cxrlib.model import head as train
-from cxrlib.model.head import (
-    EPSILON,
-    FOLDS,
-    TrainError,
-    fit_head,
-    fit_uncalibrated,
-    patient_folds,
-)
+from cxrlib.model import folds
+from cxrlib.model.folds import FOLDS, TrainError, patient_folds
+from cxrlib.model.head import EPSILON, fit_head, fit_uncalibrated
+
+pytestmark = pytest.mark.portable
 
 
 def draw_patients(patients, per_patient, rng, prevalence=0.5):
@@ -180,7 +176,7 @@ def test_rare_finding_is_learnt():
 
 
 def test_dense_head_learns_what_a_linear_one_cannot(monkeypatch):
-    monkeypatch.setattr(train, "FOLDS", 3)  # for speed
+    monkeypatch.setattr(folds, "FOLDS", 3)  # for speed
     rng = np.random.default_rng(9)
     films = draw_patients(160, 1, rng)
     features = rng.choice([-1.0, 1.0], (160, 1, 1, 2))

@@ -1,0 +1,43 @@
+"""Folds of training patients for cross-validation, and a guard against test patients."""
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
+
+FOLDS = 5
+
+
+class TrainError(ValueError):
+    """Training that cannot start, with what is missing."""
+
+
+def patient_folds(films: pd.DataFrame, seed: int = 0) -> np.ndarray:
+    """Return the fold 0..4 of each film: all films of a patient in one, classes in proportion.
+
+    Raises
+    ------
+    TrainError
+        Fewer than five patients with the finding, or without.
+    """
+    for side, name in ((1, "with the finding"), (0, "without")):
+        patients = films.loc[films["target"] == side, "patient"].nunique()
+        if patients < FOLDS:
+            raise TrainError(
+                f"{patients} training patients {name}: {FOLDS}-fold cross-validation needs at "
+                f"least {FOLDS}. Add films, or choose another finding."
+            )
+    fold = np.empty(len(films), int)
+    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    for number, (_, held_out) in enumerate(splitter.split(films, films.target, films.patient)):
+        fold[held_out] = number
+    return fold
+
+
+def refuse_test_films(films: pd.DataFrame) -> None:
+    """Raise TrainError where a film of a test patient is among `films`."""
+    test = films.loc[films["split"] != "train", "filename"]
+    if len(test):
+        raise TrainError(
+            f"{len(test)} films of test patients ({test.iloc[0]} the first) were given to "
+            "training. Pass films[films.split == 'train']."
+        )

@@ -1,0 +1,130 @@
+"""Write a run: the folder that training leaves behind."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from cxrlib import versions
+from cxrlib.data.files import whole_folder
+from cxrlib.data.images import PREPROCESSING, file_digest
+from cxrlib.data.study import NO_FINDING, Study, digest_films
+from cxrlib.metrics.report import evaluate
+from cxrlib.metrics.thresholds import choose_threshold
+from cxrlib.model.backbone import Backbone, join
+from cxrlib.model.head import Fitted
+from cxrlib.model.run import (
+    ALL_OTHERS,
+    DIGITS,
+    FORMAT,
+    KNOWN_WEIGHTS,
+    MODELS,
+    Run,
+    RunError,
+    decided_rows,
+    write_facts,
+)
+
+
+def save_run(
+    folder: str | Path,
+    study: Study,
+    films: pd.DataFrame,
+    finding: str,
+    backbone: Backbone,
+    fitted: Fitted,
+    operating_point: str | float = "youden",
+    seed: int = 0,
+) -> Run:
+    """Write a run whole, replacing an earlier one in the same folder.
+
+    Parameters
+    ----------
+    folder : to write; it may not exist, be empty, or hold an earlier run
+    study, films, finding : the study, and all its films as `choose_films` gave them
+    backbone, fitted : the model
+    operating_point : rule of `choose_threshold`, applied to held-out training films
+    seed : of folds and intervals
+
+    Raises
+    ------
+    RunError
+        The folder holds something that is no run.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> from tempfile import mkdtemp
+    >>> study = cxr.read_study("medical")
+    >>> films = cxr.choose_films(study, "Cardiomegaly")
+    >>> train = films[films["split"] == "train"]
+    >>> backbone = cxr.load_backbone(image_size=75, layer="mixed0")
+    >>> fitted = cxr.fit_head(cxr.extract_features(backbone, train["path"], grid=1), train)
+    >>> run = cxr.save_run(mkdtemp(), study, films, "Cardiomegaly", backbone, fitted)
+    >>> sorted(path.name for path in run.folder.iterdir())
+    ['MODEL_CARD.md', 'head.keras', 'history.csv', 'predictions.csv', 'run.json']
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "run.json").exists():
+        raise RunError(f"{folder} holds files, but no run.json: give an empty or a new folder")
+    train = films[films["split"] == "train"].assign(probability=fitted.probability)
+    held_out = train.dropna(subset="probability").round({"probability": DIGITS})
+    threshold = choose_threshold(held_out["target"], held_out["probability"], operating_point)
+    metrics = evaluate(held_out, threshold, seed)
+    chosen_on = f"training patients, {fitted.facts['held_out']}"
+    facts = {
+        "format": FORMAT,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        **_describe_films(study, films, finding),
+        **_describe_model(folder, backbone, fitted),
+        "seed": seed,
+        "threshold": {"value": threshold, "rule": operating_point, "chosen_on": chosen_on},
+        "prevalence": metrics["prevalence"],
+        "versions": versions(),
+        "metrics": {"train": metrics},
+    }
+    with whole_folder(folder) as part:
+        fitted.model.save(part / MODELS[fitted.stage])
+        fitted.history.to_csv(part / "history.csv", index=False)
+        decided_rows(held_out, threshold).to_csv(part / "predictions.csv", index=False)
+        facts["files"] = {path.name: file_digest(path) for path in sorted(part.iterdir())}
+        write_facts(part, facts)
+    model = join(backbone, fitted.model) if fitted.stage == "head" else fitted.model
+    return Run(folder, facts, model)
+
+
+def _describe_films(study: Study, films: pd.DataFrame, finding: str) -> dict:
+    healthy = films.loc[films["target"] == 0, "labels"].map(lambda labels: NO_FINDING in labels)
+    sides = films.groupby("split")["patient"].unique()
+    return {
+        "study": study.folder.resolve().name,
+        "finding": study.name_of(finding),
+        "negative": NO_FINDING if healthy.all() else ALL_OTHERS,
+        "split": {
+            "rule": study.split_rule,
+            "patients": {side: sorted(sides.get(side, [])) for side in ("train", "test")},
+        },
+        "data": {
+            "digest": digest_films(films),
+            "films": len(films),
+            "rows_left_out": int((study.problems["outcome"] == "row left out").sum()),
+        },
+    }
+
+
+def _describe_model(folder: Path, backbone: Backbone, fitted: Fitted) -> dict:
+    keys = ("name", "weights", "layer", "seed", "digest")
+    made_of = {key: getattr(backbone, key) for key in keys}
+    if backbone.weights not in KNOWN_WEIGHTS:
+        # From the run's folder, so that a project can be moved and nothing tells of the machine.
+        made_of["weights"] = os.path.relpath(backbone.weights, folder)
+    head = fitted.model if fitted.stage == "head" else fitted.model.get_layer("head")
+    return {
+        "stage": fitted.stage,
+        "image_size": backbone.image_size,
+        "preprocessing": PREPROCESSING,
+        "backbone": made_of,
+        "grid": head.input_shape[1],
+        "fit": fitted.facts,
+    }
