@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import time
 import unicodedata
@@ -46,6 +47,9 @@ def main():
         sys.exit(f"No notebook has a parameter named {', '.join(sorted(unknown))}.")
     as_committed = not parameters and not any(map(os.environ.get, VARIABLES))
 
+    run = Path(parameters.get("run") or os.environ.get("CXR_RUN") or RUNS / "cardiomegaly")
+    # Notebook 02 writes the run anew: what an interrupted series scored was scored by another.
+    shutil.rmtree(f"{run}-scores.csv.parts", ignore_errors=True)
     args.out.mkdir(parents=True, exist_ok=True)
     print(
         f"Executing {len(sources)} notebooks into {os.path.relpath(args.out)}. The bundled study "
@@ -72,7 +76,6 @@ def main():
     if args.in_place:
         for source in sources:
             replace(source, args.out / source.name)
-    run = Path(parameters.get("run") or os.environ.get("CXR_RUN") or RUNS / "cardiomegaly")
     if as_committed and not args.in_place and BUNDLED.exists():
         compare_auc(run)
     print(summary(run, args.out / "03_evaluate.html"))

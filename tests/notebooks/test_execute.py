@@ -77,6 +77,15 @@ def test_ends_with_the_auc_and_leaves_executed_notebooks(project):
     assert executed.cells[-1].outputs[0].text == "True\n"
 
 
+def test_what_an_interrupted_series_left_of_another_run_does_not_stop_this_one(project):
+    left = project / "runs" / "mine-scores.csv.parts"
+    left.mkdir(parents=True)
+    (left / "plan.json").write_text("of another run")
+    (project / "notebooks" / "03_evaluate.ipynb").unlink()
+    assert execute(project, CXR_RUN="runs/mine").returncode == 0
+    assert not left.exists()
+
+
 def test_parameters_reach_only_the_notebooks_that_have_them(project):
     done = execute(project, "--finding", "Effusion", "--study", "films", "-p", "rate", "3e-4")
     assert done.returncode == 0, done.stderr
