@@ -42,9 +42,9 @@ def fine_tune(
     Batch normalisation stays frozen. After each epoch everything is saved: a call that was
     interrupted goes on where it stopped, and one with other settings starts anew.
 
-    Several devices share each batch of 16 (`tf.distribute.MirroredStrategy`). Where they cannot
-    share one evenly, the films of a smaller share count a little more, so results differ a little
-    from those of one device. An interrupted call may go on with more devices or fewer.
+    Several devices share each batch of 16 (`tf.distribute.MirroredStrategy`): the steps are those
+    of one device up to rounding, so an interrupted call may go on with more devices or fewer. 16 is
+    rounded up to a multiple of their number.
 
     Parameters
     ----------
@@ -112,7 +112,8 @@ def fine_tune(
     folder = Path(folder) / hashlib.sha256(key.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
 
-    validation = _Films(films[held_out], backbone.image_size)
+    batch = -(-BATCH // strategy.num_replicas_in_sync) * strategy.num_replicas_in_sync
+    validation = _Films(films[held_out], backbone.image_size, batch)
     if (folder / "history.csv").exists():
         history = pd.read_csv(folder / "history.csv")
     else:
@@ -130,40 +131,45 @@ def fine_tune(
         for epoch in progress:
             if epoch - _best(history) > PATIENCE:
                 break
-            training = _Films(films[~held_out], backbone.image_size, (seed, epoch), augment)
+            draw = [seed, epoch]
+            order = films[~held_out].sample(frac=1, random_state=np.random.default_rng(draw))
+            training = _Films(order, backbone.image_size, batch, draw if augment else None)
             # Keras would shuffle batches by Python's global, unseeded generator.
             log = model.fit(training, validation_data=validation, shuffle=False, verbose=0).history
-            row = {"epoch": epoch} | {name: values[0] for name, values in log.items()}
+            row = {"epoch": epoch} | {name: values[0] for name, values in sorted(log.items())}
             history = _keep(folder, model, history, row)
             progress.set_postfix(row)
     best = _best(history)
     model = _load(folder, best)
     logit = np.full(len(films), np.nan)
-    logit[held_out] = model.predict(validation, verbose=0)[:, 0]
+    logit[held_out] = model.predict(validation, verbose=0)[: held_out.sum(), 0]
     probability, facts["calibration"] = calibrate(model, logit, target)
     facts |= {"finetuning_epochs": best, "epochs_allowed": epochs, "patience": PATIENCE}
     return Fitted(model, "finetuned", probability, fitted.fold, history, facts)
 
 
 class _Films(keras.utils.PyDataset):
-    """Batches of (films, targets, weights). With `draw`, a seed and an epoch, they are shuffled;
-    order and augmentation follow from it and the batch's place, however often a batch is asked for.
+    """Batches of one size, (films, targets, weights), as they stand in a table.
+
+    Blank films of weight 0 fill up the last batch, so that devices share all evenly; weights make
+    the mean of all batches that of the films. With `draw`, films are augmented by this seed and the
+    batch's place alone, however often a batch is asked for.
     """
 
-    def __init__(self, films: pd.DataFrame, size: int, draw=None, augment: bool = False):
+    def __init__(self, films: pd.DataFrame, size: int, batch: int, draw: list | None = None):
         super().__init__()
-        if draw is not None:
-            films = films.sample(frac=1, random_state=np.random.default_rng(draw))
-        self.films = films.assign(weight=compute_sample_weight("balanced", films["target"]))
-        self.size, self.draw, self.augment = size, draw, augment
+        self.films, self.size, self.batch, self.draw = films, size, batch, draw
+        filled = len(self) * batch / len(films)
+        self.weights = compute_sample_weight("balanced", films["target"]) * filled
 
     def __len__(self):
-        return -(-len(self.films) // BATCH)
+        return -(-len(self.films) // self.batch)
 
     def __getitem__(self, index):
-        batch = self.films[index * BATCH : (index + 1) * BATCH]
-        pixels = np.stack([read_image(path, self.size) for path in batch["path"]])[..., None]
-        if self.augment:
+        rows = slice(index * self.batch, (index + 1) * self.batch)
+        films = self.films[rows]
+        pixels = np.stack([read_image(path, self.size) for path in films["path"]])[..., None]
+        if self.draw:
             seed = int(np.random.SeedSequence([*self.draw, index]).generate_state(1)[0])
             for layer in (
                 keras.layers.RandomRotation(5 / 360, "constant", seed=seed),
@@ -172,7 +178,9 @@ class _Films(keras.utils.PyDataset):
                 keras.layers.RandomContrast(0.15, value_range=(0, 1), seed=seed),
             ):
                 pixels = layer(pixels, training=True)
-        return pixels, batch["target"].to_numpy()[:, None], batch["weight"].to_numpy()
+        filling = [(0, self.batch - len(films)), (0, 0), (0, 0), (0, 0)]
+        parts = pixels, films["target"].to_numpy()[:, None], self.weights[rows]
+        return tuple(np.pad(part, filling[: np.ndim(part)]) for part in parts)
 
 
 def _strategy(devices: Sequence[str] | None):
