@@ -44,7 +44,7 @@ def study(make_tiny_study, tmp_path):
     return cxr.read_study(make_tiny_study(tmp_path / "s", rows))
 
 
-@pytest.mark.parametrize("name", [HARD, "$", r"\$", "a_b", "Nodule/Mass"])
+@pytest.mark.parametrize("name", [HARD, r"\$", "Nodule/a_b"])
 def test_names_are_shown_as_they_are(scores, study, name):
     measured = cxr.evaluate(scores, 0.5)
     ax = cxr.plot_roc({name: scores}, {name: measured}, 0.5)
