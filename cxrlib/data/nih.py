@@ -30,6 +30,19 @@ def read_entries(path: str | Path) -> pd.DataFrame:
     ------
     StudyError
         No such file, or columns missing.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> from tempfile import mkdtemp
+    >>> path = mkdtemp() + "/Data_Entry_2017.csv"
+    >>> with open(path, "w") as file:
+    ...     _ = file.write(
+    ...         "Image Index,Finding Labels,Patient ID,Patient Age,Patient Gender,View Position\\n"
+    ...         "00000001_000.png,Cardiomegaly|Effusion,1,58,M,PA\\n"
+    ...     )
+    >>> cxr.read_entries(path)[["labels", "patient"]].values.tolist()
+    [[('Cardiomegaly', 'Effusion'), '00000001']]
     """
     try:
         table, _ = read_table(Path(path), lambda names: "imageindex" in names)
@@ -91,6 +104,19 @@ def read_official_split(folder: str | Path, entries: pd.DataFrame) -> pd.Series:
     ------
     StudyError
         As `read_lists`; a name has no entry, or a patient has images in both.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> import pandas as pd
+    >>> from pathlib import Path
+    >>> from tempfile import mkdtemp
+    >>> folder = Path(mkdtemp())
+    >>> _ = (folder / "train_val_list.txt").write_text("1.png\\n")
+    >>> _ = (folder / "test_list.txt").write_text("2.png\\n")
+    >>> entries = pd.DataFrame({"filename": ["1.png", "2.png"], "patient": ["1", "2"]})
+    >>> cxr.read_official_split(folder, entries).tolist()
+    ['train', 'test']
     """
     side_of = read_lists(folder)
     if unknown := side_of.keys() - set(entries["filename"]):

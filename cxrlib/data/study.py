@@ -47,6 +47,10 @@ class Study:
         outcome.
     publisher, patients_from, split_rule : str
         Whose table it is, where the patients come from, and who decides the split.
+
+    >>> import cxrlib as cxr
+    >>> cxr.read_study("medical").films.loc[0, ["patient", "view", "split"]].tolist()
+    ['00060001', 'PA', 'train']
     """
 
     folder: Path

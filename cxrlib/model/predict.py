@@ -48,6 +48,14 @@ def score_films(
     ------
     FileNotFoundError
         A folder without an image file, or no path at all. A file that is missing gets a row.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> run = cxr.load_run("medical/models/cardiomegaly")
+    >>> scores = cxr.score_films(run, ["medical/images/00060001_000.jpg", "no such file.png"])
+    >>> scores["status"].tolist()
+    ['ok', 'unreadable']
     """
     films, rows = list(walk_films(paths)), []
     with tqdm(total=len(films), desc="scores", unit="film", disable=len(films) == 1) as progress:
@@ -68,6 +76,14 @@ def score_test(run: Run, study: Study) -> Run:
     RunError
         The study is not the one the run was trained on, has a test patient in training, a test
         film that cannot be read, or no test film with the finding or without.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> run = cxr.load_run("medical/models/cardiomegaly")
+    >>> tested = cxr.score_test(run, cxr.read_study("medical"))
+    >>> cxr.format_interval(tested.metrics["test"]["auc"])
+    '0.95 (0.88 to 0.99)'
     """
     films = choose_run_films(run, study)
     if "test" in run.facts["metrics"]:
