@@ -10,10 +10,10 @@ from cxrlib.metrics.calibration import shift_prevalence
 def rank_labels(predictions: pd.DataFrame) -> pd.DataFrame:
     """Rank films by how little a model that did not see their patient believes their label.
 
-    The self-confidence of confident learning: the probability that the model gives to the label
-    (Northcutt, Jiang and Chuang, JAIR 2021), here at a prevalence of one half, since otherwise the
-    rarer label would look suspicious as such. A low one is a reason to look, and no verdict: hard
-    films come first, too.
+    The measure is the self-confidence of confident learning: the probability that the model gives
+    to the label (Northcutt, Jiang and Chuang, JAIR 2021). It is taken at a prevalence of one half,
+    since otherwise every rare label would look suspicious. A low value is a reason to look at the
+    film, not a verdict: hard films come first, too.
 
     Parameters
     ----------

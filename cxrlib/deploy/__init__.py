@@ -1,4 +1,4 @@
 """The wing for engineers: take a run elsewhere and examine an installation.
 
-Who needs it: someone who wants the 8-bit engine, an export to ONNX, LiteRT, OpenVINO or Keras,
-or `cxr doctor`."""
+Who needs it: someone who scores many films (`engine`, in 8 bits), takes a model to other software
+(`export`: ONNX, LiteRT, OpenVINO, Keras), or doubts an installation (`doctor`)."""

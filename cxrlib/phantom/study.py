@@ -179,7 +179,7 @@ def make_study(
     ValueError
         `patients`, `seed` or `workers` is too small, or the folder holds another study.
     FileExistsError
-        The folder holds something that is no simulated study.
+        The folder holds something that is not a simulated study.
     """
     for name, n, least in (("patients", patients, 1), ("seed", seed, 0), ("workers", workers, 1)):
         if n is not None and n < least:

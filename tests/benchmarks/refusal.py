@@ -6,7 +6,7 @@ STUDY is a study of real films (default: the folder in CXR_DATA, else the bundle
 test patients are measured: the check was fitted, and everything about it chosen, on training
 patients and on other photographs than scikit-image's, which are measured here.
 
-Prints a table, one row a kind: pictures, refused, their share with its 95 % interval (Wilson,
+Prints a table, one row per kind: images, refused, their share with its 95 % interval (Wilson,
 pictures as if independent), the share of all that got the right kind of reason, the area under the
 ROC curve against the real films, and the commonest reasons.
 """
