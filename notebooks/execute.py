@@ -53,7 +53,7 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     print(
         f"Executing {len(sources)} notebooks into {os.path.relpath(args.out)}. The bundled study "
-        "takes about 5 minutes on two cores.",
+        "takes about 10 minutes on two cores.",
         flush=True,
     )
     for number, source in enumerate(sources, 1):
