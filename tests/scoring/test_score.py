@@ -341,7 +341,7 @@ def test_a_missing_run_is_said_in_one_sentence(films, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-COMMANDS = "score, export, engine, doctor, download, phantom"
+COMMANDS = "score, export, engine, doctor, download, phantom, study"
 
 
 @pytest.mark.parametrize(
