@@ -27,7 +27,7 @@ from cxrlib.deploy.doctor import (
     digest_values,
     tile_means,
 )
-from cxrlib.model.backbone import extract_features, load_backbone
+from cxrlib.model.backbone import BUNDLED, extract_features, load_backbone
 from cxrlib.model.head import fit_head
 from cxrlib.phantom.film import simulate_film
 from cxrlib.phantom.study import NOTE, draw_films, make_study
@@ -67,6 +67,7 @@ def main() -> None:
     features, probability = apply_network(backbone, head, grey)
     np.save(FEATURES, features)
     golden = {
+        "weights": file_digest(BUNDLED),
         "film": file_digest(FILM),
         "grey": digest_values(grey),
         "grey_means": tile_means(grey).round(6).tolist(),

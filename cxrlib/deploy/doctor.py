@@ -4,8 +4,7 @@ import hashlib
 import json
 import os
 import platform
-import re
-from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,29 +24,14 @@ FILM, FEATURES, HEAD = GOLDEN / "film4.png", GOLDEN / "features.npy", GOLDEN / "
 SIZE, TILES = 399, 7
 # Measured against plain float32: without oneDNN 0.0005 and 0.0000001, inputs and kernels of every
 # convolution rounded to TF32, as GPUs do by default, 0.02 and 0.0003, to bfloat16 0.33 and 0.014.
-FEATURE_TOLERANCE = 0.05  # in standard deviations of the features
-SCORE_TOLERANCE = 0.002  # in probability
+FEATURE_OFF = 0.05  # in standard deviations of the features
+SCORE_OFF = 0.002  # in probability
 
-AGAIN = "Install cxrlib again, or take the file from its source with git."
-LOCK = "Install the versions of requirements.lock"
-# What it means that a step differs while all before it are as stored, and what to do.
-STEPS = {
-    "weights file": "The network's weights are not those of cxrlib. Runs trained here could not be "
-    f"compared, and others' would not load. {AGAIN}",
-    "film file": f"The film to examine with was changed. {AGAIN}",
-    "head file": f"The head to examine with was changed. {AGAIN}",
-    "check file": f"The check for chest radiographs is not that of this cxrlib. {AGAIN}",
-    "grey values": "The same file is read as other pixels: another Pillow or NumPy, or a change "
-    f"in cxrlib.data.images. {LOCK} (`make .venv/ready`).",
-    "network": "The weights file is right, but the network built from it is not: another Keras, or "
-    f"a change in cxrlib.model.backbone. {LOCK}.",
-    "features": "The same network computes other numbers: another TensorFlow, a driver, or less "
-    f"precision. {LOCK}; try CUDA_VISIBLE_DEVICES=-1 and TF_ENABLE_ONEDNN_OPTS=0 to find which.",
-    "score": "The features are right, but the score is not: another Keras, or a change in "
-    f"cxrlib.model.backbone. {LOCK}.",
-    "check": "The check is right, but refuses a chest radiograph: another NumPy or Pillow, or a "
-    f"change in cxrlib.data.frontal. {LOCK}.",
-}
+AGAIN = "The file is not that of this cxrlib. Install it again, or take the file by git."
+LOCK = "Install the versions of requirements.lock (`make .venv/ready`)"
+CAUSE = f"The same input gives another output: another {{}}, or a change in cxrlib.{{}}. {LOCK}."
+KERAS = CAUSE.format("TensorFlow or Keras", "model.backbone")
+DEVICE = "Or a driver, or less precision: try CUDA_VISIBLE_DEVICES=-1, TF_ENABLE_ONEDNN_OPTS=0."
 
 
 def describe_machine() -> dict[str, str]:
@@ -66,8 +50,8 @@ def describe_machine() -> dict[str, str]:
 def examine() -> pd.DataFrame:
     """Take the bundled film from its file to grey values, features and a score.
 
-    Each step is compared with what is stored beside the film. The first one that differs is the
-    last one looked at, since those after it follow from it. Takes seconds, no run and no network.
+    Each step is compared with what is stored beside the film, up to the first that differs: those
+    after it follow from it. Takes seconds, no run and no network.
 
     Returns
     -------
@@ -75,10 +59,10 @@ def examine() -> pd.DataFrame:
         step; same (bool); found, a sentence with the numbers; advice, what a difference means and
         what to do, '' where there is none.
     """
-    rows, looks = [], _look()
-    for step, advice in STEPS.items():
+    rows, seen = [], _Seen()
+    for step, look, advice in STEPS:
         try:
-            same, found = next(looks)
+            same, found = look(seen)
         except Exception as error:  # whatever a broken installation raises, the step is the news
             same, found = False, f"{type(error).__name__}: {error}"
         rows.append((step, same, found, "" if same else advice))
@@ -108,34 +92,50 @@ def apply_network(
     return features[0].astype(np.float16), float(expit(logit[0, 0]))
 
 
-def _look() -> Iterator[tuple[bool, str]]:
-    """Yield (same, found) for each of STEPS."""
-    readme = (BUNDLED.parent / "README.md").read_text()
-    yield _compare_digests(file_digest(BUNDLED), re.search(r"^ {4}(\w{64})$", readme, re.M)[1])
-    golden = json.loads((GOLDEN / "golden.json").read_text())
-    for file, name in ((FILM, "film"), (HEAD, "head"), (CHECK_FILE, "check")):
-        yield _compare_digests(file_digest(file), golden[name])
+class _Seen:
+    """What the steps look at, made by the first that wants it; each step returns (same, found)."""
 
-    grey = read_image(FILM, SIZE)
-    same, found = _compare_digests(digest_values(grey), golden["grey"])
-    off = 255 * abs(tile_means(grey) - golden["grey_means"]).max()
-    yield same, found + f"; means of {TILES} x {TILES} tiles are off by up to {off:.3f} of 255"
-    backbone = load_backbone(image_size=SIZE)
-    yield _compare_digests(backbone.digest, golden["network"])
+    golden = cached_property(lambda _: json.loads((GOLDEN / "golden.json").read_text()))
+    grey = cached_property(lambda _: read_image(FILM, SIZE))
+    backbone = cached_property(lambda _: load_backbone(image_size=SIZE))
+    head = cached_property(lambda _: keras.models.load_model(HEAD, safe_mode=True))
+    scored = cached_property(lambda seen: apply_network(seen.backbone, seen.head, seen.grey))
 
-    head = keras.models.load_model(HEAD, safe_mode=True)
-    features, probability = apply_network(backbone, head, grey)
-    same, found = _compare_digests(digest_values(features), golden["features"])
-    stored = np.load(FEATURES).astype(float)
-    off = abs(features - stored).max() / stored.std()
-    found += f"; off by up to {off:.2g} standard deviations, {FEATURE_TOLERANCE} allowed"
-    yield same or off <= FEATURE_TOLERANCE, found
-    off = abs(probability - golden["probability"])
-    yield off <= SCORE_TOLERANCE, f"{probability:.6f}, off by {off:.2g}, {SCORE_TOLERANCE} allowed"
-    reason = find_reasons(grey[None])["reason"][0]
-    yield not reason, reason or "a frontal chest radiograph, as it is"
+    def compare_grey(self):
+        off = 255 * abs(tile_means(self.grey) - self.golden["grey_means"]).max()
+        more = f"; means of {TILES} x {TILES} tiles are off by up to {off:.3f} of 255"
+        return _compare(digest_values(self.grey), self.golden["grey"], more)
+
+    def compare_features(self):
+        features, stored = self.scored[0], np.load(FEATURES).astype(float)
+        off = abs(features - stored).max() / stored.std()
+        more = f"; off by up to {off:.2g} standard deviations, {FEATURE_OFF} allowed"
+        same, found = _compare(digest_values(features), self.golden["features"], more)
+        return same or off <= FEATURE_OFF, found
+
+    def compare_score(self):
+        off = abs(self.scored[1] - self.golden["probability"])
+        return off <= SCORE_OFF, f"{self.scored[1]:.6f}, off by {off:.2g}, {SCORE_OFF} allowed"
+
+    def check_film(self):
+        reason = find_reasons(self.grey[None])["reason"][0]
+        return not reason, reason or "a frontal chest radiograph, as it is"
 
 
-def _compare_digests(found: str, stored: str) -> tuple[bool, str]:
+def _compare(found: str, stored: str, more: str = "") -> tuple[bool, str]:
     other = "" if found == stored else f" and not {stored[:12]}"
-    return found == stored, f"SHA-256 {found[:12]}{other}"
+    return found == stored, f"SHA-256 {found[:12]}{other}{more}"
+
+
+# Name, what looks, and what it means that this step differs while all before it are as stored.
+STEPS = (
+    ("weights file", lambda seen: _compare(file_digest(BUNDLED), seen.golden["weights"]), AGAIN),
+    ("film file", lambda seen: _compare(file_digest(FILM), seen.golden["film"]), AGAIN),
+    ("head file", lambda seen: _compare(file_digest(HEAD), seen.golden["head"]), AGAIN),
+    ("check file", lambda seen: _compare(file_digest(CHECK_FILE), seen.golden["check"]), AGAIN),
+    ("grey values", _Seen.compare_grey, CAUSE.format("Pillow or NumPy", "data.images")),
+    ("network", lambda seen: _compare(seen.backbone.digest, seen.golden["network"]), KERAS),
+    ("features", _Seen.compare_features, f"{KERAS} {DEVICE}"),
+    ("score", _Seen.compare_score, KERAS),
+    ("check", _Seen.check_film, CAUSE.format("NumPy or Pillow", "data.frontal")),
+)
