@@ -29,7 +29,7 @@ SITE = NOTEBOOKS / "site"
 HEADINGS = ["h1", "h2", "h3"]
 # Of pdoc's styles, those of content and code; the frame is ours.
 STYLES = ("/*! syntax-highlighting", "/*! theme", "/*! content")
-pdoc.render.configure(docformat="numpy", search=False)
+pdoc.render.configure(docformat="numpy", search=False, show_source=False)
 
 
 def main():
@@ -157,6 +157,11 @@ def render_module(module, modules, site):
     for style in made.find_all("style"):
         if style.string.lstrip().startswith(STYLES):
             soup.head.append(style)
+    # Docstrings of other packages, traitlets' among them, name members that have no place here.
+    named = {node["id"] for node in soup.find_all(id=True)}
+    for link in soup.main.select('a[href^="#"]'):
+        if unquote(link["href"][1:]) not in named:
+            link.unwrap()
     return soup
 
 
