@@ -7,16 +7,15 @@ what a file holds: errors are replaced by sentences of our own, and warnings are
 
 import hmac
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from cxrlib.data.files import is_dicom
 from cxrlib.data.grey import show
 
 PIXELS = (
@@ -32,7 +31,6 @@ RADIOGRAPHS = {"CR", "DX", "DR", "XR", "RG", "OT", "HC", "SC", ""}
 OTHERS = {"CT", "MR", "US", "NM", "PT", "MG", "XA", "RF", "XC", "ES", "OP", "IO", "PX", "SR"}
 OTHERS |= {"RTIMAGE", "RTDOSE", "RTPLAN", "RTSTRUCT", "ECG", "SEG", "PR", "KO", "DOC"}
 VIEWS = {"PA": "PA", "AP": "AP"} | dict.fromkeys(("LL", "RL", "LATERAL", "LAT"), "lateral")
-SUFFIXES = {".dcm", ".dicom"}
 # Transfer syntax of a file that names none, by (implicit VR, little endian) as found.
 SYNTAXES = {(True, True): "1.2.840.10008.1.2", (False, True): "1.2.840.10008.1.2.1"}
 SYNTAXES |= {(False, False): "1.2.840.10008.1.2.2"}
@@ -41,26 +39,6 @@ TOO_LARGE = f"too large to be a radiograph: more than {LARGEST:,} pixels"
 # Fixed, so that a patient keeps the key, and with it the side of the split, on every machine.
 PATIENT_KEY = b"cxrlib patient"
 NEEDS = "reading DICOM needs more packages: pip install 'cxrlib[dicom]'"
-
-
-def is_dicom(path: str | Path | BinaryIO) -> bool:
-    """Say whether a film is DICOM: by its first bytes, or by the end of its name.
-
-    A binary file object is left at its start. What is not a regular file is not opened.
-    """
-    named = not hasattr(path, "read")
-    if named and not os.path.isfile(path):
-        return False
-    try:
-        with open(path, "rb") if named else nullcontext(path) as file:
-            file.seek(0)
-            start = file.read(132)
-            file.seek(0)
-    except OSError:
-        return False
-    # Without preamble and meta header a file starts with the first elements of group 8.
-    known = start[128:] == b"DICM" or re.match(rb"\x08\0[\0\x05\x08\x16\x18]\0", start)
-    return bool(known) or (named and Path(path).suffix.lower() in SUFFIXES)
 
 
 def read_header(path: str | Path | BinaryIO) -> dict[str, str | int]:

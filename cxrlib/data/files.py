@@ -1,24 +1,67 @@
-"""Image files in folders, and files and folders that are written whole or not at all."""
+"""Files from outside, image files in folders, and what is written whole or not at all."""
 
+import ctypes
+import errno
+import fcntl
 import os
+import re
+import secrets
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
-from cxrlib.data.dicom import is_dicom
-
+DICOM = {".dcm", ".dicom"}
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm"}
+PART = ".cxrlib-part."  # so start the names of what is unfinished; no reader takes them
+
+
+def regular_file(path: str | Path | BinaryIO) -> str | Path | BinaryIO:
+    """Return what is given if it can be opened and read to an end: a file, links followed.
+
+    Ask here before opening a file from outside: a pipe is waited for, `/dev/zero` never ends. A
+    binary file object passes.
+
+    Raises
+    ------
+    FileNotFoundError
+    OSError
+        A directory, pipe or device; `strerror` says so without the file's name.
+    """
+    if not hasattr(path, "read") and not stat.S_ISREG(os.stat(path).st_mode):
+        reason = "a directory, pipe or device, not a regular file"
+        raise OSError(errno.EINVAL, reason, str(path))
+    return path
+
+
+def is_dicom(path: str | Path | BinaryIO) -> bool:
+    """Say whether a film is DICOM: by its first bytes, or by the end of its name.
+
+    A binary file object is left at its start. What is not a regular file is not opened.
+    """
+    named = not hasattr(path, "read")
+    try:
+        with open(regular_file(path), "rb") if named else nullcontext(path) as file:
+            file.seek(0)
+            start = file.read(132)
+            file.seek(0)
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return False
+    # Without preamble and meta header a file starts with the first elements of group 8.
+    known = start[128:] == b"DICM" or re.match(rb"\x08\0[\0\x05\x08\x16\x18]\0", start)
+    return bool(known) or (named and Path(path).suffix.lower() in DICOM)
 
 
 def is_film(path: str | Path) -> bool:
     """Say whether a file looks like an image: by its name's end, or by content if it is DICOM.
 
-    What macOS and archives lay beside files (`._NAME`, `__MACOSX`) does not.
+    Hidden files, and what macOS and archives lay beside files (`._NAME`, `__MACOSX`), do not.
     """
     path = Path(path)
-    if path.name.startswith("._") or "__MACOSX" in path.parts:
+    if path.name.startswith(".") or "__MACOSX" in path.parts:
         return False
     if path.suffix.lower() in SUFFIXES:
         return True
@@ -55,11 +98,17 @@ def walk_films(
 
 
 def _films_below(folder: Path) -> Iterator[Path]:
-    for name in sorted(os.listdir(folder)):
-        path = folder / name
-        if path.is_dir():
+    def entries(folder: Path) -> Iterator[Path]:
+        return map(folder.joinpath, sorted(os.listdir(folder)))
+
+    levels = [entries(folder)]  # no recursion: folders may be nested deeply
+    while levels:
+        path = next(levels[-1], None)
+        if path is None:
+            levels.pop()
+        elif path.is_dir():
             if not path.is_symlink():  # it may lead in a circle
-                yield from _films_below(path)
+                levels.append(entries(path))
         elif (path.is_file() or path.is_symlink()) and is_film(path):
             yield path  # a link that leads nowhere, too: it gets its row
 
@@ -68,33 +117,103 @@ def _films_below(folder: Path) -> Iterator[Path]:
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a path to write to; the file there takes the place of `path` once all went well.
 
-    The path given ends as `path` does, for writers that go by the ending. A link is followed.
+    The path given is hidden and ends as `path` does, for writers that go by the ending. A link is
+    followed. What a killed process left beside `path` is deleted.
     """
     path = Path(path).resolve()
-    part = path.with_name(f"part.{os.getpid()}.{path.name}")
-    try:
+    with _part_beside(path, Path.touch) as part:
         yield part
+        _sync(part)
         os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager
 def whole_folder(folder: str | Path) -> Iterator[Path]:
     """Give an empty folder to fill; it takes the place of `folder` once all went well.
 
-    At any moment the old content is at `folder` or beside it. A link is followed.
+    At any moment the old content or the new is at `folder`, where the system exchanges folders in
+    one step (Linux, most file systems). Elsewhere a kill may leave none: `take_back` mends that.
+    A link is followed. What killed processes left is deleted.
     """
     folder = Path(folder).resolve()
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    take_back(folder)
+    with _part_beside(folder, Path.mkdir) as part:
         yield part
-        old = part.with_suffix(".old")
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(part, folder)
-        shutil.rmtree(old, ignore_errors=True)
+        for file in filter(Path.is_file, part.rglob("*")):
+            _sync(file)
+        folder.mkdir(exist_ok=True)
+        if not _exchange(part, folder):
+            shutil.rmtree(_aside(folder), ignore_errors=True)
+            os.rename(folder, _aside(folder))
+            os.rename(part, folder)
+            shutil.rmtree(_aside(folder), ignore_errors=True)
+
+
+def take_back(folder: Path) -> None:
+    """Put a folder back at its place that a killed `whole_folder` had moved aside."""
+    if not folder.exists() and _aside(folder).exists():
+        os.rename(_aside(folder), folder)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".old.{folder.name}")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; False where system or file system cannot."""
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except AttributeError:
+        return False
+    return not renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange)
+
+
+@contextmanager
+def _part_beside(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Give a new file or folder beside `path`, locked while in use, and delete it if it is left."""
+    _tidy(path.parent)
+    with ExitStack() as stack:
+        part = None
+        while not (part and part.exists()):  # or it was taken for left over before it was locked
+            part = path.with_name(f"{PART}{secrets.token_hex(6)}{path.suffix}")
+            make(part)
+            with suppress(OSError):
+                stack.enter_context(_locked(part))
+        try:
+            yield part
+        finally:
+            _delete(part)
+
+
+@cache
+def _tidy(folder: Path) -> None:
+    """Delete what killed processes left in a folder; once per process, since folders are large."""
+    for path in folder.glob(f"{PART}*"):
+        with suppress(OSError), _locked(path, fcntl.LOCK_NB):
+            _delete(path)
+
+
+@contextmanager
+def _locked(path: Path, how: int = 0) -> Iterator[None]:
+    """Hold a lock on a file or folder, which ends with the process at the latest."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | how)
+        yield
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        os.close(handle)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have a file's content on the disk, so that a power cut after a rename does not empty it."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

@@ -1,7 +1,6 @@
 """JPEG, PNG, TIFF, BMP and DICOM files, 8 to 16 bit, to one float array in 0..1."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from cxrlib.data import dicom
+from cxrlib.data.files import is_dicom, regular_file
 from cxrlib.data.grey import BRIGHT, spread
 
 # Part of every digest that depends on pixels: change it when what `read_image` returns changes.
@@ -41,7 +41,7 @@ def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
     ------
     FileNotFoundError, ImageError
     """
-    if dicom.is_dicom(path):
+    if is_dicom(path):
         header = _of_dicom(dicom.read_header, path)
         return header["width"], header["height"]
     with _opened(path) as image:
@@ -56,7 +56,7 @@ def view_of(path: str | Path) -> str:
     ------
     FileNotFoundError, ImageError
     """
-    return _of_dicom(dicom.read_header, path)["view"] if dicom.is_dicom(path) else ""
+    return _of_dicom(dicom.read_header, path)["view"] if is_dicom(path) else ""
 
 
 def film_digest(path: str | Path) -> str:
@@ -65,15 +65,16 @@ def film_digest(path: str | Path) -> str:
     A hash of a DICOM file would tell whoever holds the file which patient is meant, and would
     change with the header.
     """
-    if dicom.is_dicom(path):
+    if is_dicom(path):
         values = _of_dicom(dicom.read_grey, path)
         return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
-    return file_digest(_regular(path))
+    with _told(path):
+        return file_digest(path)
 
 
 def file_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with open(path, "rb") as file:
+    """Return the SHA-256 of a file's content; what is not a regular file is an OSError."""
+    with open(regular_file(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -83,7 +84,7 @@ def colour_of(path: str | Path | BinaryIO) -> float:
     Read at an eighth of its size or more. DICOM films are grey, or are not read at all.
     Raises FileNotFoundError or ImageError.
     """
-    if dicom.is_dicom(path):
+    if is_dicom(path):
         return 0.0
     with _opened(path) as image:
         if image.mode in ("1", "L", "LA") or image.mode.startswith(("I", "F")):
@@ -125,7 +126,7 @@ def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarr
     >>> film.shape, film.dtype.name, bool(film.min() >= 0 and film.max() <= 1)
     ((299, 299), 'float32', True)
     """
-    if dicom.is_dicom(path):
+    if is_dicom(path):
         grey = Image.fromarray(_of_dicom(dicom.read_grey, path))
     else:
         grey = _read_picture(path, size)
@@ -198,11 +199,16 @@ def _orientation(image: Image.Image) -> int:
 @contextmanager
 def _opened(path: str | Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
     """Open a picture; what fails while it is read is an ImageError, too."""
+    with _told(path), Image.open(regular_file(path), formats=FORMATS) as image:
+        if image.width * image.height > dicom.LARGEST:
+            raise ValueError(dicom.TOO_LARGE)
+        yield image
+
+
+@contextmanager
+def _told(path: str | Path | BinaryIO) -> Iterator[None]:
     try:
-        with Image.open(_regular(path), formats=FORMATS) as image:
-            if image.width * image.height > dicom.LARGEST:
-                raise ValueError(dicom.TOO_LARGE)
-            yield image
+        yield
     except (FileNotFoundError, ImageError):
         raise
     except UnidentifiedImageError:
@@ -211,13 +217,6 @@ def _opened(path: str | Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
         # Without the file's name, which on a worker may be another.
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageError(path, reason) from error
-
-
-def _regular(path: str | Path | BinaryIO) -> str | Path | BinaryIO:
-    """Return a path unless it leads to what could be waited for without end."""
-    if not hasattr(path, "read") and os.path.exists(path) and not os.path.isfile(path):
-        raise ImageError(path, "a directory, pipe or device, not an image file")
-    return path
 
 
 def _fit(shape: tuple[int, int], size: int) -> tuple[int, int]:

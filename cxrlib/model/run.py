@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from cxrlib.data.files import whole_folder
+from cxrlib.data.files import take_back, whole_folder
 from cxrlib.data.images import PREPROCESSING, file_digest
 from cxrlib.data.study import NO_FINDING, Study, choose_films
 from cxrlib.model._keras import Forward, freeze, keras
@@ -145,6 +145,7 @@ def load_run(folder: str | Path) -> Run:
     0.95
     """
     folder = Path(folder)
+    take_back(folder)
     path = folder / "run.json"
     try:
         facts = json.loads(path.read_text())

@@ -22,7 +22,7 @@ from cxrlib.scoring.tables import COLUMNS, is_parquet, write_parquet
 
 LOCK, LISTED, PLAN = "lock", "films.jsonl", "plan.json"
 OURS = re.compile(
-    r"(part\.\d+\.)?(\d{7,}\.csv|plan\.json)|films\.jsonl(\.part)?|joined(\.parquet)?|lock"
+    r"\.cxrlib-part\..+|\d{7,}\.csv|plan\.json|films\.jsonl(\.part)?|joined(\.parquet)?|lock"
 )
 CHUNK = 1024  # films listed at a time
 

@@ -362,7 +362,9 @@ def test_a_pipe_is_not_waited_for(tmp_path, read, name):
     if read is view_of:
         assert view_of(tmp_path / name) == ""
     else:
-        with pytest.raises(ImageError, match=f"{name}: a directory, pipe or device, not an image"):
+        with pytest.raises(
+            ImageError, match=f"{name}: a directory, pipe or device, not a regular file"
+        ):
             read(tmp_path / name)
 
 

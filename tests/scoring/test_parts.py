@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxrlib.data.files import PART
 from cxrlib.scoring.parts import OutputError, open_parts
 from cxrlib.scoring.tables import COLUMNS, read_scores
 
@@ -134,7 +135,7 @@ def stop_after(out, number, **how):
 def test_what_was_half_written_counts_for_nothing(tmp_path):
     out, whole = tmp_path / "scores.csv", tmp_path / "whole.csv"
     stop_after(out, 2)
-    for name in ("part.7.0000002.csv", "films.jsonl.part", "part.7.plan.json", "joined"):
+    for name in (f"{PART}7.csv", "films.jsonl.part", f"{PART}7.json", "joined"):
         (Path(f"{out}.parts") / name).write_text("cut sho")
     assert work(out) == [2, 3]
     work(whole)
@@ -233,7 +234,7 @@ def test_a_full_disk_ends_in_a_sentence_and_keeps_what_is_done(small_disk, tmp_p
         stopped.value
     )
     assert str(stopped.value).endswith("give the same command again: it goes on.")
-    assert not list(small_disk.rglob("part.*"))
+    assert not list(small_disk.rglob(f"{PART}*"))
     (small_disk / "other").unlink()
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
     assert work(out, 1000) == list(range(done, 63))
