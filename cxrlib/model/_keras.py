@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -39,6 +40,7 @@ except RuntimeError:
     )
 
 Forward = Callable[[np.ndarray], np.ndarray]
+_frozen: WeakKeyDictionary = WeakKeyDictionary()  # seconds each, and copies of a run share a model
 
 
 def freeze(model: keras.Model) -> Forward:
@@ -49,7 +51,10 @@ def freeze(model: keras.Model) -> Forward:
     """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+    if model in _frozen:
+        return _frozen[model]
     films = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
     traced = tf.function(lambda films: model(films, training=False)).get_concrete_function(films)
     frozen = convert_variables_to_constants_v2(traced)
-    return lambda films: frozen(tf.constant(films, tf.float32))[0].numpy()
+    _frozen[model] = lambda films: frozen(tf.constant(films, tf.float32))[0].numpy()
+    return _frozen[model]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,26 @@ def test_the_series_runs_in_order_from_a_clean_state(tmp_path, nih):
         compare_checked(source, stilled(executed))
     assert 0.75 < assert_honest(run)["metrics"]["test"]["auc"]["value"] < 0.99
     assert (tmp_path / "run-scores.csv").exists() and (run / "summary.png").exists()
+
+
+def test_nbval_finds_what_is_committed(tmp_path, medical):
+    """With the bundled run, since nbval injects no parameters."""
+    run = tmp_path / "run"
+    shutil.copytree(medical / "models" / "cardiomegaly", run)
+    environment = {k: v for k, v in os.environ.items() if k not in ("CXR_DATA", "PYTEST_ADDOPTS")}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no"),
+            *("--nbval-lax", "--nbval-cell-timeout=600", "--nbval-current-env"),
+            *(NOTEBOOKS / "01_explore.ipynb", NOTEBOOKS / "03_evaluate.ipynb"),
+        ],
+        cwd=ROOT,
+        env=environment | {"CXR_RUN": str(run)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-12_000:] + done.stderr[-4_000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 20
 
 
 def test_exploring_loads_no_tensorflow(medical):
