@@ -53,8 +53,24 @@ def true_to_its_marks(request):
 
 @pytest.fixture(scope="session")
 def medical() -> Path:
-    """The bundled study."""
+    """The folder of the bundled study."""
     return MEDICAL
+
+
+@pytest.fixture(scope="session")
+def study(medical):
+    """The bundled study; modules that want another one say so themselves."""
+    from cxrlib.data.study import read_study
+
+    return read_study(medical)
+
+
+@pytest.fixture(scope="session")
+def run(medical):
+    """The bundled run; read it and leave it as it is."""
+    from cxrlib.model.run import load_run
+
+    return load_run(medical / "models" / "cardiomegaly")
 
 
 @pytest.fixture(scope="session")

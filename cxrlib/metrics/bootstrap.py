@@ -6,7 +6,7 @@ Row 0 of the weights, and so value 0 of each statistic, is of the films as they 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import beta, norm, t
+from scipy.special import betaincinv, ndtri, stdtrit
 
 RESAMPLES = 2000
 UNDEFINED = {"value": None, "low": None, "high": None}
@@ -93,12 +93,12 @@ def share(
     value, trials = shares[0], len(films)
     if variance := ((found - value * films) ** 2).sum() / films.sum() ** 2:
         variance *= len(films) / (len(films) - 1)
-        variance *= (t.ppf(0.975, len(films) - 1) / norm.ppf(0.975)) ** 2
+        variance *= (stdtrit(len(films) - 1, 0.975) / ndtri(0.975)) ** 2
         trials = min(films.sum(), value * (1 - value) / variance)
     successes, failures = value * trials, (1 - value) * trials
     rank = np.random.default_rng(np.flatnonzero(among)).random(len(shares) - 1)
-    low = np.nan_to_num(beta.ppf(rank, successes, failures + 1), nan=0)  # NaN without a success
-    high = np.nan_to_num(beta.ppf(rank, successes + 1, failures), nan=1)
+    low = np.nan_to_num(betaincinv(successes, failures + 1, rank), nan=0)  # NaN without a success
+    high = np.nan_to_num(betaincinv(successes + 1, failures, rank), nan=1)
     return np.append(value, np.where(rank < 0.5, low, high))
 
 

@@ -211,15 +211,15 @@ class Chest:
 
     def cage_surface(self):
         """Points (n, 3) on the inside of the rib cage, to where the lungs begin to taper."""
-        turn, z = np.meshgrid(np.linspace(0, 2 * np.pi, 181), np.linspace(-4, 18, 45))
+        turn, z = np.linspace(0, 2 * np.pi, 181), np.linspace(-4, 18, 45)[:, None]
         return self.cage_curve(turn, z).reshape(-1, 3)
 
     def fluid_points(self):
         """Points (n, 3) of a fine lattice within the fluid of an effusion."""
         axes = np.arange(-14, 14.1, 0.25), np.arange(-9, 9, 0.5), np.arange(-10, 14, 0.2)
-        x, y, z = np.meshgrid(*axes, indexing="ij")
+        x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
         wet = (self.cavity(x, y, z) < 1) & (z > self.diaphragm(x, y)) & (z < self.fluid_level(x, y))
-        points = np.stack([x[wet], y[wet], z[wet]], axis=-1)
+        points = np.stack([axis[at] for axis, at in zip(axes, np.nonzero(wet), strict=True)], -1)
         for part in self.heart + self.mediastinum:
             points = points[~part.holds(points)]
         return points

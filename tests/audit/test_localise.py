@@ -12,17 +12,6 @@ from cxrlib.audit.maps import map_films, randomise, resize_map
 from cxrlib.audit.perturb import CHANGES, add_controls, change_film, perturb_films, tabulate_changes
 from cxrlib.data.images import read_image
 from cxrlib.data.study import choose_films, read_study
-from cxrlib.model.run import load_run
-
-
-@pytest.fixture(scope="module")
-def run(medical):
-    return load_run(medical / "models" / "cardiomegaly")
-
-
-@pytest.fixture(scope="module")
-def study(medical):
-    return read_study(medical)
 
 
 @pytest.fixture(scope="module")

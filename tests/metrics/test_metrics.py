@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
-from cxrlib.metrics import bootstrap
+from cxrlib.metrics import bootstrap, report
 from cxrlib.metrics.bootstrap import (
     auc,
     average_precision,
@@ -53,7 +54,7 @@ def scored_films(draw, max_films=30):
 @given(scored_films(), st.integers(0, 5))
 def test_each_resample_has_the_area_that_scikit_learn_gives(films, seed):
     target, probability, patient = films
-    weights = resample_patients(patient, 5, seed)
+    weights = resample_patients(patient, 2, seed)
     for ours, theirs in ((auc, roc_auc_score), (average_precision, average_precision_score)):
         for value, weight in zip(ours(target, probability, weights), weights, strict=True):
             positive, negative = weight @ target > 0, weight @ (1 - target) > 0
@@ -115,18 +116,17 @@ def test_the_interval_covers_the_true_auc_as_often_as_it_says():
     truth = norm.cdf(1.0 / np.sqrt(2 * (1.0**2 + 0.5**2)))
     rng = np.random.default_rng(0)
 
-    def coverage(trials, resample_films=False):
-        covered = 0
+    def coverage(trials, units):
+        covered, weights = 0, resample_patients(units, 200, 0)
         for _ in range(trials):
-            target, probability, patients = columns_of(simulate(rng, patients=60))
-            units = np.arange(len(target)) if resample_films else patients
-            found = interval(auc(target, probability, resample_patients(units, 200, 0)))
+            target, probability, _ = columns_of(simulate(rng, patients=60))
+            found = interval(auc(target, probability, weights))
             covered += found["low"] <= truth <= found["high"]
         return covered / trials
 
     low, high = np.divide(binom.interval(0.999, 250, 0.94), 250)
-    assert low <= coverage(250) <= high
-    assert coverage(60, resample_films=True) < 0.86  # too narrow: films of a patient are alike
+    assert low <= coverage(250, np.repeat(np.arange(60), 4)) <= high
+    assert coverage(60, np.arange(240)) < 0.86  # too narrow: films of a patient are alike
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -232,7 +232,7 @@ def test_a_share_of_few_events_gets_the_exact_binomial_interval():
     [(13, 0.8, 0.7), (30, 0.95, 0.7), (30, 0.95, 0.2), (60, 0.97, 0.5)],
 )
 def test_the_interval_of_a_share_of_few_events_covers_the_truth(patients, truth, alike):
-    rng, trials, covered, resampled, contradicted = np.random.default_rng(1), 300, 0, 0, 0
+    rng, trials, covered, resampled, contradicted = np.random.default_rng(1), 150, 0, 0, 0
     for _ in range(trials):
         patient = np.repeat(np.arange(patients), rng.integers(1, 5, patients))
         own = np.sqrt(alike) * rng.normal(size=patients)[patient]
@@ -299,11 +299,10 @@ def test_the_intervals_of_rates_cover_their_truth():
     big = simulate(np.random.default_rng(1), patients=100_000)
     truth["average_precision"] = average_precision_score(big["target"], big["probability"])
     rng, covered = np.random.default_rng(2), dict.fromkeys(truth, 0)
-    trials = 200
+    trials, weights = 200, resample_patients(np.repeat(np.arange(80), 4), 200, 0)
     for _ in range(trials):
         films = simulate(rng, drawn=lambda n: (rng.random(n) < 0.5).astype(int))
-        target, probability, patients = columns_of(films)
-        weights = resample_patients(patients, 200, 0)
+        target, probability, _ = columns_of(films)
         result = measure_decisions(films, 1 / (1 + np.exp(-cut)), weights)
         result["average_precision"] = interval(average_precision(target, probability, weights))
         for name, value in truth.items():
@@ -346,7 +345,7 @@ def draw(rng, patients=60, films=3, gap=0.0):
 
 def test_the_interval_covers_the_difference_of_two_areas(monkeypatch):
     monkeypatch.setattr(bootstrap, "RESAMPLES", 200)
-    rng, trials = np.random.default_rng(0), 150
+    rng, trials = np.random.default_rng(0), 100
     spread = np.sqrt(2 * (1 + 0.4**2))
     # Of films of different patients; the few pairs within one patient move it by less than 0.005.
     truth = norm.cdf(1.5 / spread) - norm.cdf(1 / spread)
@@ -392,7 +391,8 @@ def test_subgroups_are_what_the_films_of_each_group_give():
     films["view"] = np.where(np.arange(320) % 3 == 0, "AP", "")
     films["sex"] = np.where(np.arange(320) % 5 == 0, "F", "M")
     films["age"] = np.where(np.arange(320) % 7 == 0, np.nan, np.arange(320) % 90)
-    result = evaluate(films, 0.6)
+    with patch.object(report, "RESAMPLES", 50):
+        result = evaluate(films, 0.6)
     names = {(s["group"], s["name"]) for s in result["subgroups"]}
     assert names == {
         *[("view", "AP"), ("view", "unknown"), ("sex", "F"), ("sex", "M"), ("age", "unknown")],
@@ -453,6 +453,7 @@ def test_one_class_leaves_undefined_what_needs_both(only, missing):
     json.dumps(result, allow_nan=False)
 
 
+@patch.object(report, "RESAMPLES", 50)  # their number does not change what is plain
 @settings(deadline=None, max_examples=40)
 @given(scored_films(12), st.integers(0, 20))
 def test_the_result_is_plain_json(films, threshold):

@@ -9,19 +9,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from cxrlib import Reader
-from cxrlib.data.study import choose_films, read_study
+from cxrlib.data.study import choose_films
 from cxrlib.model.predict import score_films
-from cxrlib.model.run import load_run
-
-
-@pytest.fixture(scope="module")
-def run(medical):
-    return load_run(medical / "models" / "cardiomegaly")
-
-
-@pytest.fixture(scope="module")
-def study(medical):
-    return read_study(medical)
 
 
 @pytest.fixture

@@ -25,11 +25,6 @@ def run(medical):
     )
 
 
-@pytest.fixture(scope="module")
-def study(medical):
-    return read_study(medical)
-
-
 def test_filters_are_the_tables(study, run):
     browser = Browser(study, run)
     browser.finding, browser.view = "Cardiomegaly", "AP"
