@@ -69,6 +69,7 @@ clean: ## remove .venv, runs/ and caches
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14) and \
 		"cxrlib needs Python 3.11, 3.12 or 3.13 (TensorFlow 2.21 is built for these); $(PYTHON) is %d.%d." % v[:2] \
 		+ "\nName another one: make PYTHON=python3.12 ...")'
+	@echo "Installing the packages of requirements.lock into .venv: 3.7 GB and some minutes, once."
 	$(PYTHON) -m venv --clear .venv || { \
 		echo "No .venv: on Debian and Ubuntu the venv module is a package of its own, apt install python3-venv."; exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock

@@ -7,7 +7,6 @@ heart is wider than half of the chest ('Cardiomegaly'), or fluid blunts a costop
 
 import hashlib
 import io
-import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 
 from cxrlib.phantom.anatomy import Chest, Patient, Visit
 from cxrlib.phantom.film import PIXELS, Camera, simulate_film
+from cxrlib.phantom.folder import claim_folder, end_with_parent, write_whole
 from cxrlib.phantom.skeleton import TUBES
 
 NUMBERS_ABOVE = 60000  # of patients; NIH's end at 30805, so that no id means two patients
@@ -179,44 +179,32 @@ def make_study(
     ValueError
         `patients`, `seed` or `workers` is too small, or the folder holds another study.
     FileExistsError
-        The folder holds something that is not a simulated study.
+        The folder holds something that is not a simulated study, or is being written.
     """
     for name, n, least in (("patients", patients, 1), ("seed", seed, 0), ("workers", workers, 1)):
         if n is not None and n < least:
             raise ValueError(f"{name} is {n}: give {least} or more")
     out = Path(out)
-    _claim(out, seed)
-    context = get_context("spawn")  # a fork of a process that runs TensorFlow may hang
-    with ProcessPoolExecutor(workers or os.cpu_count(), context) as pool:
-        made = pool.map(partial(_write_films, out / "images", seed), range(1, patients + 1))
-        bar = tqdm(made, total=patients, desc="simulating", unit="patient")
-        films = [film for of_patient in bar for film in of_patient]
-    labels = pd.DataFrame([row for rows, _ in films for row in rows]).reindex(columns=COLUMNS)
-    labels = labels.astype(dict.fromkeys(BOX, "Int64"))
-    truth = pd.DataFrame([row for _, row in films])
-    for name, table in (("truth.csv", truth), ("labels.csv", labels)):
-        _write_whole(out / name, table.to_csv(index=False).encode())
+    with claim_folder(out, _record(seed)):
+        context = get_context("spawn")  # a fork of a process that runs TensorFlow may hang
+        with ProcessPoolExecutor(workers or os.cpu_count(), context, end_with_parent) as pool:
+            made = pool.map(partial(_write_films, out / "images", seed), range(1, patients + 1))
+            bar = tqdm(made, total=patients, desc="simulating", unit="patient")
+            films = [film for of_patient in bar for film in of_patient]
+        labels = pd.DataFrame([row for rows, _ in films for row in rows]).reindex(columns=COLUMNS)
+        labels = labels.astype(dict.fromkeys(BOX, "Int64"))
+        truth = pd.DataFrame([row for _, row in films])
+        for name, table in (("truth.csv", truth), ("labels.csv", labels)):
+            write_whole(out / name, table.to_csv(index=False).encode())
     return labels
 
 
-def _claim(out, seed):
-    """Make the folder, or make sure that it holds this study."""
+def _record(seed):
+    """Return the content of `phantom.json`, which says what the films follow from."""
     knobs = (LIMIT, SICK_SHARE, HEALTHY_RATIO, SICK_RATIO, FLIPPED_SHARE, AP_SHARE, EFFUSION_SHARE)
     knobs += (INSPIRATION, ROTATION, VISIT_SHARE, QUALITY)
     settings = hashlib.sha256(repr(knobs).encode()).hexdigest()[:12]
-    wanted = {"note": NOTE, "version": VERSION, "seed": seed, "settings": settings}
-    record = out / "phantom.json"
-    if record.exists():
-        found = json.loads(record.read_text())
-        for key, value in wanted.items():
-            if found.get(key) != value:
-                raise ValueError(
-                    f"{record} says {key} {found.get(key)!r}, not {value!r}: give another folder"
-                )
-    elif out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} holds no simulated study: give an empty or a new folder")
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    _write_whole(record, (json.dumps(wanted, indent=1) + "\n").encode())
+    return {"note": NOTE, "version": VERSION, "seed": seed, "settings": settings}
 
 
 def _write_films(images, seed, number):
@@ -226,12 +214,6 @@ def _write_films(images, seed, number):
         if not (images / filename).exists():
             jpeg, film = io.BytesIO(), Image.fromarray(simulate_film(patient, visit))
             film.save(jpeg, "JPEG", quality=QUALITY, optimize=True, comment=NOTE)
-            _write_whole(images / filename, jpeg.getvalue())
+            write_whole(images / filename, jpeg.getvalue())
         rows.append((label_film(filename, patient, visit, truth), {"filename": filename} | truth))
     return rows
-
-
-def _write_whole(path, content):
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)

@@ -1,7 +1,6 @@
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,12 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 
 from cxrlib.phantom import study as phantom
 from cxrlib.phantom.anatomy import Chest, Patient, Visit
 from cxrlib.phantom.film import PIXELS, SOURCE, Camera, project, simulate_film
+from cxrlib.phantom.folder import claim_folder
 from cxrlib.phantom.study import cardiothoracic_ratio, draw_films, label_film, make_study
 
 BOX = ["xmin", "ymin", "xmax", "ymax"]
@@ -57,7 +58,8 @@ def test_study_is_the_same_whatever_workers_and_patients(study, tmp_path):
 def test_the_bundled_study_is_what_this_program_draws(medical, drawn, tmp_path):
     record = tmp_path / "phantom.json"
     record.write_bytes((medical / "phantom.json").read_bytes())
-    phantom._claim(tmp_path, seed=0)  # the same version and settings, so that it can be continued
+    with claim_folder(tmp_path, phantom._record(0)):  # the same version and settings
+        pass  # so that it can be continued
     assert record.read_bytes() == (medical / "phantom.json").read_bytes()
     films = [film for film in drawn if film[0] < "00060031"]  # thirty patients
     rows = [row for film in films for row in label_film(*film)]
@@ -179,27 +181,62 @@ def test_film_looks_like_a_chest():
     assert film[50:70, 30:50].max() > int(air.max()) + 80  # the marker
 
 
-def test_interrupted_study_goes_on(tmp_path):
-    script = tmp_path / "make.py"
-    script.write_text(
-        "from pathlib import Path\nfrom cxrlib.phantom.study import make_study\n"
-        "if __name__ == '__main__':\n"
-        f"    make_study({str(tmp_path / 'study')!r}, patients=2, seed=3, workers=1)\n"
-    )
-    images = tmp_path / "study" / "images"
-    process = subprocess.Popen([sys.executable, script], start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not list(images.glob("*.jpg")) and time.monotonic() < deadline:
+def start_study(folder, workers):
+    """Start a process that makes the study `folder`, and wait for its first film."""
+    code = "import sys\nfrom cxrlib.phantom.study import make_study\nif __name__ == '__main__':\n"
+    script = folder.with_suffix(".py")
+    script.write_text(f"{code}    make_study(sys.argv[1], patients=9, seed=3, workers={workers})\n")
+    process = subprocess.Popen([sys.executable, script, folder], stderr=subprocess.DEVNULL)
+    wait_for(lambda: list(folder.glob("images/*.jpg")))
+    return process
+
+
+def wait_for(done, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_killed_study_leaves_no_process_and_goes_on(tmp_path):
+    study, images = tmp_path / "study", tmp_path / "study" / "images"
+    process = start_study(study, workers=2)
+    left = psutil.Process(process.pid).children(recursive=True)
+    assert len(left) >= 2
+    with pytest.raises(FileExistsError, match="another process writes .*study"):
+        make_study(study, patients=9, seed=3)
+    process.kill()
     process.wait()
+    wait_for(lambda: not any(alive(child) for child in left), seconds=10)
+    (images / "00060001_000.jpg.123.part").write_bytes(b"half")
     kept = {path: path.stat().st_mtime_ns for path in images.glob("*.jpg")}
+    assert kept and not (study / "labels.csv").exists()
     total = sum(len(draw_films(3, k)) for k in (1, 2))
-    assert 0 < len(kept) < total
-    assert not (tmp_path / "study" / "labels.csv").exists()
-    make_study(tmp_path / "study", patients=2, seed=3, workers=1)
-    assert len(list(images.iterdir())) == total  # and nothing half written
+    make_study(study, patients=2, seed=3, workers=1)
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+    assert len([path for path in images.iterdir() if path.name < "00060003"]) == total
+    assert not list(study.rglob("*.part")) and not (study / "lock").exists()
+
+
+def alive(process):
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("record", ["{", "[1]", "pipe", "part"])
+def test_a_record_that_is_none(tmp_path, record):
+    study = tmp_path / "study"
+    study.mkdir()
+    if record == "part":  # a kill before the first whole file
+        (study / "phantom.json.7.part").write_text("{")
+        make_study(study, patients=1, workers=1)
+        assert not list(study.rglob("*.part"))
+        return
+    if record == "pipe":
+        os.mkfifo(study / "phantom.json")
+    else:
+        (study / "phantom.json").write_text(record)
+    with pytest.raises((ValueError, FileExistsError), match="study.* give an"):
+        make_study(study, patients=1)
 
 
 @pytest.mark.parametrize("wrong", [{"patients": 0}, {"seed": -1}, {"workers": 0}])
