@@ -138,9 +138,10 @@ def _study(options) -> str:
 
     with warnings.catch_warnings(action="ignore"):  # the problems say it all
         study = read_study(options.folder)
+    told = describe_study(study)
     if options.write:
-        write_labels(study, options.write)
-    return describe_study(study) + (f"\nwritten: {options.write}" if options.write else "")
+        told += f"\nwritten: {options.write}, {write_labels(study, options.write)}"
+    return told
 
 
 def _phantom(options) -> str:

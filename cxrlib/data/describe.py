@@ -14,20 +14,22 @@ def describe_study(study: Study) -> str:
     """Return lines on publisher, films, patients, findings, views, sexes, ages, split, problems."""
     films = study.films
     ages = films["age"].dropna()
-    known = f"{ages.min():.0f} to {ages.max():.0f} years, " if len(ages) else ""
     patients = films.groupby("split")["patient"].nunique()
-    sides = [f"{n} films of {patients[s]} patients {s}" for s, n in _count(films["split"])]
-    findings = films["labels"].explode().fillna("none that is named")
+    sides = films["split"].value_counts().items()
     lines = {
         "table": study.publisher,
         "films": len(films),
         "patients": f"{films['patient'].nunique()}, from {study.patients_from}",
-        "findings": _list(findings),
-        "boxes": int(study.findings["xmin"].notna().sum()),
+        "findings": _list(films["labels"].explode().fillna("none that is named")),
+        "boxes": study.findings["xmin"].notna().sum(),
         "views": _list(films["view"]),
         "sexes": _list(films["sex"]),
-        "ages": f"{known}{films['age'].isna().sum()} unknown",
-        "split": f"{', '.join(sides)}; by {study.split_rule}",
+        "ages": (f"{ages.min():.0f} to {ages.max():.0f} years, " if len(ages) else "")
+        + f"{len(films) - len(ages)} unknown",
+        "split": "".join(f"{n} films of {patients[side]} patients {side}, " for side, n in sides)[
+            :-2
+        ]
+        + f"; by {study.split_rule}",
     }
     told = [f"{name:10}{text}" for name, text in lines.items()]
     kinds = study.problems.groupby(["outcome", "problem", "fix"], sort=False)["row"]
@@ -37,10 +39,8 @@ def describe_study(study: Study) -> str:
     return "\n".join(told)
 
 
-def write_labels(study: Study, path: Path) -> None:
-    """Write a study as a new `labels.csv`, to be put into the study's folder.
-
-    Films without a label, and doubts, have no place there.
+def write_labels(study: Study, path: Path) -> str:
+    """Write a study as a new `labels.csv` for its folder, and return what it leaves out, in words.
 
     Raises
     ------
@@ -49,19 +49,21 @@ def write_labels(study: Study, path: Path) -> None:
     """
     if path.exists():
         raise StudyError(f"{path} exists: give a new file")
-    names = study.films.set_index("filename")["file"].str.removeprefix("images/")
+    films = study.films.set_index("filename")
     table = study.findings.rename(columns={"patient": "patient_id"})
-    table["filename"] = table["filename"].map(names)
+    of_row = films.loc[table["filename"]].set_axis(table.index)
+    table["filename"] = of_row["file"].str.removeprefix("images/")
+    table["doubt"] = of_row["doubt"].map("|".join)
     if study.split_rule != HASH_RULE:
-        table["split"] = table["filename"].map(study.films.set_index("filename")["split"])
-    columns = ["filename", "label", "patient_id", "view", "sex", "age", "split", *BOX]
+        table["split"] = of_row["split"]
+    columns = ["filename", "label", "patient_id", "view", "sex", "age", "doubt", "split", *BOX]
     with whole_file(path) as part:
         table[[name for name in columns if name in table]].to_csv(part, index=False)
-
-
-def _count(values: pd.Series) -> list[tuple[str, int]]:
-    return list(values.value_counts().items())
+    bare = (films["labels"].map(len) == 0).sum()
+    return f"without {bare} films that have no label" if bare else "with all films"
 
 
 def _list(values: pd.Series) -> str:
-    return ", ".join(f"{name or 'unknown'} {count}" for name, count in _count(values))
+    return ", ".join(
+        f"{name or 'unknown'} {count}" for name, count in values.value_counts().items()
+    )

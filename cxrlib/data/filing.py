@@ -44,37 +44,37 @@ def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> None:
     forgiven where one file is left.
     """
     files = list_files(root)
-    whole, ends = defaultdict(set), defaultdict(set)
+    whole, ends = defaultdict(list), defaultdict(list)
     for file in files:
         for key in {_key(file), _stem(_key(file))}:
-            whole[key].add(file)
+            whole[key].append(file)
             for tail in _tails(key):
-                ends[tail].add(file)
-    meant, bad = dict(zip(files, files, strict=True)), {}
-    for name in set(rows["filename"]) - set(files):
-        key, found = _key(name.removeprefix("file://")).strip("/"), set()
-        for way in (key, _stem(key)):
-            found = found or ends.get(way, set()) if way else found
-            found = found or next((whole[t] for t in _tails(way) if t in whole), set())
+                ends[tail].append(file)
+    meant, bad = {}, {}
+    for name in rows.loc[~rows["filename"].isin(files), "filename"].unique():
+        key, found = _key(name.removeprefix("file://")).strip("/"), []
+        for way in filter(None, (key, _stem(key))):
+            found = (
+                found or ends.get(way) or next((whole[t] for t in _tails(way) if t in whole), [])
+            )
         if len(found) == 1:
-            meant[name] = min(found)
+            meant[name] = found[0]
         elif not name:
             bad[name] = "no file name", "name the image file"
         elif found:
-            bad[name] = f"{len(found)} files have this name", f"write which, such as {min(found)}"
+            bad[name] = f"{len(found)} files have this name", f"write which, such as {found[0]}"
         elif name[0] in "/\\" or ".." in key.split("/") or ":" in name:
             bad[name] = "name leaves images/", "put the file into images/ and use its bare name"
         else:
             bad[name] = "file missing in images/", "add the file or delete the row"
     log.add_films(rows, bad)
-    files = rows["filename"].map(lambda name: meant.get(name, name))
-    odd = [n for n, file in meant.items() if _key(n) not in _key(file) or _stem(n) == n != file]
+    odd = [n for n, file in meant.items() if _key(n) not in _key(file) or _stem(n) == n]
     if odd:
         log.note(
             f"{len(odd)} names are read as those of the only files they can mean, such as "
             f"'{odd[0]}' as '{meant[odd[0]]}'"
         )
-    rows["filename"] = files
+    rows["filename"] = rows["filename"].map(lambda name: meant.get(name, name))
 
 
 def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) -> pd.DataFrame:
@@ -96,7 +96,7 @@ def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) 
             return "file missing in images/", "add the file or delete the row"
         except ImageError as error:
             return f"unreadable: {error.reason}", "replace the file or delete the row"
-        return (*size, state.st_size, (state.st_dev, state.st_ino), view)
+        return (*size, state.st_size, f"{state.st_dev}/{state.st_ino}", view)
 
     films = kept["filename"].unique()
     found = dict(zip(films, _each(examine, films, "reads films"), strict=True))
@@ -111,16 +111,15 @@ def find_copies(headers: pd.DataFrame, root: Path) -> list[list[str]]:
 
     Only films of one size in bytes are opened: 8 KiB of each, and all where those are equal.
     """
-    files = headers.drop_duplicates("inode")
-    alike = files.index[files["bytes"].duplicated(keep=False)]
+    found = headers.drop_duplicates("inode").set_index("inode", append=True)["bytes"]
     for look in (_glance, file_digest):
-        found = _each(lambda name, look=look: look(f"{root}/{name}"), alike, "compares films")
-        found = pd.Series(found, alike, dtype=object)
-        alike = alike[found.duplicated(keep=False)]
-    of_inode = dict(zip(headers.loc[alike, "inode"], found[alike], strict=True))
+        found = found[found.duplicated(keep=False)]
+        paths = [f"{root}/{name}" for name, _ in found.index]
+        found = pd.Series(_each(look, paths, "compares films"), found.index, dtype=object)
+    same = found[found.duplicated(keep=False)].droplevel(0).to_dict()
     groups = defaultdict(list)
     for name, inode in headers["inode"].items():
-        groups[of_inode.get(inode, inode)].append(name)
+        groups[same.get(inode, inode)].append(name)
     return [names for names in groups.values() if len(names) > 1]
 
 
@@ -137,11 +136,11 @@ def _each(work: Callable, names: Iterable[str], title: str) -> list:
     return found
 
 
-def _glance(path: str) -> bytes:
+def _glance(path: str) -> str:
     with open(path, "rb") as file:
         start = file.read(4096)
         file.seek(-min(4096, file.seek(0, os.SEEK_END)), os.SEEK_END)
-        return hashlib.sha256(start + file.read()).digest()
+        return hashlib.sha256(start + file.read()).hexdigest()
 
 
 def _key(name: str) -> str:

@@ -16,25 +16,25 @@ NIH_FINDINGS = (
     "Infiltration,Mass,Nodule,Pleural_Thickening,Pneumonia,Pneumothorax"
 ).split(",")
 VOCABULARY = [NO_FINDING, *NIH_FINDINGS]
-HEALTHY = "normal healthy health negative none nofindings noabnormality unremarkable nonfinding"
 # In plain letters; what means the same, though it is spelt otherwise.
-SAME = dict.fromkeys(HEALTHY.split(), NO_FINDING) | {
-    "oedema": "Edema",
-    "pulmonaryedema": "Edema",
-    "pleuraleffusion": "Effusion",
-    "effusions": "Effusion",
-    "masses": "Mass",
-    "nodules": "Nodule",
-    "consolidations": "Consolidation",
-    "infiltrates": "Infiltration",
-    "pneumothoraces": "Pneumothorax",
-    "atelectasia": "Atelectasis",
-    "atelectases": "Atelectasis",
-    "pulmonaryfibrosis": "Fibrosis",
+SPELT = {
+    NO_FINDING: "normal healthy health negative none nofindings noabnormality unremarkable "
+    "nonfinding",
+    "Edema": "oedema pulmonaryedema",
+    "Effusion": "pleuraleffusion effusions",
+    "Mass": "masses",
+    "Nodule": "nodules",
+    "Consolidation": "consolidations",
+    "Infiltration": "infiltrates",
+    "Pneumothorax": "pneumothoraces",
+    "Atelectasis": "atelectasia atelectases",
+    "Fibrosis": "pulmonaryfibrosis",
 }
+SAME = {word: name for name, words in SPELT.items() for word in words.split()}
 # Other diseases, though their names resemble one of NIH's.
 OTHERS = "empyema pneumonitis hemothorax haemothorax hydrothorax hydropneumothorax pneumatocele"
 SEPARATORS = re.compile(r"\s*[|;,]\s*")
+OUT = "row left out"
 SWITCHES = {"0", "1", "0.0", "1.0", "yes", "no", "true", "false", "-1", "-1.0"}
 
 
@@ -42,17 +42,14 @@ class ProblemLog:
     """What is wrong with which row; a dropped row is left out of the study."""
 
     def __init__(self, rows: pd.DataFrame):
-        self.places = dict(
-            zip(rows.index, zip(rows["row"], rows["filename"], strict=True), strict=True)
-        )
+        places = zip(rows["row"], rows["filename"], strict=True)
+        self.places = dict(zip(rows.index, places, strict=True))
         self.entries: list[tuple] = []
         self.dropped: set[int] = set()
 
-    def add(
-        self, indices: Iterable[int], problem: str, fix: str, outcome: str = "row left out"
-    ) -> None:
+    def add(self, indices: Iterable[int], problem: str, fix: str, outcome: str = OUT) -> None:
         """Say what is wrong with each row of `indices`."""
-        if outcome == "row left out":
+        if outcome == OUT:
             self.dropped.update(indices)
         self.entries += [(*self.places[index], problem, fix, outcome) for index in indices]
 
@@ -72,10 +69,12 @@ class ProblemLog:
 
 def spelled_as(label: str, names: Iterable[str]) -> str | None:
     """Return the one of `names` that means the same: but for case, blanks, hyphens, plurals."""
-    wanted = {plain(label), plain(SAME.get(plain(label), label))}
-    return next(
-        (name for name in names if {plain(name), plain(SAME.get(plain(name), name))} & wanted), None
-    )
+
+    def ways(name: str) -> set[str]:
+        return {plain(name), plain(SAME.get(plain(name), name))}
+
+    wanted = ways(label)
+    return next((name for name in names if ways(name) & wanted), None)
 
 
 def split_cells(rows: pd.DataFrame) -> pd.DataFrame:
@@ -89,14 +88,8 @@ def split_cells(rows: pd.DataFrame) -> pd.DataFrame:
 def check_labels(rows: pd.DataFrame, log: ProblemLog, blank: bool = False) -> None:
     """Give labels their usual spelling, in place, and `doubt`: findings that a film may have.
 
-    Parameters
-    ----------
-    blank : a row without a label is a film without a finding that is named
-
-    Raises
-    ------
-    StudyError
-        The labels are 0 and 1.
+    `blank`: a row without a label is a film without a finding that is named. A StudyError says that
+    the labels are 0 and 1.
     """
     labels = {label.casefold() for label in rows["label"]} - {""}
     if labels and labels <= SWITCHES:
@@ -111,8 +104,7 @@ def check_labels(rows: pd.DataFrame, log: ProblemLog, blank: bool = False) -> No
         same = label if label in VOCABULARY else spelled_as(label, VOCABULARY)
         near = difflib.get_close_matches(label.title(), VOCABULARY, n=1, cutoff=0.88)
         if not label:
-            if not blank:
-                log.add(indices, "no label", f"name the finding, or '{NO_FINDING}'")
+            log.add(() if blank else indices, "no label", f"name the finding, or '{NO_FINDING}'")
         elif same:
             rows.loc[indices, "label"] = same
             if plain(label) != plain(same):

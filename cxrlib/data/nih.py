@@ -34,13 +34,11 @@ def read_entries(path: str | Path) -> pd.DataFrame:
     Examples
     --------
     >>> import cxrlib as cxr
+    >>> from pathlib import Path
     >>> from tempfile import mkdtemp
-    >>> path = mkdtemp() + "/Data_Entry_2017.csv"
-    >>> with open(path, "w") as file:
-    ...     _ = file.write(
-    ...         "Image Index,Finding Labels,Patient ID,Patient Age,Patient Gender,View Position\\n"
-    ...         "00000001_000.png,Cardiomegaly|Effusion,1,58,M,PA\\n"
-    ...     )
+    >>> path = Path(mkdtemp(), "Data_Entry_2017.csv")
+    >>> names = "Image Index,Finding Labels,Patient ID,Patient Age,Patient Gender,View Position"
+    >>> _ = path.write_text(f"{names}\\n1.png,Cardiomegaly|Effusion,1,58,M,PA\\n")
     >>> cxr.read_entries(path)[["labels", "patient"]].values.tolist()
     [[('Cardiomegaly', 'Effusion'), '00000001']]
     """
@@ -54,20 +52,13 @@ def read_entries(path: str | Path) -> pd.DataFrame:
             f"{path} lacks the column {', '.join(sorted(missing))}. Give NIH's Data_Entry_2017.csv."
         )
     entries = table[list(ENTRY_COLUMNS)].rename(columns=ENTRY_COLUMNS)
-    entries.insert(1, "labels", table["Finding Labels"].map(lambda text: tuple(text.split("|"))))
-    entries["patient"] = entries["patient"].str.zfill(8)
-    entries["age"] = read_age(entries["age"])
-    return entries
+    entries.insert(1, "labels", table["Finding Labels"].str.split("|").map(tuple))
+    patient, age = entries["patient"].str.zfill(8), read_age(entries["age"])
+    return entries.assign(patient=patient, age=age)
 
 
 def read_lists(folder: str | Path) -> dict[str, str]:
-    """Return 'train' or 'test' by file name, from `train_val_list.txt` and `test_list.txt`.
-
-    Raises
-    ------
-    StudyError
-        A list is missing or empty, or a name is in both.
-    """
+    """Return 'train' or 'test' by file name; a StudyError says why the lists cannot be used."""
     side_of = {}
     for side, name in LISTS.items():
         path = Path(folder, name)
@@ -103,7 +94,7 @@ def read_official_split(folder: str | Path, entries: pd.DataFrame) -> pd.Series:
     Raises
     ------
     StudyError
-        As `read_lists`; a name has no entry, or a patient has images in both.
+        A list is missing or empty, a name is in both or has no entry, or a patient is in both.
 
     Examples
     --------
@@ -134,17 +125,16 @@ def read_official_split(folder: str | Path, entries: pd.DataFrame) -> pd.Series:
     return sides
 
 
-def add_entries(rows: pd.DataFrame, folder: Path, path: str | Path) -> None:
+def add_entries(rows: pd.DataFrame, folder: Path, path: Path) -> None:
     """Set age and sex in place, where `path` has them; by name without the ending, PNG at NIH."""
     entries = read_entries(path)
-    known = entries.set_index(entries["filename"].map(_stem))[["age", "sex"]]
-    known = known.mask(known == "")
-    of_row = known[~known.index.duplicated()].reindex(rows["filename"].map(_stem))
+    known = entries.set_index(entries["filename"].map(stem))[["age", "sex"]]
+    known = known.mask(known == "")[~known.index.duplicated()]
+    of_row = known.reindex(rows["filename"].map(stem)).set_axis(rows.index)
     if of_row.isna().all(axis=None):
         raise StudyError(f"{path} has no image of {folder / 'labels.csv'}, compared by file name.")
-    for name in known:
-        rows[name] = of_row[name].fillna(rows[name].set_axis(of_row.index)).to_numpy()
+    rows[["age", "sex"]] = of_row.fillna(rows[["age", "sex"]])
 
 
-def _stem(filename: str) -> str:
-    return PurePosixPath(filename).stem
+def stem(name: str) -> str:
+    return PurePosixPath(name).stem

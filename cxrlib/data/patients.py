@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from pathlib import Path, PurePosixPath
+from collections import defaultdict
+from pathlib import Path
 
 import pandas as pd
 
@@ -21,95 +22,75 @@ WRITTEN = {
     "a word and a number": r"(?:^|/)((?:patient|subject|person|pat|case)[-_ ]?\d+)(?=[/_. -])",
 }
 PATHS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in WRITTEN.items()}
-GUESS = re.compile(r"Lung_Opacity-\d+|[^_]+")  # else up to the first '_'
+HEADER, GUESS = "the DICOM header's PatientID, hashed", "a guess from file names"
+GUESSED = re.compile(r"Lung_Opacity-\d+|[^_]+")  # up to the first '_', but for one publisher
 WAY_OUT = "add a column patient_id; two films of one patient must have the same id there"
 
 
 def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
     """Set `patient` in place, one spelling per patient, and return where it comes from."""
-    films = rows.drop(index=sorted(log.dropped))[["filename"]].drop_duplicates("filename")
-    by_path = films["filename"].map(_from_path).set_axis(films["filename"])
+    films = rows.drop(index=sorted(log.dropped))["filename"].unique()
+    by_path = {name: _from_path(name) for name in films}
+    source, doubts = "a column", []
     if "patient" in rows:
-        source = "a column"
-        log.add(
-            rows.index[rows["patient"] == ""],
-            "no patient_id",
-            "fill it in: the split belongs to the patient",
-        )
+        fix = "fill it in: the split belongs to the patient"
+        log.add(rows.index[rows["patient"] == ""], "no patient_id", fix)
     else:
-        source = _from_files(rows, root, by_path, log)
-    _unite(rows, by_path.map(lambda found: found and found[1]), log)
-    patients = rows.drop(index=sorted(log.dropped)).groupby("filename")["patient"]
-    several = patients.transform("nunique").loc[lambda count: count > 1].index
+        found = {name: way or _from_file(root / name) for name, way in by_path.items()}
+        rows["patient"] = rows["filename"].map(lambda name: found.get(name, ("", ""))[1])
+        ways = pd.DataFrame(found.values(), columns=["way", "patient"], dtype=str)
+        counts = ways["way"].value_counts()
+        source = "; ".join(f"{way} ({count} films)" for way, count in counts.items())
+        if count := counts.get(GUESS, 0):
+            patients = ways.loc[ways["way"] == GUESS, "patient"].nunique()
+            alone = count > 1 and patients > 0.9 * count
+            doubts.append(
+                "no patient_id: patients are guessed from file names, from what stands before the "
+                f"first '_': {count} films, {patients} patients"
+                + ("; that is nearly one patient per film" if alone else "")
+            )
+    _unite(rows, {_key(way[1]): way[1] for way in by_path.values() if way}, log)
     count = rows["patient"].nunique()
     if len(films) >= 10 and len(films) > 10 * count:
-        problem = f"{len(films)} films are of {count} patients: those are very few"
+        doubts.append(f"{len(films)} films are of {count} patients: those are very few")
+    for problem in doubts:
         warnings.warn(f"{root}: {problem}. {WAY_OUT.capitalize()}.", stacklevel=3)
         log.note(problem, WAY_OUT)
+    several = rows.drop(index=sorted(log.dropped)).groupby("filename")["patient"]
+    several = several.transform("nunique").loc[lambda count: count > 1].index
     log.add(several, "one image, two patients", "give all rows of the image one patient_id")
     return source
 
 
 def _from_path(name: str) -> tuple[str, str] | None:
-    for convention, pattern in PATHS.items():
-        if found := pattern.search(name):
-            return convention, found[1]
-    return None
+    """Return whose way of writing paths this is, and the patient in it."""
+    found = ((way, pattern.search(name)) for way, pattern in PATHS.items())
+    return next(((way, match[1]) for way, match in found if match), None)
 
 
-def _from_files(rows: pd.DataFrame, root: Path, by_path: pd.Series, log: ProblemLog) -> str:
-    """Set the patient from names, DICOM headers or a guess; say so of each guess."""
-    ids, used = {}, {}
-    for name, found in by_path.items():
-        convention, patient = found or ("the DICOM header's PatientID, hashed", "")
-        if not found and is_dicom(root / name):
-            patient = patient_key(root / name)
-        if not patient:
-            convention = "a guess"
-            stem = PurePosixPath(name).stem
-            patient = found[0] if (found := GUESS.match(stem)) else stem
-        used.setdefault(convention, set()).add(patient)
-        ids[name] = (convention, patient)
-    rows["patient"] = rows["filename"].map(lambda name: ids.get(name, ("", ""))[1])
-    counts = pd.Series([convention for convention, _ in ids.values()], dtype=str).value_counts()
-    for convention, films in counts.items():
-        patients = len(used[convention])
-        numbers = f"{films} films, {patients} patients"
-        if convention == "a guess":
-            problem = (
-                "no patient_id: patients are guessed from file names, from what stands before the "
-                f"first '_': {numbers}"
-            )
-            if films > 1 and patients > 0.9 * films:
-                problem += "; that is nearly one patient per film"
-            warnings.warn(f"{root}: {problem}. {WAY_OUT.capitalize()}.", stacklevel=4)
-            log.note(problem, WAY_OUT)
-    return "; ".join(
-        f"{'a guess from' if name == 'a guess' else ''} "
-        f"{'file names' if name == 'a guess' else name}".strip()
-        + f" ({n} films)"
-        for name, n in counts.items()
-    )
+def _from_file(path: Path) -> tuple[str, str]:
+    if is_dicom(path) and (patient := patient_key(path)):
+        return HEADER, patient
+    start = GUESSED.match(path.stem)
+    return GUESS, start[0] if start else path.stem
 
 
-def _unite(rows: pd.DataFrame, by_path: pd.Series, log: ProblemLog) -> None:
+def _unite(rows: pd.DataFrame, in_path: dict[str, str], log: ProblemLog) -> None:
     """Give ids that differ in case, blanks or leading zeros one spelling, and say so.
 
     A path's spelling comes first, since tables lose zeros; else the longest, since none was lost.
     """
-    written = pd.Series(rows["patient"].unique())
-    keys = written.map(_key)
-    in_path = {_key(patient): patient for patient in by_path.dropna()}
-    best = {}
-    for patient, key in sorted(zip(written, keys, strict=True), key=lambda p: (-len(p[0]), p[0])):
-        best.setdefault(key, in_path.get(key, patient))
-    named = dict(zip(written, keys.map(best), strict=True))
-    twice = keys.duplicated(keep=False) & written.ne("")
-    for key, ids in written[twice].groupby(keys, sort=False):
-        log.note(
-            f"the patients {' and '.join(repr(name) for name in ids)} count as one, '{best[key]}'",
-            "write an id in one way",
-        )
+    groups, named = defaultdict(list), {}
+    for patient in rows["patient"].unique():
+        groups[_key(patient)].append(patient)
+    for key, ids in groups.items():
+        best = in_path.get(key) or min(ids, key=lambda name: (-len(name), name))
+        named |= dict.fromkeys(ids, best)
+        if len(ids) > 1:
+            log.note(
+                f"the patients {' and '.join(map(repr, ids))} count as one, '{best}'",
+                "write an id in one way",
+            )
     rows["patient"] = rows["patient"].map(named)
 
 

@@ -1,31 +1,32 @@
-"""Tables and folders as publishers give them, as rows such as `labels.csv` has.
+"""Tables as publishers give them, as rows such as `labels.csv` has.
 
-Each is one record of `PUBLISHERS`: known by its columns, read by one function. What a function
-assumes is appended to `said`, and docs/studies.md has it in a table.
+Each is one record of `PUBLISHERS`: known by its columns, read by one function from (table, tables
+beside it, said) with columns in plain letters, several findings in a cell joined by '|'. What a
+function assumes is appended to `said`, and docs/studies.md has it in a table.
 """
 
-import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
-from cxrlib.data.files import is_film
-from cxrlib.data.filing import list_files
 from cxrlib.data.labels import NO_FINDING, SAME, VOCABULARY, spelled_as
-from cxrlib.data.table import BOX, StudyError, plain, read_number, read_table
-from cxrlib.data.wide import NAMES, beside_of, read_chexpert, read_mimic, read_wide
+from cxrlib.data.table import BOX, StudyError, plain, read_number
 
-NO_CLASS = re.compile(r"images?|imgs?|train.*|test.*|val.*|all|data|cxr_png|chest_xray", re.I)
-MASK = re.compile(r"(^|/)(\w*masks?)/", re.I)
+PRESENT, ABSENT, DOUBT = {"1", "1.0", "yes", "true"}, {"0", "0.0", "no", "false"}, {"-1", "-1.0"}
+# What publishers call the columns that each reader asks for; the first that is there counts.
+CALLED = {
+    "filename": "path imageindex imageid image imagename filepath imagepath dicomid fname",
+    "label": "findinglabels findinglabel classname labels",
+    "x": "bboxx",
+}
+NAMES = {new: names.split() for new, names in CALLED.items()}
 
 
 @dataclass(frozen=True)
 class Publisher:
-    """How one publisher's table is known and read: from (table, others beside it, said) to rows."""
+    """How one publisher's table is known and read."""
 
     name: str
     columns: str  # in plain letters; its table has them all
@@ -34,85 +35,29 @@ class Publisher:
 
 def find_publisher(columns: set[str]) -> Publisher | None:
     """Return whose table has these columns, in plain letters."""
+    if {"filename", "label"} <= columns:
+        return None
     findings = {plain(name) for name in (*VOCABULARY, *SAME)}
-    own = {"filename", "label"} <= columns
-    found = [p for p in PUBLISHERS if p.columns and set(p.columns.split()) <= columns]
-    if own or found:
-        return None if own else found[0]
-    return WIDE if columns & findings and columns & set(NAMES) else None
+    wide = columns & findings and columns & {"filename", *NAMES["filename"]}
+    found = (p for p in PUBLISHERS if set(p.columns.split()) <= columns)
+    return next(found, WIDE if wide else None)
 
 
-def read_publisher(
-    publisher: Publisher, where: Path, table: pd.DataFrame, beside: list, said: list[str]
-) -> pd.DataFrame:
-    """Return the rows of a publisher's table, which stands at `where`."""
-    try:
-        rows = publisher.read(_in_plain(table), [_in_plain(other) for other in beside], said)
-    except StudyError as error:
-        raise StudyError(f"{where}: {error}") from None
-    rows.attrs = {}  # pandas copies them at every step
-    said.append(f"read as {publisher.name}: docs/studies.md says what is assumed")
-    return rows
-
-
-def read_folder(folder: Path, said: list[str]) -> tuple[str, pd.DataFrame]:
-    """Return the publisher's name and the rows of a folder that has no `labels.csv`.
-
-    Raises
-    ------
-    StudyError
-        Nothing in the folder is known.
-    """
-    files = list_files(folder)
-    tables, other, seen = {}, [], []
-    for name in (n for n in files if re.search(r"\.(csv|tsv|csv\.gz|json)$", n, re.I)):
-        try:
-            table = _read_coco(folder / name) if name.lower().endswith("json") else None
-            if table is None:
-                table, notes = read_table(folder / name, lambda names: bool(find_publisher(names)))
-                said += [f"{name}: {note}" for note in notes]
-        except (StudyError, ValueError, UnicodeError):
-            continue
-        publisher = find_publisher({plain(column) for column in table})
-        if publisher:
-            tables.setdefault(publisher, {})[name] = table
-        else:
-            other.append(table)
-            seen.append(f"{name} ({', '.join(table.columns.drop('row')[:6])})")
-    if tables:
-        publisher, own = next(iter(tables.items()))
-        names = list(own)[-1:] if publisher.name == "NIH ChestX-ray14" else list(own)  # an edition
-        said.append(f"no labels.csv: {', '.join(names)} gives the labels")
-        table = pd.concat([own[name] for name in names], ignore_index=True).fillna("")
-        return publisher.name, read_publisher(publisher, folder / names[0], table, other, said)
-    rows = _read_classes([name for name in files if not MASK.search(name)], folder, said)
-    if rows is not None:
-        return CLASSES, rows
-    hint = f" Its tables are not known: {'; '.join(seen)}." if seen else ""
-    raise StudyError(
-        f"{folder / 'labels.csv'} does not exist. A study is a folder with labels.csv and images/; "
-        f"labels.csv needs the columns filename and label.{hint} Folders of films count as classes "
-        f"where one is named after a finding of NIH, or Normal."
-    )
-
-
-def _in_plain(table: pd.DataFrame) -> pd.DataFrame:
-    named = table.set_axis([plain(name) for name in table], axis=1)
-    named.attrs["written"] = dict(zip(named, table, strict=True))
-    return named
+def _beside(tables: list[pd.DataFrame], *columns: str) -> pd.DataFrame | None:
+    """Return these columns of the first table that has them all."""
+    found = (table for table in tables if set(columns) <= set(table))
+    table = next(found, None)
+    return None if table is None else table[list(columns)]
 
 
 def _read_nih(table, beside, said):
-    names = {"originalimagewidth": "originalwidth", "height": "originalheight"}
-    names |= {"imageindex": "filename", "findinglabels": "label"}
-    rows = table.rename(columns=names)
-    boxes = beside_of(beside, "imageindex", "findinglabel", "bboxx")
+    rows = table.rename(columns={"height": "originalheight"})
+    boxes = _beside(beside, "filename", "label", *"xywh")
     if boxes is None:
         return rows
     rows = rows.drop(columns=["y", "x"], errors="ignore").assign(label=rows["label"].str.split("|"))
-    boxes = boxes.rename(columns={"imageindex": "filename", "findinglabel": "label", "bboxx": "x"})
-    boxes["label"] = boxes["label"].replace("Infiltrate", "Infiltration")
-    rows = rows.explode("label").merge(boxes.drop(columns="row"), "left", ["filename", "label"])
+    boxes = boxes.replace({"label": {"Infiltrate": "Infiltration"}})
+    rows = rows.explode("label").merge(boxes, "left", ["filename", "label"])
     said.append(
         f"{rows['x'].notna().sum()} of {len(boxes)} boxes belong to a film and finding of the table"
     )
@@ -120,9 +65,9 @@ def _read_nih(table, beside, said):
 
 
 def _read_rsna(table, beside, said):
-    rows = table.rename(columns={"patientid": "filename"}).assign(patient=table["patientid"])
+    rows = table.assign(filename=table["patientid"])
     rows["label"] = table["target"].map({"1": "Pneumonia", "0": NO_FINDING}).fillna("")
-    classes = beside_of(beside, "patientid", "class")
+    classes = _beside(beside, "patientid", "class")
     if classes is None:
         said.append(
             f"Target 0 is read as '{NO_FINDING}', though such films may show another disease: "
@@ -130,117 +75,146 @@ def _read_rsna(table, beside, said):
         )
     else:
         ill = classes.loc[classes["class"].str.contains("Not Normal"), "patientid"]
-        rows["label"] = rows["label"].mask(
-            rows["filename"].isin(ill) & rows["label"].eq(NO_FINDING), "Not normal"
-        )
-    return rows
+        rows.loc[rows["patientid"].isin(ill) & rows["label"].eq(NO_FINDING), "label"] = "Not normal"
+    headers = _beside(beside, "patientid", "patientsex", "patientage", "viewposition")
+    if headers is None:
+        return rows
+    headers = headers.drop_duplicates("patientid")
+    rows = rows.merge(headers, "left", "patientid", indicator="header")
+    said.append(
+        f"sex, age and view of {rows['filename'][rows.pop('header') == 'both'].nunique()} films "
+        "are those of a table of DICOM headers"
+    )
+    return rows.fillna("")
 
 
 def _read_vindr(table, beside, said):
-    rows = table.rename(columns={"imageid": "filename", "classname": "label"})
-    readers = rows.groupby("filename")["radid"].transform("nunique")
-    most = 2 * rows.groupby(["filename", "label"])["radid"].transform("nunique") > readers
-    healthy = rows["label"].map(lambda name: plain(name) == "nofinding")
-    few = rows[~most & ~healthy].groupby("filename")["label"]
+    readers = table.groupby("filename")["radid"].transform("nunique")
+    most = 2 * table.groupby(["filename", "label"])["radid"].transform("nunique") > readers
+    healthy = table["label"].map(lambda name: plain(name) == "nofinding")
+    few = table[~most & ~healthy].groupby("filename")["label"]
     doubt = few.agg(lambda names: "|".join(dict.fromkeys(names)))
-    rest = rows[~rows["filename"].isin(rows.loc[most, "filename"])].drop_duplicates("filename")
-    rest = rest.assign(label="", **dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), ""))
+    rest = table[~table["filename"].isin(table.loc[most, "filename"])].drop_duplicates("filename")
     said.append(
         f"{len(doubt)} films have a finding that half of their readers or fewer saw: they are left "
         f"out of a question about it. {len(rest)} films have no label that most readers gave"
     )
-    rows = pd.concat([rows[most], rest], ignore_index=True)
+    rest = rest.assign(label="", **dict.fromkeys(BOX, ""))
+    rows = pd.concat([table[most], rest], ignore_index=True)
     return rows.assign(doubt=rows["filename"].map(doubt).fillna(""))
 
 
 def _read_siim(table, beside, said):
-    rows = table[["row", "imageid"]].rename(columns={"imageid": "filename"})
-    empty = table["encodedpixels"].isin(["-1", ""])
-    rows["label"] = np.where(empty, NO_FINDING, "Pneumothorax")
-    boxes = [_box_of_runs(text) for text in table["encodedpixels"].mask(empty, "")]
-    rows[BOX] = pd.DataFrame(boxes, rows.index, BOX)
+    runs = table["encodedpixels"].replace("-1", "")
+    rows = table[["row", "filename"]].assign(label=np.where(runs == "", NO_FINDING, "Pneumothorax"))
+    rows[BOX] = [_box_of_runs(text) if text else [""] * 4 for text in runs]
     return rows
 
 
 def _box_of_runs(text: str, side: int = 1024) -> list[str]:
     """Return the box round runs down the columns, each counted from the end of the last."""
     runs = np.array(text.split(), int)
-    if not len(runs):
-        return [""] * 4
     ends = np.cumsum(runs)[1::2]
     starts = ends - runs[1::2]
     rows = np.concatenate([starts, ends - 1]) % side
     columns = starts.min() // side, (ends.max() - 1) // side
-    box = columns[0], rows.min(), columns[1] + 1, rows.max() + 1
-    return [str(number) for number in box]
+    return [str(number) for number in (columns[0], rows.min(), columns[1] + 1, rows.max() + 1)]
 
 
 def _read_padchest(table, beside, said):
-    rows = table.rename(columns={"imageid": "filename", "labels": "label"})
-    odd = rows["projection"].isin(["COSTAL", "EXCLUDE"]) | rows["label"].str.contains(
-        "'exclude'|'suboptimal study'"
-    )
-    rows["label"] = rows["label"].str.replace(r"'unchanged'\s*,?", "", regex=True)
+    odd = table["projection"].isin(["COSTAL", "EXCLUDE"])
+    odd |= table["label"].str.contains("'exclude'|'suboptimal study'")
+    label = table["label"].str.replace(r"'unchanged'\s*,?", "", regex=True)
+    rows = table.assign(label=label)[~odd]
     if {"studydatedicom", "patientbirth"} <= set(rows):
         year, birth = (read_number(rows[n].str[:4]) for n in ("studydatedicom", "patientbirth"))
         rows["age"] = (year - birth).map("{:g}".format)
     said.append(f"{odd.sum()} films of ribs, or marked 'exclude' or 'suboptimal study', left out")
-    return rows[~odd]
+    return rows
 
 
 def _read_covid(table, beside, said):
     ray = table["modality"].str.casefold().isin(["x-ray", "xray", ""])
     known = ~table["finding"].str.casefold().isin(["unknown", "todo", ""])
     said.append(f"{(~ray).sum()} rows of CT and {(ray & ~known).sum()} without a finding left out")
-    rows = table[ray & known]
-    return rows.assign(label=rows["finding"].str.replace("/", "|"))
+    return table[ray & known].assign(label=table["finding"].str.replace("/", "|"))
 
 
 def _read_tbx(table, beside, said):
-    rows = table.rename(columns={"fname": "filename"})
     names = {"healthy": NO_FINDING, "health": NO_FINDING, "tb": "Tuberculosis"}
-    rows["label"] = rows["imagetype"].str.casefold().map(names).fillna("Sick but not tuberculosis")
-    numbers = rows.get("bbox", pd.Series("", rows.index)).str.findall(r"-?\d+(?:\.\d+)?")
-    rows[["x", "y", "w", "h"]] = [box if len(box) == 4 else [""] * 4 for box in numbers]
-    return rows.drop(columns="bbox", errors="ignore")
+    label = table["imagetype"].str.casefold().map(names).fillna("Sick but not tuberculosis")
+    numbers = table.get("bbox", pd.Series("", table.index)).str.findall(r"-?\d+(?:\.\d+)?")
+    rows = table.drop(columns="bbox", errors="ignore").assign(label=label)
+    rows[list("xywh")] = [box if len(box) == 4 else [""] * 4 for box in numbers]
+    return rows
 
 
-def _read_coco(path: Path) -> pd.DataFrame | None:
-    """Return TBX11K's JSON (COCO) as its CSV: a row per box, and per film without one."""
-    content = json.loads(path.read_text())
-    if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
-        return None
-    films = pd.DataFrame(content["images"])[["id", "file_name"]]
-    boxes = pd.DataFrame(content["annotations"], columns=["image_id", "bbox"])
-    rows = films.merge(boxes, "left", left_on="id", right_on="image_id")
-    kind = rows["file_name"].str.split("/").str[-2].fillna("")
-    return pd.DataFrame(
-        {"fname": rows["file_name"], "image_type": kind, "bbox": rows["bbox"].astype(str), "row": 0}
+def _read_wide(table, beside, said):
+    given = ["row", "filename", "patientid", "subjectid", "studyid"]
+    values = table.drop(columns=given, errors="ignore").apply(lambda column: column.str.casefold())
+    written, kinds = table.attrs["written"], PRESENT | ABSENT | DOUBT | {""}
+    known = [name for name in values if spelled_as(name, VOCABULARY)]
+    for name in known:
+        if odd := set(values[name]) - kinds:
+            raise StudyError(
+                f"the column '{written[name]}' holds '{min(odd)}': write 1, 0, -1 (uncertain) or "
+                "nothing in a column that is named after a finding"
+            )
+    own = [n for n in values if set(values[n]) <= kinds and set(values[n]) & (PRESENT | DOUBT)]
+    names = list(dict.fromkeys(known + own))
+    values = values[names].rename(columns=written)
+    present, doubt, absent = (values.isin(kind) for kind in (PRESENT, DOUBT, ABSENT))
+    healthy, uncertain = spelled_as(NO_FINDING, values), doubt.any(axis=1).sum()
+    if healthy is None:
+        present[NO_FINDING] = absent.all(axis=1)
+        said.append(f"{present[NO_FINDING].sum()} films with 0 for each finding: '{NO_FINDING}'")
+    elif "Support Devices" in values:
+        both = present[healthy] & present["Support Devices"]
+        present["Support Devices"] &= ~both
+        doubt["Support Devices"] |= both
+        said.append(
+            f"{both.sum()} films have '{healthy}' and Support Devices, which are no disease: "
+            f"they count as '{NO_FINDING}', and are left out of a question about devices"
+        )
+    said.append(
+        f"{uncertain} films have an uncertain finding (-1): they are left out of a "
+        "question about it. A blank counts as not present"
     )
+    marked = {
+        new: ["|".join(marks.columns[row]) for row in marks.to_numpy(bool)]
+        for new, marks in (("label", present), ("doubt", doubt))
+    }
+    return table.drop(columns=names).assign(**marked)
 
 
-def _read_classes(files: list[str], folder: Path, said: list[str]) -> pd.DataFrame | None:
-    """Return the rows of folders that are named after what their films show."""
-    found = {}
-    for name in files:
-        if by_name := re.search(r"(?:CHN|MCU)CXR_\d+_([01])\.\w+$", name):
-            found[name] = "Tuberculosis" if by_name[1] == "1" else NO_FINDING
-        elif is_film(folder / name):
-            classes = [p for p in PurePosixPath(name).parts[:-1] if not NO_CLASS.fullmatch(p)]
-            found[name] = classes[-1] if classes else ""
-    classes = set(found.values())
-    if "" in classes or not any(spelled_as(name, VOCABULARY) for name in classes):
-        return None
-    said.append(f"no table: folders' or films' names give the labels {', '.join(sorted(classes))}")
-    return pd.DataFrame({"row": 0, "filename": list(found), "label": list(found.values())})
+def _read_chexpert(table, beside, said):
+    lateral = table["frontallateral"].str.casefold().str.startswith("lat")
+    view = table.get("appa", pd.Series("", table.index)).mask(lateral, "lateral")
+    rows = table.drop(columns=["frontallateral", "appa"], errors="ignore").assign(view=view)
+    return _read_wide(rows, beside, said)
+
+
+def _read_mimic(table, beside, said):
+    films = _beside(beside, "filename", "studyid", "viewposition")
+    if films is None:
+        raise StudyError(
+            "MIMIC-CXR's labels are of studies, not of films: put mimic-cxr-2.0.0-metadata.csv "
+            "beside them, which names the films of each study and their views"
+        )
+    sides = _beside(beside, "filename", "split")
+    if sides is not None:
+        films = films.merge(sides, "left").fillna("")
+    rows = table.merge(films, "inner", "studyid")
+    rows.attrs = table.attrs
+    return _read_wide(rows, beside, said)
 
 
 CLASSES = "folders that are classes"
-WIDE = Publisher("a column per finding", "", read_wide)
+WIDE = Publisher("a column per finding", "", _read_wide)
 PUBLISHERS = (
     Publisher("NIH ChestX-ray14", "imageindex findinglabels", _read_nih),
-    Publisher("CheXpert", "path frontallateral", read_chexpert),
-    Publisher("MIMIC-CXR-JPG", "subjectid studyid cardiomegaly", read_mimic),
+    Publisher("CheXpert", "path frontallateral", _read_chexpert),
+    Publisher("MIMIC-CXR-JPG", "subjectid studyid cardiomegaly", _read_mimic),
     Publisher("RSNA Pneumonia", "patientid target x y width height", _read_rsna),
     Publisher("VinDr-CXR", "imageid classname radid", _read_vindr),
     Publisher("SIIM Pneumothorax", "imageid encodedpixels", _read_siim),

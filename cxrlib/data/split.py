@@ -2,12 +2,12 @@
 
 import hashlib
 import warnings
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
 from cxrlib.data.labels import ProblemLog
-from cxrlib.data.nih import LISTS, read_lists
+from cxrlib.data.nih import LISTS, read_lists, stem
 from cxrlib.data.table import StudyError, plain
 
 # Fixed, so that a patient keeps a side for ever, whatever the study, the finding or the seed.
@@ -17,6 +17,7 @@ HASH_RULE = (
     f"SHA-256 of '{SPLIT_SALT}:' and the patient's id, as a fraction of its range, "
     f"below {TEST_SHARE} is test"
 )
+FOLDERS = "the study's folders train and test"
 SIDES = dict.fromkeys(("train", "training", "trainval", "development"), "train")
 SIDES |= dict.fromkeys(("val", "valid", "validate", "validation"), "validation")
 SIDES |= dict.fromkeys(("test", "testing"), "test")
@@ -35,50 +36,42 @@ def split_films(films: pd.DataFrame, folder: Path, log: ProblemLog) -> tuple[pd.
     """Return each film's side, 'train' or 'test', and the rule in words.
 
     The study's own split comes from a column, NIH's lists or folders named train and test, in this
-    order. Without a test side, validation is it; else it belongs to training.
-
-    Parameters
-    ----------
-    films : with filename, patient, and split as the table has it, '' where it has none
-
-    Raises
-    ------
-    StudyError
-        A patient crosses a split of a column or of NIH's lists. One of folders is not taken then.
+    order; a StudyError says that a patient crosses one of the first two. Without a test side,
+    validation is it; else it belongs to training.
     """
-    hashed = films["patient"].map({patient: split_of(patient) for patient in set(films["patient"])})
+    names, patients = films["filename"], films["patient"]
+    hashed = patients.map({patient: split_of(patient) for patient in set(patients)})
     words, rule = films["split"], "the study's own column"
     if not words.any() and all((folder / name).is_file() for name in LISTS.values()):
-        sides = {PurePosixPath(name).stem: side for name, side in read_lists(folder).items()}
-        words = films["filename"].map(lambda name: sides.get(PurePosixPath(name).stem, ""))
+        sides = {stem(name): side for name, side in read_lists(folder).items()}
+        words = names.map(stem).map(sides).fillna("")
         rule = f"NIH's lists {' and '.join(LISTS.values())}"
     if not words.any():
-        folders = films["filename"].str.rpartition("/")[0]
-        sides = {f: next((p for p in f.split("/") if plain(p) in SIDES), "") for f in set(folders)}
-        words = folders.map(sides)
-        rule = "the study's folders train and test"
+        parents, rule = names.str.rpartition("/")[0], FOLDERS
+        sides = {f: next((p for p in f.split("/") if plain(p) in SIDES), "") for f in set(parents)}
+        words = parents.map(sides)
     own = words.map({word: SIDES.get(plain(word), "") for word in set(words)})
-    if not {"test", "validation"} & set(own) or "train" not in set(own):
-        if words.any() and rule != "the study's folders train and test":
+    if "train" not in set(own) or not {"test", "validation"} & set(own):
+        if words.any() and rule != FOLDERS:
             log.note(f"{rule} of sides is not used: it has no train, or no test or validation")
         return hashed, HASH_RULE
     own = own.replace("validation", "train" if "test" in set(own) else "test")
-    known = own[own != ""].groupby(films["patient"])
-    crossing = known.nunique().loc[lambda count: count > 1].index
-    if len(crossing):
+    known = own[own != ""].groupby(patients)
+    if crossing := [name for name, count in known.nunique().items() if count > 1]:
         problem = (
             f"{folder}: {rule} would split {len(crossing)} patients, such as "
-            f"{', '.join(repr(name) for name in crossing[:3])}, between training and test"
+            f"{', '.join(map(repr, crossing[:3]))}, between training and test"
         )
-        if rule != "the study's folders train and test":
+        if rule != FOLDERS:
             raise StudyError(
                 f"{problem}. A test on them flatters: move all films of a patient to one side, or "
                 "remove it, and the patient's hash decides."
             )
-        warnings.warn(f"{problem}: the patient's hash decides instead.", stacklevel=3)
-        log.note(f"{problem}: the patient's hash decides instead", "move each patient to one side")
+        problem += ": the patient's hash decides instead"
+        warnings.warn(f"{problem}.", stacklevel=3)
+        log.note(problem, "move each patient to one side")
         return hashed, HASH_RULE
-    side = films["patient"].map(known.first())
+    side = patients.map(known.first())
     if side.isna().any():
         log.note(f"{side.isna().sum()} films have no side in {rule}: their patient's hash decides")
     return side.fillna(hashed), rule

@@ -13,16 +13,16 @@ from cxrlib.data.images import film_digest
 from cxrlib.data.labels import NO_FINDING, ProblemLog, check_boxes, check_labels, spelled_as
 from cxrlib.data.nih import ENTRIES, add_entries
 from cxrlib.data.patients import assign_patients
-from cxrlib.data.publishers import read_folder
 from cxrlib.data.rows import (
+    OWN,
     gather_films,
     leave_out_copies,
     read_facts,
-    read_labels,
+    read_source,
     standard_rows,
 )
 from cxrlib.data.split import HASH_RULE, split_films
-from cxrlib.data.split import split_of as split_of  # a name of this module, too
+from cxrlib.data.split import split_of as split_of
 from cxrlib.data.table import StudyError
 
 
@@ -57,7 +57,7 @@ class Study:
     findings: pd.DataFrame
     films: pd.DataFrame
     problems: pd.DataFrame
-    publisher: str = "labels.csv"
+    publisher: str = OWN
     patients_from: str = "a column"
     split_rule: str = HASH_RULE
 
@@ -108,11 +108,11 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     (245, 'NIH (245 films)')
     """
     folder, said = Path(folder), []
-    labels = next((p for p in folder.glob("*") if p.name.casefold() == "labels.csv"), None)
-    publisher, table = read_labels(labels, said) if labels else read_folder(folder, said)
-    where = labels or folder
+    labels = next((p for p in folder.glob("*") if p.name.casefold() == OWN), None)
+    publisher, table = read_source(folder, labels, said)
+    own, where = publisher == OWN, labels or folder
     root = folder / "images" if labels and (folder / "images").is_dir() else folder
-    rows, columns = standard_rows(table, publisher == "labels.csv", said)
+    rows, columns = standard_rows(table, own, said)
     log = ProblemLog(rows)
     for sentence in dict.fromkeys(said):
         log.note(sentence)
@@ -126,10 +126,10 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     headers = read_headers(rows, root, decode, log)
     views = rows["filename"].map(headers["view"]).astype(object).fillna("")  # not float, if none
     rows["view"] = rows["view"].mask(rows["view"] == "", views)
-    for entries in sorted(folder.glob(ENTRIES)) if publisher == "labels.csv" else ():
+    for entries in sorted(folder.glob(ENTRIES)) if own else ():
         add_entries(rows, folder, entries)
     try:
-        check_labels(rows, log, blank=publisher != "labels.csv")
+        check_labels(rows, log, blank=not own)
     except StudyError as error:
         raise StudyError(f"{where}: {error}") from None
     source = assign_patients(rows, root, log)
@@ -224,22 +224,23 @@ def count_split(films: pd.DataFrame) -> pd.DataFrame:
     >>> cxr.count_split(films)["patients"].to_dict()
     {'train': 95, 'test': 32}
     """
-    by = films.groupby("split")
-    counts = by.agg(
-        films=("filename", "size"), patients=("patient", "nunique"), positives=("target", "sum")
-    )
-    counts["prevalence"] = counts["positives"] / counts["films"]
     known = films["view"] != ""
-    counts["AP share"] = (films["view"] == "AP")[known].groupby(films["split"]).mean()
-    if not known.all():
-        counts["view unknown"] = (~known).groupby(films["split"]).sum()
+    ap = (films["view"] == "AP").where(known).astype(float)
+    by = films.assign(ap=ap, unknown=~known).groupby("split")
+    counts = by.agg(
+        films=("filename", "size"),
+        patients=("patient", "nunique"),
+        positives=("target", "sum"),
+        prevalence=("target", "mean"),
+        **{"AP share": ("ap", "mean"), "view unknown": ("unknown", "sum")},
+    )
     counts = counts.reindex(["train", "test"]).round(3)
-    whole = counts.columns.difference(["prevalence", "AP share"])
+    whole = ["films", "patients", "positives", "view unknown"]
     counts[whole] = counts[whole].fillna(0).astype(int)
     counts["prevalence"] = counts["prevalence"].fillna(0)
     if counts["AP share"].isna().any():
         counts["AP share"] = counts["AP share"].astype(object).fillna("unknown")
-    return counts
+    return counts.drop(columns="view unknown") if known.all() else counts
 
 
 def digest_films(films: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import gzip
 import io
 import re
 import unicodedata
@@ -11,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 BOX = ["xmin", "ymin", "xmax", "ymax"]
+ORIGINAL = ["original_width", "original_height"]
 # Names of columns in plain letters; of several in one table, the first is taken.
 KNOWN = {
     "filename": ("filename",),
@@ -26,9 +28,14 @@ KNOWN = {
     "y": ("y", "bboxy"),
     "w": ("w", "width", "bboxw", "bboxwidth"),
     "h": ("h", "height", "bboxh", "bboxheight"),
-} | {name: (name,) for name in BOX}
+} | {name: (name,) for name in (*BOX, "doubt")}
 SEXES = {"F": "f female woman girl w weiblich femme", "M": "m male man boy männlich homme"}
 SEXES = {word: sex for sex, words in SEXES.items() for word in words.split()}
+VIEWS = {
+    "PA": r"PA\b.*|POSTERO ?ANTERIOR.*",
+    "AP": r"AP\b.*|ANTERO ?POSTERIOR.*",
+    "lateral": r"L|R|LL|RL|LAT|LATERAL( .*)?|(LEFT|RIGHT) LATERAL",
+}
 UNKNOWN = {"", "u", "unknown", "n/a", "na", "nan", "none", "?", "-", "o", "other", "unk", "frontal"}
 
 
@@ -42,29 +49,17 @@ def plain(text: str) -> str:
 
 
 def read_table(path: Path, known: Callable[[set], bool]) -> tuple[pd.DataFrame, list[str]]:
-    """Read a table of any encoding, separator and position of its header.
+    """Return a table of any encoding, separator and place of its header, and what was assumed.
 
-    Parameters
-    ----------
-    known : says whether plain names of columns are those of a table that can be used
-
-    Returns
-    -------
-    table : DataFrame of str, NFC, stripped, with `row`, the line of the file
-    said : what was assumed
-
-    Raises
-    ------
-    StudyError
+    Cells are text, in NFC, stripped; `row` is the line of the file. `known` says whether plain
+    names of columns are those of a table that can be used.
     """
     text, said = _decode(path)
     lines = text.split("\n")
     skip = int(lines[0].strip('" ').casefold().startswith("sep="))
     places = [(n, sep) for n in range(skip, min(skip + 20, len(lines))) for sep in ",;\t|"]
-    columns = [{plain(cell) for cell in lines[n].split(sep)} for n, sep in places]
-    start, separator = next(
-        (place for place, names in zip(places, columns, strict=True) if known(names)), (skip, ",")
-    )
+    found = (p for p in places if known({plain(cell) for cell in lines[p[0]].split(p[1])}))
+    start, separator = next(found, (skip, ","))
     if start > skip:
         said.append(f"the column names stand on line {start + 1}; the lines above are left out")
     reader = csv.reader(io.StringIO("\n".join(lines[start:])), delimiter=separator, strict=True)
@@ -80,10 +75,6 @@ def read_table(path: Path, known: Callable[[set], bool]) -> tuple[pd.DataFrame, 
     names = rows.pop(0)[1]
     while names and not names[-1]:
         names.pop()
-    return _frame(path, names, rows, separator), said
-
-
-def _frame(path: Path, names: list[str], rows: list, separator: str) -> pd.DataFrame:
     width = len(names)
     rows = [(line, cells) for line, cells in rows if any(cells)]  # blank lines mean nothing
     longer = [(line, cells) for line, cells in rows if any(cells[width:])]
@@ -93,77 +84,61 @@ def _frame(path: Path, names: list[str], rows: list, separator: str) -> pd.DataF
             "commas at the ends of lines."
         )
     if longer:
-        line, cells = longer[0]
-        kind = "comma" if separator == "," else repr(separator)
         raise StudyError(
-            f"{path} is no {kind}-separated UTF-8 text: "
-            f"expected {width} fields in line {line}, saw {len(cells)}"
+            f"{path} is no {'comma' if separator == ',' else repr(separator)}-separated UTF-8 text:"
+            f" expected {width} fields in line {longer[0][0]}, saw {len(longer[0][1])}"
         )
-    plains = [plain(name) for name in names]
-    twice = [n for k, n in enumerate(names) if plains[k] and plains[k] in plains[:k]]
-    if twice:
-        raise StudyError(f"{path} has two columns named '{twice[0]}'. Rename or delete one.")
+    plains = pd.Series([plain(name) for name in names], dtype=str)
+    if (twice := plains.duplicated() & plains.ne("")).any():
+        raise StudyError(
+            f"{path} has two columns named '{names[twice.idxmax()]}'. Rename or delete one."
+        )
     if not rows:
         raise StudyError(f"{path} has column names but no row. Add one row a finding.")
-    cells = [(row + [""] * width)[:width] for _, row in rows]
-    table = pd.DataFrame(cells, columns=names, dtype=str)
-    return table.drop(columns="", errors="ignore").assign(row=[line for line, _ in rows])
+    cells = [(cells + [""] * width)[:width] for _, cells in rows]
+    table = pd.DataFrame(cells, columns=names, dtype=str).drop(columns="", errors="ignore")
+    return table.assign(row=[line for line, _ in rows]), said
 
 
 def _decode(path: Path) -> tuple[str, list[str]]:
-    import gzip
-
-    said = []
-    content = path.read_bytes()
+    """Return a file's text in NFC, with lines that end in a line feed, and what was assumed."""
+    said, content = [], path.read_bytes()
     if path.suffix == ".gz":
         content = gzip.decompress(content)
     if content[:2] == b"PK":
         raise StudyError(f"{path} is a workbook, not text. Save it as 'CSV UTF-8'.")
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        text = content.decode("utf-16")
-    else:
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = content.decode("cp1252", errors="replace")
-            said.append("not UTF-8, and read as Windows-1252: look at letters with accents")
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", errors="replace")
+        said.append("not UTF-8, and read as Windows-1252: look at letters with accents")
     if "\0" in text:
-        text = text.replace("\0", "")
         said.append("zero bytes in the text are left out")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
     return unicodedata.normalize("NFC", text), said
 
 
-def name_columns(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], dict]:
-    """Give a table the names in `KNOWN`, whatever their case, blanks and underscores.
-    Returns
-    -------
-    table, with those columns only; what is said of others; the names as they were, by new name
-    """
+def name_columns(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], dict[str, str]]:
+    """Return the columns in `KNOWN` under its names, what is said of others, and the old names."""
     have = {plain(name): name for name in table if name != "row"}
-    boxed = all(set(KNOWN[name]) & set(have) for name in "xywh")
-    taken = {}
-    for new, names in KNOWN.items():
-        if new in "xywh" and not boxed:
-            continue
-        if boxed and new.startswith("original"):
-            names = names[:-1]  # width and height are the box's
-        if found := [have[name] for name in names if name in have]:
-            taken[new] = found[0]
+    known = dict(KNOWN)
+    if all(set(known[name]) & set(have) for name in "xywh"):
+        known |= {n: known[n][:-1] for n in ORIGINAL}  # width and height are the box's
+    else:
+        known = {new: names for new, names in known.items() if new not in "xywh"}
+    found = {new: next((have[n] for n in names if n in have), "") for new, names in known.items()}
+    taken = {new: name for new, name in found.items() if name}
     wanted = {name: new for new, names in KNOWN.items() for name in names}
     said = []
     for name in table.columns.difference([*taken.values(), "row"]):
+        words = re.split(r"[\W_]+", name.casefold())
         near = difflib.get_close_matches(plain(name), wanted, n=1, cutoff=0.8)
-        near += [
-            word
-            for word in ("patient", "age", "sex")
-            if word in re.split(r"[\W_]+", name.casefold())
-        ]
+        near += [word for word in ("patient", "age", "sex") if word in words]
         if near:
             new = wanted.get(near[0], near[0])
             said.append(f"the column '{name}' looks like {new}, and is not used")
-    table = table[["row", *taken.values()]].set_axis(["row", *taken], axis=1)
-    return table, said, taken
+    return table[["row", *taken.values()]].set_axis(["row", *taken], axis=1), said, taken
 
 
 def read_number(text: pd.Series) -> pd.Series:
@@ -174,14 +149,9 @@ def read_number(text: pd.Series) -> pd.Series:
 
 
 def read_age(text: pd.Series) -> pd.Series:
-    """Return years of '58', '58,5', '58 years', '058Y', '011M' or '003D'; NaN for others.
-
-    Above 120 is NaN, too.
-    """
-    parts = text.str.extract(
-        r"^\s*(\d+(?:[.,]\d*)?)\s*(?:([YMD])|(years?|yrs?|months?|days?))?\s*$", re.I
-    )
-    unit = parts[1].fillna(parts[2].str[0]).fillna("Y").str.upper()
+    """Return years, up to 120, of '58', '58,5', '58 years', '058Y', '011M' or '003D'; else NaN."""
+    parts = text.str.extract(r"^\s*(\d+(?:[.,]\d*)?)\s*([YMD]|(?:year|yr|month|day)s?)?\s*$", re.I)
+    unit = parts[1].fillna("Y").str[0].str.upper()
     years = read_number(parts[0]) * unit.map({"Y": 1, "M": 1 / 12, "D": 1 / 365.25})
     return years.where(years <= 120).astype(float)
 
@@ -194,8 +164,7 @@ def read_sex(text: pd.Series) -> pd.Series:
 def read_view(text: pd.Series) -> pd.Series:
     """Return 'PA', 'AP', 'lateral', or '' for others, of words such as 'AP supine', 'LL' or 'L'."""
     words = text.str.upper().str.replace(r"[\W_]+", " ", regex=True).str.strip()
-    side = words.str.extract(r"^(PA|AP)\b")[0]
-    lateral = words.str.fullmatch(r"L|R|LL|RL|LAT|LATERAL|(LEFT|RIGHT) LATERAL|LATERAL .*")
-    spelled = words.str.extract(r"^(POSTERO ?ANTERIOR|ANTERO ?POSTERIOR)")[0]
-    side = side.fillna(spelled.str[0].map({"P": "PA", "A": "AP"}))
-    return side.where(~lateral, "lateral").fillna("")
+    views = pd.Series("", text.index, dtype=object)
+    for view, pattern in VIEWS.items():
+        views = views.mask(words.str.fullmatch(pattern), view)
+    return views

@@ -56,6 +56,8 @@ def test_nih(tmp_path):
     assert study.findings["xmin"].notna().sum() == 1 and "1 of 2 boxes" in said(study)
     assert "age '414' (1 rows) is not understood" in said(study)
     assert study.films["file"].tolist() == files
+    (tmp_path / "Data_Entry_2017_v2020.csv").rename(tmp_path / "labels.csv")
+    assert read_study(tmp_path).findings.equals(study.findings)
 
 
 CHEXPERT = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Cardiomegaly,Pleural Effusion,"
@@ -116,7 +118,14 @@ def test_rsna(tmp_path):
     assert study.films["original_width"].isna().all() and "may show another disease" in said(study)
     classes = "patientId,class\na-1,Normal\nb-1,Lung Opacity\nc-1,No Lung Opacity / Not Normal\n"
     (tmp_path / "stage_2_detailed_class_info.csv").write_text(classes)
-    assert labels(read_study(tmp_path))["c-1"] == ("Not normal",)
+    headers = "PatientID,PatientSex,PatientAge,ViewPosition\na-1,F,43,PA\nb-1,M,58,AP\n"
+    (tmp_path / "stage_2_headers.csv").write_text(headers)
+    study = read_study(tmp_path)
+    assert labels(study)["c-1"] == ("Not normal",)
+    assert study.films["view"].tolist() == ["PA", "AP", ""]
+    assert study.films["sex"].tolist() == ["F", "M", ""]
+    assert study.films["age"].fillna(0).tolist() == [43, 58, 0]
+    assert "sex, age and view of 2 films are those of" in said(study)
 
 
 def test_vindr(tmp_path):
@@ -246,6 +255,7 @@ def test_the_command_shows_and_writes_what_is_understood(tmp_path, capsys):
     before = read_study(tmp_path)
     main(["study", str(tmp_path), "--write", str(tmp_path / "labels.csv")])
     shown = capsys.readouterr().out
+    assert shown.endswith("labels.csv, without 1 films that have no label\n")
     for words in (
         "table     CheXpert", "films     5", "patients  4, from CheXpert", "lateral 1",
         "No Finding 2", "50 to 68 years", "F 2", "train, ", "SHA-256", "uncertain finding",
@@ -253,7 +263,7 @@ def test_the_command_shows_and_writes_what_is_understood(tmp_path, capsys):
         assert words in shown, words
     after = read_study(tmp_path)
     kept = before.films[before.films["labels"] != ()]
-    for name in ("filename", "patient", "view", "sex", "age", "labels", "split"):
+    for name in ("filename", "patient", "view", "sex", "age", "labels", "doubt", "split"):
         assert after.films[name].tolist() == kept[name].tolist(), name
     with pytest.raises(SystemExit, match="exists: give a new file"):
         main(["study", str(tmp_path), "--write", str(tmp_path / "labels.csv")])
