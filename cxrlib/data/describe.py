@@ -40,13 +40,7 @@ def describe_study(study: Study) -> str:
 
 
 def write_labels(study: Study, path: Path) -> str:
-    """Write a study as a new `labels.csv` for its folder, and return what it leaves out, in words.
-
-    Raises
-    ------
-    StudyError
-        The file exists.
-    """
+    """Write a study as a new `labels.csv` for its folder, and say what it leaves out."""
     if path.exists():
         raise StudyError(f"{path} exists: give a new file")
     films = study.films.set_index("filename")

@@ -4,14 +4,14 @@ import hashlib
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from cxrlib.data.files import SUFFIXES
+from cxrlib.data.files import DICOM, SUFFIXES, regular_file
 from cxrlib.data.images import ImageError, file_digest, image_size, read_image, view_of
 from cxrlib.data.labels import ProblemLog
 
@@ -39,24 +39,23 @@ def list_files(root: Path) -> list[str]:
 def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> None:
     """Set `filename`, in place, to the one file below `root` that the name in a row can mean.
 
-    Either the name ends as the file's path does, or the path as the name does: names from another
-    machine, and bare names of files in folders. Case, NFD and a missing or other ending are
-    forgiven where one file is left.
+    The name ends as the file's path does, or the path as the name does. Case, NFD and a missing or
+    other ending are forgiven where one file is left.
     """
     files = list_files(root)
     whole, ends = defaultdict(list), defaultdict(list)
     for file in files:
-        for key in {_key(file), _stem(_key(file))}:
-            whole[key].append(file)
-            for tail in _tails(key):
+        key = _key(file)
+        for way in {key, _stem(key)}:
+            whole[way].append(file)
+            for tail in _tails(way):
                 ends[tail].append(file)
     meant, bad = {}, {}
     for name in rows.loc[~rows["filename"].isin(files), "filename"].unique():
         key, found = _key(name.removeprefix("file://")).strip("/"), []
         for way in filter(None, (key, _stem(key))):
-            found = (
-                found or ends.get(way) or next((whole[t] for t in _tails(way) if t in whole), [])
-            )
+            places = (whole[tail] for tail in _tails(way) if tail in whole)
+            found = found or ends.get(way) or next(places, [])
         if len(found) == 1:
             meant[name] = found[0]
         elif not name:
@@ -74,7 +73,7 @@ def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> None:
             f"{len(odd)} names are read as those of the only files they can mean, such as "
             f"'{odd[0]}' as '{meant[odd[0]]}'"
         )
-    rows["filename"] = rows["filename"].map(lambda name: meant.get(name, name))
+    rows["filename"] = [meant.get(name, name) for name in rows["filename"].tolist()]
 
 
 def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) -> pd.DataFrame:
@@ -88,17 +87,20 @@ def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) 
     def examine(name: str) -> tuple:
         path = f"{root}/{name}"
         try:
-            state, size = os.stat(path), image_size(path)
+            with open(regular_file(path), "rb") as file:  # opened once: there may be 100,000
+                named = name.lower().endswith(tuple(DICOM))  # which the name alone may tell
+                state, size = os.fstat(file.fileno()), image_size(path if named else file)
             view = "" if name in viewed else view_of(path)
             if decode:
                 read_image(path)
         except FileNotFoundError:
             return "file missing in images/", "add the file or delete the row"
-        except ImageError as error:
-            return f"unreadable: {error.reason}", "replace the file or delete the row"
+        except (OSError, ImageError) as error:
+            reason = error.reason if isinstance(error, ImageError) else error.strerror
+            return f"unreadable: {reason}", "replace the file or delete the row"
         return (*size, state.st_size, f"{state.st_dev}/{state.st_ino}", view)
 
-    films = kept["filename"].unique()
+    films = kept["filename"].unique().tolist()
     found = dict(zip(films, _each(examine, films, "reads films"), strict=True))
     log.add_films(rows, {name: facts for name, facts in found.items() if len(facts) == 2})
     columns = ["width", "height", "bytes", "inode", "view"]
@@ -123,9 +125,8 @@ def find_copies(headers: pd.DataFrame, root: Path) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
-def _each(work: Callable, names: Iterable[str], title: str) -> list:
+def _each(work: Callable, names: list[str], title: str) -> list:
     """Return what `work` makes of each name, by threads, with a bar where there are many."""
-    names = list(names)
     chunks = [names[n : n + CHUNK] for n in range(0, len(names), CHUNK)]
     found = []
     bar = tqdm(total=len(names), desc=title, unit="film", disable=len(chunks) < 16)
@@ -152,7 +153,8 @@ def _stem(key: str) -> str:
     return stem if stem and f".{suffix.lower()}" in SUFFIXES else key
 
 
-def _tails(key: str) -> list[str]:
-    """Return the ways in which a path may end, the longest first."""
-    parts = key.split("/")
-    return ["/".join(parts[n:]) for n in range(len(parts))]
+def _tails(key: str) -> Iterator[str]:
+    """Yield the ways in which a path may end, the longest first."""
+    while key:
+        yield key
+        key = key.partition("/")[2]

@@ -75,17 +75,10 @@ def gains_of(densities: dict[str, Density], rows: np.ndarray) -> pd.DataFrame:
 
 
 def find_reasons(films: np.ndarray) -> pd.DataFrame:
-    """Say of each film why it gets no probability.
+    """Say why each of films (n, size, size) in 0..1, as of `read_image`, gets no probability.
 
-    Parameters
-    ----------
-    films : float array (n, size, size) in 0..1, as `read_image` gives them
-
-    Returns
-    -------
-    DataFrame, one row per film
-        reason ('' where it gets one); score, what the likeliest other explanation has over that of
-        a film, above 0 where refused, infinite where grey values alone decide.
+    One row per film: reason ('' where it gets one); score, what the likeliest other explanation has
+    over that of a film, above 0 where refused, infinite where grey values alone decide.
     """
     check = load_check()
     gains = gains_of(check.densities, describe(films)) - pd.Series(check.margins)
@@ -100,10 +93,7 @@ def find_reasons(films: np.ndarray) -> pd.DataFrame:
 def find_reason_in_file(path) -> str:
     """Say why a file gets no probability, where colour or a header's lateral view decides; else ''.
 
-    Raises
-    ------
-    FileNotFoundError, ImageError
-        As `read_image`.
+    Raises FileNotFoundError and ImageError as `read_image` does.
     """
     if view_of(path) == "lateral":
         return "a lateral radiograph, by its DICOM header"

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -35,17 +36,19 @@ SAME = {word: name for name, words in SPELT.items() for word in words.split()}
 OTHERS = "empyema pneumonitis hemothorax haemothorax hydrothorax hydropneumothorax pneumatocele"
 SEPARATORS = re.compile(r"\s*[|;,]\s*")
 OUT = "row left out"
-SWITCHES = {"0", "1", "0.0", "1.0", "yes", "no", "true", "false", "-1", "-1.0"}
+PRESENT, ABSENT, DOUBT = {"1", "1.0", "yes", "true"}, {"0", "0.0", "no", "false"}, {"-1", "-1.0"}
 
 
 class ProblemLog:
     """What is wrong with which row; a dropped row is left out of the study."""
 
-    def __init__(self, rows: pd.DataFrame):
-        places = zip(rows["row"], rows["filename"], strict=True)
+    def __init__(self, rows: pd.DataFrame, said: Iterable[str]):
+        places = zip(rows["row"].tolist(), rows["filename"].tolist(), strict=True)
         self.places = dict(zip(rows.index, places, strict=True))
         self.entries: list[tuple] = []
         self.dropped: set[int] = set()
+        for sentence in said:
+            self.note(sentence)
 
     def add(self, indices: Iterable[int], problem: str, fix: str, outcome: str = OUT) -> None:
         """Say what is wrong with each row of `indices`."""
@@ -79,27 +82,29 @@ def spelled_as(label: str, names: Iterable[str]) -> str | None:
 
 def split_cells(rows: pd.DataFrame) -> pd.DataFrame:
     """Give each finding of a cell a row of its own: 'A|B', 'A; B', 'A, B' or "['A', 'B']"."""
-    cells = rows["label"].str.replace(r"^[\[({](.*)[\])}]$", r"\1", regex=True)
-    parts = cells.map(lambda cell: [part.strip("'\" ") for part in SEPARATORS.split(cell)])
-    parts = parts.map(lambda names: list(dict.fromkeys(filter(None, names))) or [""])
-    return rows.assign(label=parts).explode("label", ignore_index=True)
+
+    def split(cell: str) -> list[str]:
+        names = SEPARATORS.split(re.sub(r"^[\[({](.*)[\])}]$", r"\1", cell))
+        return list(dict.fromkeys(filter(None, (name.strip("'\" ") for name in names)))) or [""]
+
+    parts = {cell: split(cell) for cell in rows["label"].unique()}
+    return rows.assign(label=rows["label"].map(parts)).explode("label", ignore_index=True)
 
 
-def check_labels(rows: pd.DataFrame, log: ProblemLog, blank: bool = False) -> None:
+def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, blank: bool) -> None:
     """Give labels their usual spelling, in place, and `doubt`: findings that a film may have.
 
-    `blank`: a row without a label is a film without a finding that is named. A StudyError says that
-    the labels are 0 and 1.
+    `blank`: a row without a label is a film without a finding that is named. A StudyError says of
+    the table at `where` that the labels are 0 and 1.
     """
     labels = {label.casefold() for label in rows["label"]} - {""}
-    if labels and labels <= SWITCHES:
+    if labels and labels <= PRESENT | ABSENT | DOUBT:
         raise StudyError(
-            f"the labels are {' and '.join(sorted(labels))}, which name no finding. Write the "
-            f"finding's name instead of 1, and '{NO_FINDING}' instead of 0; or name the column "
+            f"{where}: the labels are {' and '.join(sorted(labels))}, which name no finding. Write "
+            f"the finding's name instead of 1, and '{NO_FINDING}' instead of 0; or name the column "
             "after the finding."
         )
-    # A misspelt finding still contradicts 'No Finding'.
-    usable = rows.index.difference(sorted(log.dropped))
+    usable = rows.index.difference(sorted(log.dropped))  # misspelt findings contradict, too
     for label, indices in rows.groupby("label", sort=False).groups.items():
         same = label if label in VOCABULARY else spelled_as(label, VOCABULARY)
         near = difflib.get_close_matches(label.title(), VOCABULARY, n=1, cutoff=0.88)
@@ -114,12 +119,8 @@ def check_labels(rows: pd.DataFrame, log: ProblemLog, blank: bool = False) -> No
             films = rows["filename"].isin(rows.loc[indices, "filename"])
             rows.loc[films, "doubt"] = rows.loc[films, "doubt"] + "|" + near[0]
         else:
-            log.add(
-                indices[:1],
-                f"'{label}' ({len(indices)} rows) is not one of NIH's findings",
-                "none needed if it is your own finding",
-                "kept",
-            )
+            problem = f"'{label}' ({len(indices)} rows) is not one of NIH's findings"
+            log.add(indices[:1], problem, "none needed if it is your own finding", "kept")
     healthy = rows.loc[usable, "label"].eq(NO_FINDING).groupby(rows.loc[usable, "filename"])
     mixed = healthy.transform("any") & ~healthy.transform("all")
     log.add(usable[mixed], f"'{NO_FINDING}' beside a finding", "delete the rows that are wrong")

@@ -29,7 +29,7 @@ WAY_OUT = "add a column patient_id; two films of one patient must have the same 
 
 def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
     """Set `patient` in place, one spelling per patient, and return where it comes from."""
-    films = rows.drop(index=sorted(log.dropped))["filename"].unique()
+    films = rows.drop(index=sorted(log.dropped))["filename"].unique().tolist()
     by_path = {name: _from_path(name) for name in films}
     source, doubts = "a column", []
     if "patient" in rows:
@@ -37,7 +37,7 @@ def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
         log.add(rows.index[rows["patient"] == ""], "no patient_id", fix)
     else:
         found = {name: way or _from_file(root / name) for name, way in by_path.items()}
-        rows["patient"] = rows["filename"].map(lambda name: found.get(name, ("", ""))[1])
+        rows["patient"] = [found.get(name, ("", ""))[1] for name in rows["filename"].tolist()]
         ways = pd.DataFrame(found.values(), columns=["way", "patient"], dtype=str)
         counts = ways["way"].value_counts()
         source = "; ".join(f"{way} ({count} films)" for way, count in counts.items())
@@ -49,7 +49,8 @@ def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
                 f"first '_': {count} films, {patients} patients"
                 + ("; that is nearly one patient per film" if alone else "")
             )
-    _unite(rows, {_key(way[1]): way[1] for way in by_path.values() if way}, log)
+    written = dict.fromkeys(way[1] for way in by_path.values() if way)
+    _unite(rows, {_key(patient): patient for patient in written}, log)
     count = rows["patient"].nunique()
     if len(films) >= 10 and len(films) > 10 * count:
         doubts.append(f"{len(films)} films are of {count} patients: those are very few")

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cxrlib.data.labels import NO_FINDING, SAME, VOCABULARY, spelled_as
+from cxrlib.data.labels import ABSENT, DOUBT, NO_FINDING, PRESENT, SAME, VOCABULARY, spelled_as
 from cxrlib.data.table import BOX, StudyError, plain, read_number
 
-PRESENT, ABSENT, DOUBT = {"1", "1.0", "yes", "true"}, {"0", "0.0", "no", "false"}, {"-1", "-1.0"}
 # What publishers call the columns that each reader asks for; the first that is there counts.
 CALLED = {
     "filename": "path imageindex imageid image imagename filepath imagepath dicomid fname",

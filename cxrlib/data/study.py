@@ -13,16 +13,9 @@ from cxrlib.data.images import film_digest
 from cxrlib.data.labels import NO_FINDING, ProblemLog, check_boxes, check_labels, spelled_as
 from cxrlib.data.nih import ENTRIES, add_entries
 from cxrlib.data.patients import assign_patients
-from cxrlib.data.rows import (
-    OWN,
-    gather_films,
-    leave_out_copies,
-    read_facts,
-    read_source,
-    standard_rows,
-)
+from cxrlib.data.rows import gather_films, leave_out_copies, read_facts, standard_rows
+from cxrlib.data.source import OWN, read_source
 from cxrlib.data.split import HASH_RULE, split_films
-from cxrlib.data.split import split_of as split_of
 from cxrlib.data.table import StudyError
 
 
@@ -113,25 +106,17 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     own, where = publisher == OWN, labels or folder
     root = folder / "images" if labels and (folder / "images").is_dir() else folder
     rows, columns = standard_rows(table, own, said)
-    log = ProblemLog(rows)
-    for sentence in dict.fromkeys(said):
-        log.note(sentence)
+    log = ProblemLog(rows, said)
     match_files(rows, root, log)
-    log.add(
-        rows.index[rows.duplicated([n for n in rows if n != "row"])],
-        "same row as one above",
-        "delete it",
-    )
+    twice = rows.index[rows.duplicated(rows.columns.drop("row"))]
+    log.add(twice, "same row as one above", "delete it")
     read_facts(rows, log)
     headers = read_headers(rows, root, decode, log)
     views = rows["filename"].map(headers["view"]).astype(object).fillna("")  # not float, if none
     rows["view"] = rows["view"].mask(rows["view"] == "", views)
     for entries in sorted(folder.glob(ENTRIES)) if own else ():
         add_entries(rows, folder, entries)
-    try:
-        check_labels(rows, log, blank=not own)
-    except StudyError as error:
-        raise StudyError(f"{where}: {error}") from None
+    check_labels(rows, log, where, blank=not own)
     source = assign_patients(rows, root, log)
     check_boxes(rows, headers, log)
     leave_out_copies(rows, headers, root, log)
@@ -140,11 +125,8 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
         first = log.table().query("outcome == 'row left out'").iloc[0].to_dict()
         raise StudyError(f"{where}: not one row can be used. The first problem: {first}")
     if log.dropped:
-        warnings.warn(
-            f"{where}: {len(log.dropped)} of {len(rows)} rows are left out; `study.problems` says "
-            "why",
-            stacklevel=2,
-        )
+        out = f"{len(log.dropped)} of {len(rows)} rows are left out"
+        warnings.warn(f"{where}: {out}; `study.problems` says why", stacklevel=2)
     films = gather_films(kept, headers, root, folder)
     if lateral := (films["view"] == "lateral").sum():
         log.note(f"{lateral} lateral films are left out of every question")
@@ -194,13 +176,11 @@ def choose_films(study: Study, finding: str, against: str = NO_FINDING) -> pd.Da
     if against != "others":
         negative &= films["labels"].map(lambda labels: NO_FINDING in labels)
     asked = positive | negative
-    if (lateral & asked).any():
-        warnings.warn(
-            f"{study.folder}: {(lateral & asked).sum()} lateral films are left out of the question",
-            stacklevel=2,
-        )
+    if out := (lateral & asked).sum():
+        text = f"{study.folder}: {out} lateral films are left out of the question"
+        warnings.warn(text, stacklevel=2)
     for side, missing in ((positive, f"with '{name}'"), (negative, "to hold against it")):
-        if not (side & ~lateral).any() and (side.any() or side is positive):
+        if side.any() and lateral[side].all():
             raise StudyError(f"{study.folder} has no frontal film {missing}: all are lateral.")
     if not negative.any():
         raise StudyError(
@@ -245,7 +225,5 @@ def count_split(films: pd.DataFrame) -> pd.DataFrame:
 
 def digest_films(films: pd.DataFrame) -> str:
     """Return the SHA-256 of names, targets and contents of films, whatever their order."""
-    lines = sorted(
-        f"{film.filename},{film.target},{film_digest(film.path)}" for film in films.itertuples()
-    )
+    lines = sorted(f"{f.filename},{f.target},{film_digest(f.path)}" for f in films.itertuples())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -6,7 +6,8 @@ import warnings
 import pandas as pd
 import pytest
 
-from cxrlib.data.study import read_study, split_of
+from cxrlib.data.split import split_of
+from cxrlib.data.study import read_study
 
 
 def read_named(make_tiny_study, folder, names, **columns):

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrlib.data.study import StudyError, choose_films, count_split, read_study, split_of
+from cxrlib.data.split import split_of
+from cxrlib.data.study import StudyError, choose_films, count_split, read_study
 from cxrlib.data.table import read_age, read_sex, read_view
 
 A, B, C = "00000001_000.png", "00000002_000.png", "00000003_000.png"

@@ -1,0 +1,116 @@
+"""Whose table a folder has, and its rows; or those of folders that are named after findings."""
+
+import json
+import re
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from cxrlib.data.files import is_film
+from cxrlib.data.filing import list_files
+from cxrlib.data.labels import NO_FINDING, VOCABULARY, spelled_as
+from cxrlib.data.publishers import CLASSES, NAMES, find_publisher
+from cxrlib.data.table import StudyError, plain, read_table
+
+OWN = "labels.csv"
+NO_CLASS = re.compile(r"images?|imgs?|train.*|test.*|val.*|all|data|cxr_png|chest_xray", re.I)
+MASK = re.compile(r"(^|/)(\w*masks?)/", re.I)
+
+
+def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str, pd.DataFrame]:
+    """Return whose table a folder has, and its rows: of `labels`, or else of what else is there.
+
+    A StudyError says that `labels` cannot be used, or that nothing in the folder is known.
+    """
+    tables, beside, seen = {}, [], []
+    if labels:
+        table, notes = read_table(labels, _known)
+        said += notes
+        columns = {plain(name) for name in table}
+        if (publisher := find_publisher(columns)) is None:
+            if missing := [name for name in ("filename", "label") if name not in columns]:
+                raise StudyError(
+                    f"{labels} lacks the column {' and '.join(missing)}; it has "
+                    f"{', '.join(table.columns.drop('row'))}. Rename its columns, and separate "
+                    "them by commas."
+                )
+            return OWN, table
+        tables[publisher] = {labels.name: table}
+    files = list_files(folder)
+    for name in (n for n in files if re.search(r"\.(csv|tsv|csv\.gz|json)$", n, re.I)):
+        try:
+            if name.lower().endswith("json"):
+                table, notes = _read_coco(folder / name), []
+            else:
+                table, notes = read_table(folder / name, _known)
+        except (ValueError, KeyError, TypeError):  # no table
+            continue
+        publisher = find_publisher({plain(column) for column in table})
+        if not publisher:
+            beside.append(table)
+            seen.append(f"{name} ({', '.join(table.columns.drop('row')[:6])})")
+        elif not labels:
+            said += [f"{name}: {note}" for note in notes]
+            tables.setdefault(publisher, {})[name] = table
+    if not tables:
+        return CLASSES, _read_classes(folder, files, seen, said)
+    publisher, own = next(iter(tables.items()))
+    names = list(own)[-1:] if publisher.name == "NIH ChestX-ray14" else list(own)  # an edition
+    if not labels:
+        said.append(f"no labels.csv: {', '.join(names)} gives the labels")
+    table = pd.concat([own[name] for name in names], ignore_index=True).fillna("")
+    try:
+        rows = publisher.read(_in_plain(table), [_in_plain(other) for other in beside], said)
+    except StudyError as error:
+        raise StudyError(f"{folder / names[0]}: {error}") from None
+    rows.attrs = {}  # pandas copies them at every step
+    said.append(f"read as {publisher.name}: docs/studies.md says what is assumed")
+    return publisher.name, rows
+
+
+def _known(names: set[str]) -> bool:
+    return {"filename", "label"} <= names or find_publisher(names) is not None
+
+
+def _in_plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Name columns in plain letters, and as in `NAMES`; `attrs` has them as they were written."""
+    named = table.set_axis([plain(name) for name in table], axis=1)
+    written = dict(zip(named, table, strict=True))
+    for new, names in NAMES.items():
+        if new not in named:
+            old = next((name for name in names if name in named), new)
+            named = named.rename(columns={old: new})
+    named.attrs["written"] = written
+    return named
+
+
+def _read_coco(path: Path) -> pd.DataFrame:
+    """Return TBX11K's JSON (COCO) as its CSV: a row per box, and per film without one."""
+    content = json.loads(path.read_text())
+    films = pd.DataFrame(content["images"])[["id", "file_name"]]
+    boxes = pd.DataFrame(content["annotations"], columns=["image_id", "bbox"])
+    rows = films.merge(boxes, "left", left_on="id", right_on="image_id")
+    kind = rows["file_name"].str.split("/").str[-2].fillna("")
+    columns = {"fname": rows["file_name"], "image_type": kind, "bbox": rows["bbox"].astype(str)}
+    return pd.DataFrame(columns | {"row": 0})
+
+
+def _read_classes(folder: Path, files: list[str], seen: list[str], said: list[str]) -> pd.DataFrame:
+    """Return the rows of folders that are named after what their films show."""
+    found = {}
+    for name in (name for name in files if not MASK.search(name)):
+        if by_name := re.search(r"(?:CHN|MCU)CXR_\d+_([01])\.\w+$", name):
+            found[name] = "Tuberculosis" if by_name[1] == "1" else NO_FINDING
+        elif is_film(folder / name):
+            classes = [p for p in PurePosixPath(name).parts[:-1] if not NO_CLASS.fullmatch(p)]
+            found[name] = classes[-1] if classes else ""
+    classes = set(found.values())
+    if "" in classes or not any(spelled_as(name, VOCABULARY) for name in classes):
+        hint = f" Its tables are not known: {'; '.join(seen)}." if seen else ""
+        raise StudyError(
+            f"{folder / OWN} does not exist. A study is a folder with labels.csv and images/; "
+            f"labels.csv needs the columns filename and label.{hint} Folders of films count as "
+            "classes where one is named after a finding of NIH, or Normal."
+        )
+    said.append(f"no table: folders' or films' names give the labels {', '.join(sorted(classes))}")
+    return pd.DataFrame({"row": 0, "filename": list(found), "label": list(found.values())})
