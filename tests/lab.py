@@ -73,6 +73,6 @@ def serve_lab(folder: Path, notebooks: dict[str, list[str]]) -> Iterator[Callabl
 def open_notebook(page, address: str) -> None:
     """Open a notebook in JupyterLab and wait for its kernel: cells run before it are lost."""
     page.goto(address)
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
-    page.get_by_text("| Idle").wait_for(timeout=60_000)
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=300_000)
+    page.get_by_text("| Idle").wait_for(timeout=300_000)
     page.get_by_role("button", name="No", exact=True).click()  # to Jupyter's news
