@@ -58,12 +58,8 @@ def locate(
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Score the run's maps, and maps that know nothing of the film, against boxes.
 
-    Parameters
-    ----------
-    run : Run
-    films : DataFrame as `boxed_films` gives it; patients that the run was not trained on
-    training : the same of training patients
-    seed : of random weights
+    `films` are of patients that the run was not trained on and `training` of those that it was,
+    both as `boxed_films` gives them; `seed` is of random weights.
 
     Returns
     -------

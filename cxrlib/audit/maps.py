@@ -19,11 +19,6 @@ def map_films(run: Run, paths: Sequence[str | Path]) -> dict[str, np.ndarray]:
     'Grad-CAM' (Selvaraju et al., ICCV 2017) is taken of the logit at the last layer of the
     backbone: its channels weighted by their mean gradient, and what is below 0 cut off.
 
-    Parameters
-    ----------
-    run : Run, of a head or fine-tuned
-    paths : image files
-
     Returns
     -------
     dict of float32 arrays, (films, height, width)

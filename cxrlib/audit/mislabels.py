@@ -8,21 +8,12 @@ from cxrlib.metrics.calibration import shift_prevalence
 
 
 def rank_labels(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Rank films by how little a model that did not see their patient believes their label.
+    """Return predictions, the most suspicious label first, with self_confidence (0..1).
 
-    The measure is the self-confidence of confident learning: the probability that the model gives
-    to the label (Northcutt, Jiang and Chuang, JAIR 2021). It is taken at a prevalence of one half,
-    since otherwise every rare label would look suspicious. A low value is a reason to look at the
-    film, not a verdict: hard films come first, too.
-
-    Parameters
-    ----------
-    predictions : DataFrame with target and probability, scored held out; both labels occur
-
-    Returns
-    -------
-    DataFrame
-        `predictions`, the most suspicious film first, with self_confidence (0..1).
+    `predictions` has target, of both classes, and probability, scored held out. Self-confidence is
+    the probability that the model gives to the label (Northcutt, Jiang and Chuang, JAIR 2021). It
+    is taken at a prevalence of one half, since otherwise every rare label would look suspicious. A
+    low value is a reason to look at the film, not a verdict: hard films come first, too.
     """
     target = predictions["target"].to_numpy()
     ill = shift_prevalence(predictions["probability"].to_numpy(), target.mean(), 0.5)
@@ -37,10 +28,8 @@ def measure_label_ranking(
 
     Parameters
     ----------
-    ranked : DataFrame as `rank_labels` gives it
-    wrong : (films,) of bool, in the order of `ranked`
+    ranked, wrong : DataFrame as `rank_labels` gives it, and bool (films,) in its order
     tops : how many of the first films someone looks at
-    seed : of the bootstrap
 
     Returns
     -------

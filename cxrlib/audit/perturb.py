@@ -30,11 +30,7 @@ def change_film(film: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
 
     'as much elsewhere hidden' moves the box to the corner of the film where it overlaps itself
     least: a grey patch changes a score wherever it lies (occlusion, Zeiler and Fergus, ECCV 2014).
-
-    Parameters
-    ----------
-    film : (side, side) in 0..1
-    mask : (side, side) of bool, True in the box
+    `film` is (side, side) in 0..1, `mask` (side, side) of bool, True in the box.
     """
     width, border = round(BORDER * len(film)), np.ones_like(mask)
     border[width:-width, width:-width] = False
@@ -51,13 +47,8 @@ def add_controls(
     """Return `boxed` and as many films without the finding, drawn at random, each lent a box.
 
     The boxes lent are those of training films with the finding, so that the size of what is hidden
-    tells nothing of the label.
-
-    Parameters
-    ----------
-    boxed, training : DataFrames as `boxed_films` gives them, of test and of training patients
-    films : DataFrame with target, of test patients
-    seed : of the draw
+    tells nothing of the label. `boxed` and `training` are as `boxed_films` gives them, of test and
+    of training patients; `films` with target are of test patients.
     """
     without = films[films["target"] == 0]
     drawn = without.sample(min(len(without), len(boxed)), random_state=seed)
@@ -66,21 +57,11 @@ def add_controls(
 
 
 def perturb_films(run: Run, films: pd.DataFrame) -> pd.DataFrame:
-    """Score films as they are and under each change.
+    """Score films, as `add_controls` gives them, unchanged and under each change.
 
-    Parameters
-    ----------
-    run : Run
-    films : DataFrame with filename, path, patient, target and `mask`, (n, n) of bool over the
-        padded square film, as `add_controls` gives it
-
-    Returns
-    -------
-    DataFrame, one row per film
-        filename, patient, target, 'unchanged' and a column for each of CHANGES, in logits.
+    Returns filename, patient, target, 'unchanged' and a column for each of CHANGES, in logits.
     """
-    size = run.image_size
-    logits = []
+    size, logits = run.image_size, []
     for film in tqdm(films.itertuples(), desc="changes", unit="film", total=len(films)):
         pixels = read_image(film.path, size)
         variants = change_film(pixels, resize_map(film.mask, size) > 0.5).values()
@@ -91,19 +72,11 @@ def perturb_films(run: Run, films: pd.DataFrame) -> pd.DataFrame:
 
 
 def tabulate_changes(scores: pd.DataFrame, threshold: float, seed: int = 0) -> pd.DataFrame:
-    """Return what each change does to the scores, with 95 % intervals over patients.
+    """Return what each change does to the scores of `perturb_films`, one row per change, as text.
 
-    Parameters
-    ----------
-    scores : DataFrame as `perturb_films` gives it
-    threshold : probability from which a film is called positive
-    seed : of the bootstrap
-
-    Returns
-    -------
-    DataFrame, one row per change, as text
-        the mean change of the logit on films with the finding and on films without; AUC, and AUC
-        less that of the unchanged films; decisions changed (share of films).
+    The mean change of the logit on films with the finding and on films without; AUC, and AUC less
+    that of the unchanged films; decisions changed (share of films, called positive from the
+    probability `threshold` on); each with its 95 % interval over patients.
     """
     weights = resample_patients(scores["patient"], RESAMPLES, seed)
     target, before = scores["target"].to_numpy(), scores["unchanged"].to_numpy()

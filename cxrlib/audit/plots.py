@@ -69,15 +69,10 @@ def show_changes(film: pd.Series, side: int = 299) -> Figure:
 
 
 def show_maps(films: pd.DataFrame, maps: dict[str, np.ndarray], captions: list[str]) -> Figure:
-    """Show films, one per row, under each method's map, with the box in yellow.
+    """Show films of `boxed_films`, one per row, under each method's map, with the box in yellow.
 
-    Each map is scaled from 0 to its own largest value; what is below a twentieth of it stays clear.
-
-    Parameters
-    ----------
-    films : DataFrame with path and mask, as `boxed_films` gives it
-    maps : by method, (films, height, width)
-    captions : one per film
+    Each map, (films, height, width) by method, is scaled from 0 to its own largest value; what is
+    below a twentieth of it stays clear.
     """
     shape = len(films), len(maps) + 1
     how = {"figsize": (1.8 * shape[1], 1.95 * shape[0]), "layout": "constrained"}
@@ -104,11 +99,8 @@ def show_maps(films: pd.DataFrame, maps: dict[str, np.ndarray], captions: list[s
 def plot_refusal(judged: pd.DataFrame, kinds: dict[str, list[str]]) -> Figure:
     """Draw each image's score by kind, and ROC curves of other images against radiographs.
 
-    Parameters
-    ----------
-    judged : DataFrame with kind ('film', or what it is instead) and score, as
-        `frontal.find_reasons` gives it; refused above 0; infinite ones stand at the right
-    kinds : by name, the kinds that one curve takes together
+    `judged` has kind ('film', or what it is instead) and the score of `frontal.find_reasons`:
+    refused above 0; infinite ones stand at the right. `kinds` are, by name, those of one curve.
     """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(10, 3.8), width_ratios=(3, 2), layout="constrained"

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, resample_patients
 from cxrlib.model.backbone import extract_features
-from cxrlib.model.folds import FOLDS, patient_folds, refuse_test_films
+from cxrlib.model.folds import FOLDS, number_folds, patient_folds, refuse_test_films
 from cxrlib.model.head import span_of_films
 from cxrlib.model.run import Run, load_run_backbone
 
@@ -28,23 +28,10 @@ def predict_from_metadata(films: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Predict the label of training films from what is known without looking at them.
 
     Random forests (Breiman, Machine Learning 2001) of 50 trees with leaves of ten films or more, on
-    patient-grouped folds: each film is scored by trees that did not see its patient. Predictors
-    that the study lacks, or that are the same on all films, are left out.
-
-    Parameters
-    ----------
-    films : DataFrame as `choose_films` gives it; training patients only
-    seed : of the folds, as `fit_head` takes it
-
-    Returns
-    -------
-    DataFrame, (films, predictors), of probabilities
-        Columns such as 'patient number', 'view', 'original size', 'age', 'sex', and 'all of these'.
-
-    Raises
-    ------
-    TrainError
-        A test patient's film, or too few patients.
+    the folds of `fit_head`: each film is scored by trees that did not see its patient. `films` are
+    as `choose_films` gives them. Returns probabilities, a column for each of PREDICTORS that varies
+    in the study, and 'all of these'. Raises TrainError at a test patient's film, or too few
+    patients.
     """
     refuse_test_films(films)
     known = pd.DataFrame(
@@ -82,10 +69,9 @@ def tabulate_metadata(
 
     Parameters
     ----------
-    films, metadata : as given to and returned by `predict_from_metadata`
+    films, metadata, seed : as given to and returned by `predict_from_metadata`
     image : (films,), the held-out scores of the image model; films without one (NaN), as a
         fine-tuned network has, are left out
-    seed : of folds and bootstrap
 
     Returns
     -------
@@ -106,12 +92,9 @@ def tabulate_metadata(
 
 
 def compare_with_metadata(run: Run, films: pd.DataFrame) -> pd.DataFrame:
-    """Return `tabulate_metadata` of a run, on the folds that it was trained on.
+    """Return `tabulate_metadata` of a run, on its own folds.
 
-    Parameters
-    ----------
-    run : Run
-    films : all its training films, as `run.split("train", study)` gives them
+    `films` are all its training films, as `run.split("train", study)` gives them.
     """
     seed = run.facts["seed"]
     metadata = predict_from_metadata(films, seed)
@@ -128,16 +111,14 @@ def measure_leakage(
     """Score one and the same model under row-wise and under patient-wise cross-validation.
 
     Row-wise folds deal out films, as tutorials do, so that a patient stands on both sides (Kaufman
-    et al., ACM TKDD 2012, call it leakage). The patient-wise ones are those of `fit_head`. Both are
-    drawn `repeats` times. Each AUC compares films within a fold, and is averaged over the repeats.
+    et al., ACM TKDD 2012, call it leakage). The patient-wise ones are those of `fit_head`. Each AUC
+    compares films within a fold, and is averaged over the repeats.
 
     Parameters
     ----------
-    features : (films, grid, grid, channels)
-    films : DataFrame as `choose_films` gives it; training patients only
+    features, films : (films, grid, grid, channels) of training patients, as given to `fit_head`
     strength : C of the logistic regression, the inverse of its L2 penalty
     repeats : partitions of each kind
-    seed : of partitions and bootstrap
 
     Returns
     -------
@@ -159,7 +140,7 @@ def measure_leakage(
     model = LogisticRegression(C=strength, class_weight="balanced", solver="newton-cg")
     areas, siblings = {"row_wise": [], "patient_wise": []}, []
     for repeat in tqdm(range(seed, seed + repeats), desc="repeats", unit="repeat"):
-        by_row = _row_folds(target, repeat)
+        by_row = number_folds(StratifiedKFold(FOLDS, shuffle=True, random_state=repeat), target)
         for name, fold in zip(areas, (by_row, patient_folds(films, repeat)), strict=True):
             how = {"cv": PredefinedSplit(fold), "method": "decision_function"}
             score = cross_val_predict(model, rows, target, **how)
@@ -179,24 +160,12 @@ def measure_run_leakage(
 ) -> tuple[dict[str, dict], pd.DataFrame]:
     """Return `measure_leakage` with the backbone, grid and penalty of a run.
 
-    Parameters
-    ----------
-    run, films : as for `compare_with_metadata`
-    cache : folder that keeps features, see `extract_features`
-    repeats, seed : see `measure_leakage`
+    `run` and `films` are as for `compare_with_metadata`, `cache` as for `extract_features`.
     """
     backbone = load_run_backbone(run.folder, run.facts)
     features = extract_features(backbone, films["path"], run.facts["grid"], cache)
     strength = run.facts["fit"].get("strength", 1e-3)  # a dense head has none
     return measure_leakage(features, films, strength, repeats, seed)
-
-
-def _row_folds(target: np.ndarray, seed: int) -> np.ndarray:
-    fold = np.empty(len(target), int)
-    splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    for number, (_, held_out) in enumerate(splitter.split(target, target)):
-        fold[held_out] = number
-    return fold
 
 
 def _share_with_sibling(patient: np.ndarray, fold: np.ndarray) -> float:

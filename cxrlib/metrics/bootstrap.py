@@ -14,15 +14,10 @@ FEW = 10  # patients of an outcome: with fewer, resamples that lack it decide ab
 
 
 def resample_patients(patients: Sequence, resamples: int, seed: int) -> np.ndarray:
-    """Draw patients with replacement, all films of a patient together.
+    """Return how often each film stands in each resample, float32 (1 + resamples, films).
 
-    The films of one patient resemble each other; resampling films would make intervals too narrow
-    (cluster bootstrap, Davison and Hinkley, 1997, section 3.8).
-
-    Returns
-    -------
-    float32 array, (1 + resamples, films)
-        How often each film stands in each resample; row 0 is 1 everywhere.
+    Patients are drawn with replacement, all films of one together: they resemble each other, and
+    resampled films would make intervals too narrow (Davison and Hinkley, 1997, section 3.8).
     """
     _, of_film = np.unique(np.asarray(patients), return_inverse=True)
     count = of_film.max() + 1
@@ -39,11 +34,9 @@ def auc(
 ) -> np.ndarray:
     """Return the area under the ROC curve of each resample; NaN where a class is absent.
 
-    The weighted Mann-Whitney statistic, ties counting one half, for all resamples at once. With
-    `strata` only pairs of films of one stratum are compared (the covariate-adjusted AUC, Janes and
-    Pepe, Biometrika 2009, each stratum weighing as its number of pairs): for views, what is left
-    when a positive film is held against negative films of its own view. Columns are of shape (n,),
-    weights as `resample_patients` gives them.
+    The weighted Mann-Whitney statistic, ties counting one half. With `strata` only pairs of films
+    of one stratum are compared (the covariate-adjusted AUC, Janes and Pepe, Biometrika 2009, each
+    stratum weighing as its number of pairs). Columns are (n,), weights of `resample_patients`.
     """
     strata = np.zeros(len(target)) if strata is None else np.asarray(strata)
     concordant = pairs = np.zeros(len(weights))
@@ -77,12 +70,11 @@ def share(
 ) -> np.ndarray:
     """Return the share of `hits` in `among` in each resample.
 
-    Where fewer than ten patients have a hit, or fewer than ten a film without one, resamples that
-    lack it would promise a share of 0 or 1 against what was seen. There the resamples are drawn
-    such that their percentiles are the exact binomial limits (Clopper and Pearson, Biometrika 1934)
-    of an effective number of films (Korn and Graubard, Survey Methodology 1998): as many as would
-    vary alone as these do by patient; of a share of 0 or 1, the number of patients. `hits` and
-    `among` are (n,) of bool, with hits only where among.
+    `hits` and `among` are (n,) of bool, with hits only where among. Where fewer than ten patients
+    have a hit, or a film without one, resamples that lack it would promise a share of 0 or 1. There
+    values are drawn whose percentiles are the exact binomial limits (Clopper and Pearson, 1934) of
+    an effective number of films (Korn and Graubard, Survey Methodology 1998): as many as would vary
+    alone as these do by patient; of a share of 0 or 1, the number of patients.
     """
     counts = weights @ np.stack([hits, among], axis=1).astype(np.float32)
     shares = _ratio(counts[:, 0], counts[:, 1])
@@ -103,10 +95,7 @@ def share(
 
 
 def interval(values: np.ndarray) -> dict[str, float | None]:
-    """Return value, low and high: a statistic and its 95 % percentile interval, stretched to it.
-
-    Of (1 + resamples,) values; all three are None where the first is undefined.
-    """
+    """Return a statistic, `values[0]`, and its 95 % percentile interval; None where undefined."""
     value = float(values[0])
     if np.isnan(value):
         return dict(UNDEFINED)
@@ -117,11 +106,10 @@ def interval(values: np.ndarray) -> dict[str, float | None]:
 def ranking_interval(
     values: np.ndarray, target: np.ndarray, patients: np.ndarray, strata: np.ndarray | None = None
 ) -> dict[str, float | None]:
-    """Return the interval of an AUC or average precision; see `interval`.
+    """Return the `interval` of an AUC or average precision; None where a class is absent.
 
     Where all pairs are ordered alike, or all films are of one patient, resamples say nothing. Then
-    the binomial bound on as many pairs, one film with the finding and one without of the same
-    stratum, as can be formed of patients used once. None where a class is absent.
+    the bound is binomial: on as many pairs of one stratum as patients, used once, can form.
     """
     sides = [target == side for side in (0, 1)]
     groups = [True] if strata is None else [strata == stratum for stratum in set(strata)]
@@ -146,10 +134,8 @@ def compare_auc(
 
     Parameters
     ----------
-    target : (n,) of 0 and 1
+    target, patients : (n,), 0 or 1, and whose film it is
     first, second : (n,), scores that rise with the finding, of any range
-    patients : (n,), whose film it is
-    seed : of the bootstrap
 
     Returns
     -------

@@ -12,11 +12,10 @@ from cxrlib.metrics.bootstrap import RESAMPLES, interval, resample_patients, sha
 def decompose_brier(target: np.ndarray, probability: np.ndarray) -> dict[str, float]:
     """Return the Brier score and its parts: brier = miscalibration - discrimination + uncertainty.
 
-    The films are recalibrated by isotonic regression, which takes the place of bins: the score it
-    saves is miscalibration, what it then gains over the prevalence is discrimination, and
-    uncertainty is the score of the prevalence itself (Dimitriadis, Gneiting and Jordan, PNAS 2021).
-    Where scores take few values and their observed shares rise with them, these are Murphy's
-    reliability, resolution and uncertainty (J Appl Meteorol 1973).
+    What isotonic recalibration saves is miscalibration, what it then gains over the prevalence is
+    discrimination, and uncertainty is the score of the prevalence (Dimitriadis, Gneiting and
+    Jordan, PNAS 2021). Where scores take few values and their observed shares rise with them, these
+    are Murphy's reliability, resolution and uncertainty (J Appl Meteorol 1973).
     """
     recalibrated = IsotonicRegression().fit_transform(probability, target)
     uncertainty = float(target.mean() * (1 - target.mean()))
@@ -35,21 +34,17 @@ def count_bins(films: int) -> int:
 
 
 def equal_count_bins(probability: np.ndarray) -> np.ndarray:
-    """Return the bin of each film, 0 for the lowest scores: bins of equal count, ties together.
-
-    As many as `count_bins` says, and fewer where there are fewer distinct scores.
-    """
+    """Return the bin of each film, 0 the lowest: of equal count, ties together, or fewer for it."""
     bins = count_bins(len(probability))
     edges = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1)[1:-1]))
     return np.unique(np.searchsorted(edges, probability, side="right"), return_inverse=True)[1]
 
 
 def calibration_error(target: np.ndarray, probability: np.ndarray) -> float:
-    """Return the expected calibration error over the bins of `equal_count_bins`.
+    """Return the mean gap between observed share and mean probability of each film's bin.
 
-    The mean over films of the gap between the observed share and the mean probability of a film's
-    bin (Naeini, Cooper and Hauskrecht, AAAI 2015, there with bins of equal width). A few films a
-    bin differ from their probability by chance, so that it is above 0 for perfect calibration, too.
+    The expected calibration error (Naeini, Cooper and Hauskrecht, AAAI 2015), in bins of equal
+    count. By chance it is above 0 for perfect calibration, too.
     """
     bin_of = equal_count_bins(probability)
     gaps = np.bincount(bin_of, target) - np.bincount(bin_of, probability)
@@ -77,9 +72,8 @@ def tabulate_reliability(predictions: pd.DataFrame, seed: int = 0) -> pd.DataFra
 def fit_platt(score: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     """Return slope and intercept of the logistic curve from scores to probabilities.
 
-    With Platt's smoothed targets (Platt, 1999), as two weighted copies of each film: without them,
-    scores that separate the films without error would ask for an infinite slope. Scores are logits,
-    (n,), of films that the model did not see.
+    Scores are logits, (n,), of films that the model did not see. Targets are smoothed (Platt,
+    1999), as two weighted copies of each film: else a perfect model would get an infinite slope.
     """
     ill, well = target.sum(), (1 - target).sum()
     soft = np.where(target == 1, (ill + 1) / (ill + 2), 1 / (well + 2))

@@ -31,7 +31,6 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
     predictions : DataFrame with target (0 or 1), probability (0..1), patient, view ('' where it is
         unknown); sex ('F', 'M') and age (years) where they are known
     threshold : films at or above it are called positive
-    seed : of the bootstrap
 
     Returns
     -------
@@ -96,11 +95,8 @@ def evaluate_subgroups(
 ) -> list[dict]:
     """Measure films by view, and by sex and age band where they are known.
 
-    Returns
-    -------
-    list of dicts, one per subgroup
-        group ('view', 'sex' or 'age'), name, films, patients, positives; auc, sensitivity and
-        specificity as dicts of value, low and high.
+    A dict per subgroup: group ('view', 'sex' or 'age'), name, films, patients, positives; auc,
+    sensitivity and specificity as dicts of value, low and high.
     """
     groups = {"view": predictions["view"]}
     if "sex" in predictions and predictions["sex"].ne("").any():

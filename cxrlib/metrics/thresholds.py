@@ -18,12 +18,10 @@ def choose_threshold(
 ) -> float:
     """Return the probability from which a film is called positive.
 
-    Give it scores of training patients by models that did not see them, never test patients.
-
     Parameters
     ----------
-    target : (n,) of 0 and 1
-    probability : (n,) in 0..1
+    target, probability : (n,), 0 or 1, and 0..1: of training patients, by models that did not see
+        them, never of test patients
     rule : 'youden' maximises sensitivity + specificity - 1 (Youden, Cancer 1950);
         'sensitivity=0.9' is the highest threshold that reaches it, 'specificity=0.9' the lowest;
         'cost=5' minimises the cost where a missed film costs as much as five false alarms, at the
@@ -69,9 +67,9 @@ def choose_threshold(
 
 
 def at_prevalence(sensitivity, specificity, prevalence: float) -> dict:
-    """Return what calls are worth at a prevalence, by Bayes' rule, of floats or arrays in 0..1.
+    """Return ppv, npv, false_alarms and missed (films per 100) by Bayes' rule, of floats or arrays.
 
-    A dict of ppv and npv (NaN where no film is called so), false_alarms and missed (films per 100).
+    PPV or NPV is NaN where no film is called so.
     """
     found, missed = prevalence * sensitivity, prevalence * (1 - sensitivity)
     alarms, cleared = (1 - prevalence) * (1 - specificity), (1 - prevalence) * specificity
@@ -89,19 +87,10 @@ def tabulate_operating_points(
 ) -> pd.DataFrame:
     """Choose a threshold by each rule on training patients and apply it to test patients.
 
-    Parameters
-    ----------
-    train, test : DataFrames with target, probability, patient; those of train scored held out
-    rules : as `choose_threshold` takes them
-    seed : of the bootstrap
+    Of DataFrames with target, probability and patient, those of `train` scored held out. One row
+    per rule of `choose_threshold`: threshold; sensitivity and specificity of both, as text with
+    95 % intervals over patients.
 
-    Returns
-    -------
-    DataFrame, one row per rule
-        threshold; sensitivity and specificity of both, as text with 95 % intervals over patients.
-
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> import pandas as pd
     >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
@@ -132,23 +121,12 @@ def tabulate_prevalences(
     """Return what a positive and a negative call are worth where the finding is rarer or not.
 
     By Bayes' rule from sensitivity and specificity, which are taken to hold at any prevalence: the
-    patients are the same but for their shares (Altman and Bland, BMJ 1994).
+    patients are the same but for their shares (Altman and Bland, BMJ 1994). `predictions` has
+    target, probability and patient; a film at or above `threshold` is called positive; prevalences
+    lie between 0 and 1. One row per prevalence: ppv, npv and false_alarms (films per 100 that are
+    called positive and have no finding), each with its 95 % interval over patients in `..._low` and
+    `..._high`.
 
-    Parameters
-    ----------
-    predictions : DataFrame with target, probability, patient
-    threshold : films at or above it are called positive
-    prevalences : shares between 0 and 1
-    seed : of the bootstrap
-
-    Returns
-    -------
-    DataFrame, one row per prevalence
-        ppv, npv and false_alarms (films per 100 that are called positive and have no finding), each
-        with its 95 % interval over patients in `..._low` and `..._high`.
-
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> import pandas as pd
     >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")

@@ -109,8 +109,6 @@ def extract_features(
 
     Parameters
     ----------
-    backbone : Backbone
-    paths : image files
     grid : cells a side; 1 is global average pooling
     cache : folder that keeps features by the content of the image, the backbone's digest and the
         grid; an interrupted call goes on where it stopped, with the same bytes on one machine. A

@@ -22,15 +22,13 @@ def map_evidence(run: Run, path: str | Path) -> tuple[np.ndarray, float]:
 
     Parameters
     ----------
-    run : Run
     path : an image file, or a binary file object
 
     Returns
     -------
-    evidence : float32 array, (grid, grid)
-        In logits; positive speaks for the finding. The cells cover the padded square film.
-    remainder : float
-        What the map leaves to the logit.
+    evidence : float32 array, (grid, grid), in logits
+        Positive speaks for the finding. The cells cover the padded square film.
+    remainder : float, what the map leaves to the logit
 
     Raises
     ------

@@ -42,9 +42,9 @@ def fine_tune(
     Batch normalisation stays frozen. After each epoch everything is saved: a call that was
     interrupted goes on where it stopped, and one with other settings starts anew.
 
-    Several devices share each batch of 16 (`tf.distribute.MirroredStrategy`): the steps are those
-    of one device up to rounding, so an interrupted call may go on with more devices or fewer. 16 is
-    rounded up to a multiple of their number.
+    Several devices share each batch of 16, rounded up to a multiple of their number
+    (`tf.distribute.MirroredStrategy`): the steps are those of one device up to rounding, so an
+    interrupted call may go on with more devices or fewer.
 
     Parameters
     ----------
@@ -149,11 +149,10 @@ def fine_tune(
 
 
 class _Films(keras.utils.PyDataset):
-    """Batches of one size, (films, targets, weights), as they stand in a table.
+    """Batches of one size, (films, targets, weights); with `draw`, augmented by it and their place.
 
     Blank films of weight 0 fill up the last batch, so that devices share all evenly; weights make
-    the mean of all batches that of the films. With `draw`, films are augmented by this seed and the
-    batch's place alone, however often a batch is asked for.
+    the mean of all batches that of the films.
     """
 
     def __init__(self, films: pd.DataFrame, size: int, batch: int, draw: list | None = None):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import BaseCrossValidator, StratifiedGroupKFold
 
 FOLDS = 5
 
@@ -26,9 +26,14 @@ def patient_folds(films: pd.DataFrame, seed: int = 0) -> np.ndarray:
                 f"{patients} training patients {name}: {FOLDS}-fold cross-validation needs at "
                 f"least {FOLDS}. Add films, or choose another finding."
             )
-    fold = np.empty(len(films), int)
     splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    for number, (_, held_out) in enumerate(splitter.split(films, films.target, films.patient)):
+    return number_folds(splitter, films["target"], films["patient"])
+
+
+def number_folds(splitter: BaseCrossValidator, target, groups=None) -> np.ndarray:
+    """Return the number of the fold, (n,), in which scikit-learn's splitter holds out each film."""
+    fold = np.empty(len(target), int)
+    for number, (_, held_out) in enumerate(splitter.split(target, target, groups)):
         fold[held_out] = number
     return fold
 

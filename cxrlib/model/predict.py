@@ -33,7 +33,6 @@ def score_films(
 
     Parameters
     ----------
-    run : Run
     paths : image files, folders, or binary file objects with a `name`
     check : refuse what is not an upright frontal chest radiograph, see `cxrlib.data.frontal`
 
@@ -110,13 +109,7 @@ def score_test(run: Run, study: Study) -> Run:
 
 
 def choose_run_films(run: Run, study: Study) -> pd.DataFrame:
-    """Return all films of a run's question, as `choose_films` gave them to it.
-
-    Raises
-    ------
-    RunError
-        The study is not the one the run was trained on.
-    """
+    """Return all films of a run's question; RunError where it was trained on another study."""
     films = choose_films(study, run.finding, run.against)
     if digest_films(films) != run.facts["data"]["digest"]:
         raise RunError(
@@ -127,15 +120,9 @@ def choose_run_films(run: Run, study: Study) -> pd.DataFrame:
 
 
 def score_batches(run: Run, films: Iterable, check: bool) -> Iterator[list[tuple]]:
-    """Yield the rows of some films at a time, ordered as COLUMNS, reading the next ones meanwhile.
+    """Yield the rows of `score_films`, without folders, some at a time and reading ahead.
 
     A row depends on its film alone, never on the films beside it.
-
-    Parameters
-    ----------
-    run : Run
-    films : paths, or binary file objects with a `name`
-    check : refuse what is not a frontal chest radiograph, see `cxrlib.data.frontal`
     """
     films = iter(films)
     batches = iter(lambda: list(islice(films, BATCH)), [])

@@ -50,14 +50,9 @@ def plot_roc(
 ) -> Axes:
     """Draw ROC curves with AUC and its 95 % interval, and the operating point on each.
 
-    Parameters
-    ----------
-    predictions : by name, DataFrames with target (0 or 1) and probability (0..1)
-    metrics : by the same names, what `evaluate` measured
-    threshold : of the operating point, at which the metrics were measured
+    `predictions` are, by name, DataFrames with target (0 or 1) and probability (0..1); `metrics`,
+    by the same names, what `evaluate` measured at the `threshold`.
 
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> import pandas as pd
     >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
@@ -145,14 +140,9 @@ def plot_confusion(metrics: dict, finding: str, ax: Axes | None = None) -> Axes:
 def plot_reliability(predictions: dict[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
     """Draw observed shares over mean probabilities in bins of equal count, and their counts below.
 
-    Bars are 95 % intervals over patients.
+    Bars are 95 % intervals over patients. `predictions` are, by name, DataFrames with target (0
+    or 1), probability (0..1) and patient.
 
-    Parameters
-    ----------
-    predictions : by name, DataFrames with target (0 or 1), probability (0..1) and patient
-
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> import pandas as pd
     >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")

@@ -23,16 +23,10 @@ def plot_evidence(
 ) -> Axes:
     """Draw a radiograph under its map of evidence: red speaks for the finding, blue against it.
 
-    The scale ends at the largest absolute cell, and a cell is the more transparent the nearer it
-    is to 0; `map_evidence` says what a cell means.
+    `film` is (side, side) in 0..1, as `read_image` gives it with a size; `evidence` is (grid, grid)
+    in logits, and `map_evidence` says what a cell means. The scale ends at the largest absolute
+    cell, and a cell is the more transparent the nearer it is to 0.
 
-    Parameters
-    ----------
-    film : (side, side) in 0..1, as `read_image` gives it with a size
-    evidence : (grid, grid), in logits, as `map_evidence` gives it
-
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> import numpy as np
     >>> film = cxr.read_image("medical/images/00060001_000.jpg", 299)
@@ -56,13 +50,8 @@ def plot_evidence(
 def plot_summary(run: Run, film: np.ndarray, evidence: np.ndarray) -> Figure:
     """Draw a run on one page: evidence on a film, ROC curves, and histogram of the test films.
 
-    Parameters
-    ----------
-    run : Run, scored on its test films
-    film, evidence : as `plot_evidence` takes them
+    The run is scored on its test films; `film` and `evidence` are as `plot_evidence` takes them.
 
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> run, path = cxr.load_run("medical/models/cardiomegaly"), "medical/images/00060001_000.jpg"
     >>> evidence, _ = cxr.map_evidence(run, path)

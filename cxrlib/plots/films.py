@@ -20,17 +20,11 @@ def show_films(
     captions: Sequence[str] | None = None,
     columns: int = 4,
 ) -> Figure:
-    """Show films in a grid, aspect ratio kept.
+    """Show `films`, one per row of filename and path, in a grid, aspect ratio kept.
 
-    Parameters
-    ----------
-    films : DataFrame with filename and path; one picture per row
-    findings : rows with filename and xmin..ymax in pixels of the file, drawn as boxes
-    captions : a text above each film; else its file name
-    columns : films per row
+    `findings` with filename and xmin..ymax in pixels of the file are drawn as boxes; `captions`
+    take the place of file names above the films; `columns` is films per row.
 
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> study = cxr.read_study("medical")
     >>> figure = cxr.show_films(study.films.head(2), study.findings, columns=2)

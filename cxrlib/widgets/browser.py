@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from traitlets import Dict, Enum, Int, Unicode, observe, validate
 
-from cxrlib.data.images import ImageError, boxes_on_square, read_image
+from cxrlib.data.images import ImageError, boxes_on_square, image_size, read_image
 from cxrlib.data.labels import BOX
 from cxrlib.data.study import Study
 from cxrlib.plots.style import literal
@@ -34,13 +34,7 @@ class Browser(Widget):
     Keys, with the focus in the widget: left and right arrow show the previous and the next film,
     Home and End the first and the last. + and - zoom, 0 shows the whole film, i inverts it, and
     Shift with an arrow moves a zoomed film. The wheel zooms once the film has the focus, and
-    dragging moves it.
-
-    Parameters
-    ----------
-    study : Study
-    run : Run, optional
-        Adds scores, outcomes and maps of evidence; films that the run did not score stay without.
+    dragging moves it. A run adds scores, outcomes and maps of evidence to the films that it scored.
 
     Attributes
     ----------
@@ -126,14 +120,12 @@ class Browser(Widget):
     @observe("finding", "view", "split", "patient", "outcome", "order")
     def _filter(self, _=None) -> None:
         films = self._films
-        passes = np.ones(len(films), bool)
+        passes = films["patient"].str.startswith(self.patient).to_numpy(bool, copy=True)
         if self.finding:
             passes &= films.index.isin(self._of_finding.get(self.finding, []))
         for name in ("view", "split", "outcome"):
             if getattr(self, name):
                 passes &= (films[name] == getattr(self, name)).to_numpy()
-        if self.patient:
-            passes &= films["patient"].str.startswith(self.patient).to_numpy()
         rows = np.flatnonzero(passes)
         if self.order != ORDERS[0]:
             # Films without a score come last in both orders.
@@ -178,17 +170,12 @@ class Browser(Widget):
         """Send what the front end asks for of the films at some positions of the list."""
         if question.get("version") != self.version:
             return
+        drawn = {"thumbnails": self._thumbnail, "picture": self._picture}
+        draw = drawn.get(question["kind"], self._evidence)
         answer, buffers = {**question, "reasons": {}}, []
         for at in question["at"]:
-            film = self._films.iloc[self._rows[at]]
             try:
-                if question["kind"] == "thumbnails":
-                    buffers.append(self._thumbnail(film["path"]))
-                elif question["kind"] == "picture":
-                    side = min(SIDE, max(film["width"], film["height"]))
-                    buffers.append(self._picture(film["path"], int(side)))
-                else:
-                    buffers.append(self._evidence(film["path"]))
+                buffers.append(draw(self._films["path"].iloc[self._rows[at]]))
             except (FileNotFoundError, ImageError) as error:
                 answer["reasons"][at] = getattr(error, "reason", "the file does not exist")
                 buffers.append(b"")
@@ -217,5 +204,5 @@ def _thumbnail(path: str) -> bytes:
     return jpeg.getvalue()
 
 
-def _picture(path: str, side: int) -> bytes:
-    return to_bytes(read_image(path, side))
+def _picture(path: str) -> bytes:
+    return to_bytes(read_image(path, min(SIDE, max(image_size(path)))))

@@ -15,14 +15,9 @@ from cxrlib.widgets.base import Widget, script
 class Explorer(Widget):
     """Histogram, ROC curve, confusion matrix and what follows from them, at one threshold.
 
-    PPV and NPV follow from sensitivity, specificity and the prevalence by Bayes' theorem; at the
-    films' own prevalence they are the shares among the films.
-
-    Parameters
-    ----------
-    predictions : DataFrame with target (0 or 1), probability (0..1) and patient
-    threshold : films at or above it are called positive
-    finding : its name
+    `predictions` has target (0 or 1), probability (0..1) and patient; a film at or above the
+    threshold is called positive. PPV and NPV follow from sensitivity, specificity and the
+    prevalence by Bayes' theorem; at the films' own prevalence they are the shares among the films.
 
     Attributes
     ----------

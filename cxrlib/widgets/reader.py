@@ -22,12 +22,8 @@ class Reader(Widget):
     """Drop or choose a radiograph: its probability, the decision, and where the evidence lies.
 
     The file goes to the kernel in pieces, is read from memory, and is never written to disk. A file
-    that cannot be read, or is refused, gets a sentence that says why.
-
-    Parameters
-    ----------
-    run : Run
-    film : path of a film to start with, optional
+    that cannot be read, or is refused, gets a sentence that says why. `film` is the path to start
+    with.
 
     Attributes
     ----------
