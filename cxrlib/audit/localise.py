@@ -29,20 +29,12 @@ def boxed_films(study: Study, films: pd.DataFrame, finding: str) -> pd.DataFrame
 
 
 def score_map(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Score a map against a box.
+    """Score a map, (height, width) over the padded square film, against a mask of `boxed_films`.
 
-    Parameters
-    ----------
-    heat : (height, width), over the padded square film; only what is above 0 counts as evidence
-    mask : (SIDE, SIDE) of bool, True in the box
-
-    Returns
-    -------
-    dict
-        'pointing game': 1 where the highest point lies in the box, else 0 (Zhang et al., ECCV
-        2016); 'energy in box': the share of the map that lies in it (Wang et al., CVPR Workshops
-        2020); 'IoU at 0.5': intersection over union of the box and the part of the map that
-        reaches half of its highest value, likewise for the other SHARES.
+    What is above 0 counts as evidence. 'pointing game': 1 where the highest point lies in the box,
+    else 0 (Zhang et al., ECCV 2016); 'energy in box': the share of the map that lies in it (Wang et
+    al., CVPR Workshops 2020); 'IoU at 0.5': intersection over union of the box and the part of the
+    map that reaches half of its highest value, likewise for the other SHARES.
     """
     fine = np.maximum(resize_map(heat, SIDE), 0)
     total, peak = fine.sum(), fine.max()

@@ -24,19 +24,11 @@ def rank_labels(predictions: pd.DataFrame) -> pd.DataFrame:
 def measure_label_ranking(
     ranked: pd.DataFrame, wrong: np.ndarray, tops: tuple[int, ...] = (5, 10, 20), seed: int = 0
 ) -> tuple[pd.DataFrame, dict]:
-    """Measure a ranking of suspicious labels where the wrong ones are known.
+    """Measure a ranking of `rank_labels` where the wrong labels, bool (films,), are known.
 
-    Parameters
-    ----------
-    ranked, wrong : DataFrame as `rank_labels` gives it, and bool (films,) in its order
-    tops : how many of the first films someone looks at
-
-    Returns
-    -------
-    table : DataFrame, one row per top: wrong (found), precision, recall, chance (precision of films
-        picked at random)
-    area : dict of value, low and high
-        How often a wrong label stands before a right one; 95 % interval over patients.
+    Returns a DataFrame, one row per top, of which so many films are looked at: wrong (found),
+    precision, recall, chance (precision of films picked at random); and a dict of value, low and
+    high: how often a wrong label stands before a right one, with its 95 % interval over patients.
     """
     wrong = np.asarray(wrong, bool)
     found = {top: int(wrong[:top].sum()) for top in tops if top <= len(wrong)}

@@ -42,17 +42,17 @@ def predict_from_metadata(films: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             **films[["age", "original_width", "original_height"]],
         }
     )
-    varied = [name for name in known if len(known[name].unique()) > 1]
-    predictors = {name: [c for c in columns if c in varied] for name, columns in PREDICTORS.items()}
-    predictors = {name: columns for name, columns in predictors.items() if columns}
+    known = known[[name for name in known if len(known[name].unique()) > 1]].astype(float)
+    predictors = {name: known.filter(columns) for name, columns in PREDICTORS.items()}
+    predictors = {name: columns for name, columns in predictors.items() if columns.size}
     if len(predictors) > 1:
-        predictors["all of these"] = varied
+        predictors["all of these"] = known
     how = {"cv": PredefinedSplit(patient_folds(films, seed)), "method": "predict_proba"}
     forest = RandomForestClassifier(
         n_estimators=50, min_samples_leaf=10, class_weight="balanced", random_state=seed
     )
     scores = {
-        name: cross_val_predict(forest, known[columns].to_numpy(float), films["target"], **how)
+        name: cross_val_predict(forest, columns.to_numpy(), films["target"], **how)
         for name, columns in predictors.items()
     }
     return pd.DataFrame({n: rows[:, 1] for n, rows in scores.items()}, index=films.index)
@@ -116,7 +116,8 @@ def measure_leakage(
 
     Parameters
     ----------
-    features, films : (films, grid, grid, channels) of training patients, as given to `fit_head`
+    features, films : (films, grid, grid, channels) of training patients, as given to `fit_head`;
+        TrainError at a test patient's film, or too few patients
     strength : C of the logistic regression, the inverse of its L2 penalty
     repeats : partitions of each kind
 
@@ -127,11 +128,6 @@ def measure_leakage(
         high, 95 % intervals over patients; siblings, the share of films that a row-wise model is
         tested on after it has seen another film of the patient, averaged over repeats.
     repeats : DataFrame, one row per repeat: row_wise, patient_wise, siblings
-
-    Raises
-    ------
-    TrainError
-        A test patient's film, or too few patients.
     """
     refuse_test_films(films)
     target, patient = films["target"].to_numpy(), films["patient"].to_numpy()
@@ -145,7 +141,7 @@ def measure_leakage(
             how = {"cv": PredefinedSplit(fold), "method": "decision_function"}
             score = cross_val_predict(model, rows, target, **how)
             areas[name].append(auc(target, score, weights, strata=fold))
-        siblings.append(_share_with_sibling(patient, by_row))
+        siblings.append(pd.Series(by_row).groupby(patient).transform("nunique").gt(1).mean())
     each = {name: np.array(values) for name, values in areas.items()}
     mean = {name: values.mean(axis=0) for name, values in each.items()}
     mean["gap"] = mean["row_wise"] - mean["patient_wise"]
@@ -166,10 +162,3 @@ def measure_run_leakage(
     features = extract_features(backbone, films["path"], run.facts["grid"], cache)
     strength = run.facts["fit"].get("strength", 1e-3)  # a dense head has none
     return measure_leakage(features, films, strength, repeats, seed)
-
-
-def _share_with_sibling(patient: np.ndarray, fold: np.ndarray) -> float:
-    films = pd.DataFrame({"patient": patient, "fold": fold})
-    here = films.groupby(["patient", "fold"])["fold"].transform("size")
-    everywhere = films.groupby("patient")["fold"].transform("size")
-    return float((everywhere > here).mean())
