@@ -1,6 +1,7 @@
 """JPEG, PNG, TIFF, BMP and DICOM files, 8 to 16 bit, to one float array in 0..1."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -215,7 +216,9 @@ def _told(path: str | Path | BinaryIO) -> Iterator[None]:
         raise ImageError(path, "no JPEG, PNG, TIFF, BMP or DICOM image") from None
     except Exception as error:  # of many kinds, where a file is damaged
         # Without the file's name, which on a worker may be another.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error)
+        if " " not in reason or re.search(r"\bb['\"]", reason):  # it may quote the file
+            reason = f"damaged, or of a kind that is not known here ({type(error).__name__})"
         raise ImageError(path, reason) from error
 
 

@@ -210,15 +210,19 @@ def test_damaged_exif_is_passed_over(tmp_path, picture, kind):
     assert image_size(tmp_path / "damaged.jpg") == expected.shape[::-1]
 
 
-@pytest.mark.parametrize("error", [TypeError("bytes"), MemoryError(), IndexError("left")])
-def test_whatever_a_decoder_raises_names_the_file(tmp_path, picture, monkeypatch, error):
+@pytest.mark.parametrize(
+    "error",
+    [TypeError("bytes"), MemoryError(), IndexError(7), SyntaxError(r"broken (chunk b'\x00\xf0')")],
+)
+def test_whatever_a_decoder_raises_names_the_file_and_quotes_nothing(tmp_path, picture, monkeypatch, error):
     path = saved(image(picture), tmp_path / "film.png")
 
     def fail(_):
         raise error
 
     monkeypatch.setattr(Image.Image, "load", fail)
-    with pytest.raises(ImageError, match=r"film\.png: \S"):
+    named = rf"film\.png: damaged, or of a kind that is not known here \({type(error).__name__}\)$"
+    with pytest.raises(ImageError, match=named):
         read_image(path)
 
 
