@@ -214,7 +214,9 @@ def test_damaged_exif_is_passed_over(tmp_path, picture, kind):
     "error",
     [TypeError("bytes"), MemoryError(), IndexError(7), SyntaxError(r"broken (chunk b'\x00\xf0')")],
 )
-def test_whatever_a_decoder_raises_names_the_file_and_quotes_nothing(tmp_path, picture, monkeypatch, error):
+def test_whatever_a_decoder_raises_names_the_file_and_quotes_nothing(
+    tmp_path, picture, monkeypatch, error
+):
     path = saved(image(picture), tmp_path / "film.png")
 
     def fail(_):
