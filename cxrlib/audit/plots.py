@@ -12,7 +12,7 @@ from sklearn.metrics import roc_curve
 from cxrlib.audit.maps import resize_map
 from cxrlib.audit.perturb import change_film
 from cxrlib.data.images import read_image
-from cxrlib.plots.style import BOX_COLOUR, LINES, NEGATIVE, POSITIVE, new_axes, plain
+from cxrlib.plots.style import BOX_COLOUR, LINES, NEGATIVE, POSITIVE, literal, new_axes, plain
 
 
 def plot_metadata(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -84,7 +84,7 @@ def show_maps(films: pd.DataFrame, maps: dict[str, np.ndarray], captions: list[s
             ax.axis("off")
             across = (np.arange(len(film.mask)) + 0.5) / len(film.mask)
             ax.contour(across, across, film.mask, [0.5], colors=BOX_COLOUR, linewidths=1)
-        axes[row, 0].set_title(caption, fontsize=8)
+        axes[row, 0].set_title(literal(caption), fontsize=8)
         for ax, (method, heats) in zip(axes[row, 1:], maps.items(), strict=True):
             heat = np.maximum(resize_map(heats[row], 100), 0)
             heat = heat / (heat.max() or 1)

@@ -56,13 +56,19 @@ def load_fast(folder: str | Path) -> Run:
     """
     run = load_run(folder)
     facts = run.facts.get("engine", {"accepted": False})
-    if not facts["accepted"]:
+    if not (facts["accepted"] and {*FILES} <= run.facts["files"].keys()):
         reason = "its engine was not accepted" if "engine" in run.facts else "none was added"
         raise RunError(
             f"{folder} has no fast engine: {reason}. Load it by load_run, or add one by "
             "`cxr engine RUN STUDY`."
         )
-    forward = _compile(run.folder, facts["shift"])
+    try:
+        forward = _compile(run.folder, facts["shift"])
+    except RuntimeError as error:  # OpenVINO's; its last line says what is wrong
+        reason = str(error).strip().rpartition("\n")[2]
+        raise RunError(
+            f"{folder}: the engine does not load ({reason:.200}). Add it anew."
+        ) from error
     name = f"OpenVINO {version('openvino')}, 8 bits"
     return replace(run, engine=Engine(name, forward, load_fast))
 

@@ -39,6 +39,7 @@ except RuntimeError:
         stacklevel=2,
     )
 
+OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
 Forward = Callable[[np.ndarray], np.ndarray]
 _frozen: WeakKeyDictionary = WeakKeyDictionary()  # seconds each, and copies of a run share a model
 

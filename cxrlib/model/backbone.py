@@ -3,6 +3,7 @@
 import hashlib
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from tqdm.auto import tqdm
 
 from cxrlib.data.files import whole_file
 from cxrlib.data.images import PREPROCESSING, film_digest, read_batch
-from cxrlib.model._keras import keras
+from cxrlib.model._keras import OUT_OF_MEMORY, keras
 
 BUNDLED = Path(__file__).parent / "weights" / "inception_v3.weights.h5"
 BATCH = 16
@@ -75,9 +76,9 @@ def load_backbone(
     >>> backbone.model.output_shape
     (None, 7, 7, 256)
     """
+    networks = [x for x in dir(keras.applications) if x[0].isupper()]
     build = getattr(keras.applications, name, None)
-    if not callable(build):
-        networks = [x for x in dir(keras.applications) if x[0].isupper()]
+    if name not in networks:
         raise BackboneError(f"backbone '{name}' is not one of {', '.join(networks)}")
     if weights == "bundled" and name != "InceptionV3":
         raise BackboneError(
@@ -110,9 +111,9 @@ def extract_features(
     Parameters
     ----------
     grid : cells a side; 1 is global average pooling
-    cache : folder that keeps features by the content of the image, the backbone's digest and the
-        grid; an interrupted call goes on where it stopped, with the same bytes on one machine. A
-        file that is damaged is made anew. None keeps nothing.
+    cache : folder that keeps features by image, backbone and grid; an interrupted call goes on
+        where it stopped, with the same bytes on one machine. Damaged files are made anew, with one
+        warning. None keeps nothing.
 
     Returns
     -------
@@ -148,6 +149,8 @@ def extract_features(
         for i, file in enumerate(files):
             features[i] = _kept(file, features.shape[1:])
     todo = np.flatnonzero(np.isnan(features).any(axis=(1, 2, 3)))
+    if damaged := [files[i] for i in todo if cache and files[i].exists()]:
+        warnings.warn(f"{len(damaged)} damaged files as {damaged[0]} are made anew", stacklevel=2)
     batches = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
 
     def read(batch, size, pool):
@@ -199,13 +202,14 @@ def _build(build, pixels, weights: str | None) -> keras.Model:
             input_tensor=pixels,
             input_shape=(size, size, 3),
         )
+    except OUT_OF_MEMORY:
+        raise
     except Exception as error:  # Keras raises a bare Exception when a download fails
         if isinstance(error, ValueError) and "file hash" not in str(error):
             raise BackboneError(f"{build.__name__} at image_size {size}: {error}") from error
         raise BackboneError(
             f"the ImageNet weights of {build.__name__} could not be downloaded ({error}). Without "
-            "a network use weights='bundled' (InceptionV3), or the path of a weights file that was "
-            "fetched elsewhere."
+            "a network use weights='bundled' (InceptionV3), or the path of a weights file."
         ) from error
     finally:
         socket.setdefaulttimeout(wait)
@@ -219,7 +223,7 @@ def _build(build, pixels, weights: str | None) -> keras.Model:
         )
     try:
         network.load_weights(path)
-    except (ValueError, OSError) as error:
+    except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise BackboneError(f"{path} does not hold weights of {build.__name__}: {error}") from error
     return network
 

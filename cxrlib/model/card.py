@@ -1,5 +1,7 @@
 """The model card of a run, made of `run.json` and the text in `model_card.md`."""
 
+import html
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,9 @@ ASKED = " Films with other findings alone are not part of the question it was tr
 
 def model_card(facts: dict) -> str:
     """Return a model card (Mitchell et al., FAT* 2019) in Markdown, made of `run.json` alone."""
-    metrics, patients = facts["metrics"], facts["split"]["patients"]
+    facts = _plain(facts)
+    metrics, sides = facts["metrics"], facts["split"]["patients"]
+    patients = {side: n if isinstance(n, int) else len(n) for side, n in sides.items()}
     shown = "test" if "test" in metrics else "train"
     subgroups = tabulate_subgroups(metrics[shown]).reset_index()
     known = sorted(set(subgroups["group"]))
@@ -37,8 +41,8 @@ def model_card(facts: dict) -> str:
         asked=ASKED if facts["negative"] == NO_FINDING else "",
         known=", ".join(known),
         unknown=f" The patients' {' and '.join(missing)} {verb} not known." if missing else "",
-        train_patients=len(patients["train"]),
-        test_patients=len(patients["test"]),
+        train_patients=patients["train"],
+        test_patients=patients["test"],
         tested=tested,
         no_finding=NO_FINDING,
         shown=SETS[shown],
@@ -49,6 +53,18 @@ def model_card(facts: dict) -> str:
         engine_section=engine,
         positives=metrics[shown]["positives"],
     )
+
+
+def _plain(facts):
+    """Return facts whose texts stand in Markdown as they are: on one line, and no markup."""
+    if isinstance(facts, dict):
+        return {key: _plain(value) for key, value in facts.items()}
+    if isinstance(facts, list):
+        return [_plain(value) for value in facts]
+    if not isinstance(facts, str):
+        return facts
+    text = html.escape(" ".join(facts.split()), quote=False).replace("`", "'")
+    return re.sub(r"[\\|\[\]]", r"\\\g<0>", text)
 
 
 def describe_engine(engine: dict) -> str:

@@ -18,7 +18,8 @@ from cxrlib.data.images import ImageError, read_image
 from cxrlib.data.study import Study, choose_films, digest_films
 from cxrlib.metrics.report import evaluate
 from cxrlib.model.backbone import BATCH, read_ahead
-from cxrlib.model.run import DIGITS, Run, RunError, decide, record_test
+from cxrlib.model.facts import RunError, are_sides_kept
+from cxrlib.model.run import DIGITS, Run, decide, record_test
 
 MISSING = "the file does not exist"
 COLUMNS = ["path", "status", "probability", "decision", "reason"]
@@ -73,8 +74,8 @@ def score_test(run: Run, study: Study) -> Run:
     Raises
     ------
     RunError
-        The study is not the one the run was trained on, has a test patient in training, a test
-        film that cannot be read, or no test film with the finding or without.
+        The study is not the one the run was trained on, has patients on other sides, a test film
+        that cannot be read, or no test film with the finding or without.
 
     Examples
     --------
@@ -88,9 +89,11 @@ def score_test(run: Run, study: Study) -> Run:
     if "test" in run.facts["metrics"]:
         return run
     test = films[films["split"] == "test"].reset_index(drop=True)
-    crossed = set(test["patient"]) & set(run.facts["split"]["patients"]["train"])
-    if crossed:
-        raise RunError(f"patient {min(crossed)} stands in training and in test. Train again.")
+    if not are_sides_kept(run.facts["split"], films):
+        raise RunError(
+            f"{study.folder}: patients stand on other sides than when {run.folder} was made: "
+            "training may have seen test patients. Train again."
+        )
     if test["target"].nunique() < 2:
         raise RunError(
             f"{study.folder}: {test['patient'].nunique()} test patients have "

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,23 +13,17 @@ import pandas as pd
 from scipy.special import expit
 
 from cxrlib.data.files import take_back, whole_folder
-from cxrlib.data.images import PREPROCESSING, file_digest
+from cxrlib.data.images import file_digest
 from cxrlib.data.study import NO_FINDING, Study, choose_films
-from cxrlib.model._keras import Forward, freeze, keras
-from cxrlib.model.backbone import Backbone, join, load_backbone
+from cxrlib.model._keras import OUT_OF_MEMORY, Forward, freeze, keras
+from cxrlib.model.backbone import Backbone, BackboneError, join, load_backbone
 from cxrlib.model.card import model_card
+from cxrlib.model.facts import MODELS, RunError, read_facts
 
-FORMAT = 2
-NEEDED = {"files", "preprocessing", "stage", "image_size", "backbone", "threshold"}
-MODELS = {"head": "head.keras", "finetuned": "model.keras"}  # file by stage
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
 ALL_OTHERS = "all other films"  # as `choose_films(..., against="others")` gives them
 DIGITS = 6  # decimals of a probability that is written; what follows differs between processors
 COLUMNS = "path,patient,view,sex,age,split,target,probability,decision".split(",")
-
-
-class RunError(ValueError):
-    """A run that cannot be read, written or trusted, with the way out."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +123,11 @@ def decide(probability, threshold: float) -> np.ndarray:
     return np.where(np.asarray(probability) >= threshold, "positive", "negative")
 
 
-def load_run(folder: str | Path) -> Run:
+def load_run(folder: str | Path, fallback: str | Path | None = None) -> Run:
     """Read a run and check that its parts belong together.
+
+    Where `folder` is not there, `fallback` is loaded with a warning, if its name is the same: so
+    `runs/cardiomegaly` may stand for `medical/models/cardiomegaly` until it is trained.
 
     Raises
     ------
@@ -146,26 +144,33 @@ def load_run(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     take_back(folder)
-    path = folder / "run.json"
+    if fallback and not folder.exists() and folder.name == Path(fallback).name:
+        warnings.warn(f"there is no {folder} yet, so {fallback} is loaded", stacklevel=2)
+        folder = Path(fallback)
+    facts = read_facts(folder)
+    path, size = folder / MODELS[facts["stage"]], facts["image_size"]
     try:
-        facts = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise RunError(f"{folder} holds no run.json: train first, or give a run's folder") from None
-    except ValueError as error:
-        raise RunError(f"{path} is no JSON: {error}. Train again.") from error
-    form = facts.get("format") if isinstance(facts, dict) else None
-    if form != FORMAT:
-        raise RunError(f"{path}: format {form} is not known here. Train again.")
-    if missing := NEEDED - facts.keys():
-        raise RunError(f"{path} lacks '{min(missing)}'. Train again.")
-    for name, digest in facts["files"].items():
-        if not (folder / name).exists() or file_digest(folder / name) != digest:
-            raise RunError(f"{folder / name} is not the file that was saved. Train again.")
-    if facts["preprocessing"] != PREPROCESSING:
-        raise RunError(f"{folder} was trained on films read otherwise than today. Train again.")
-    backbone = load_run_backbone(folder, facts) if facts["stage"] == "head" else None
-    model = keras.models.load_model(folder / MODELS[facts["stage"]], safe_mode=True)
-    return Run(folder, facts, join(backbone, model) if backbone else model)
+        backbone = load_run_backbone(folder, facts) if facts["stage"] == "head" else None
+        model = keras.models.load_model(path, safe_mode=True)
+        model = join(backbone, model) if backbone else model
+        model_shape = model.input_shape, model.output_shape
+        if model_shape != ((None, size, size, 1), (None, 1)) or not is_finite(model):
+            raise ValueError(f"weights that are no numbers, or other shapes: {model_shape}")
+    except OUT_OF_MEMORY as error:
+        raise RunError(f"{folder}: too little memory to load it. End other programs.") from error
+    except (BackboneError, RunError):
+        raise
+    except Exception as error:  # Keras, h5py and zipfile raise a dozen kinds
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise RunError(
+            f"{path} holds no model of this run ({reason:.200}). Train again."
+        ) from error
+    return Run(folder, facts, model)
+
+
+def is_finite(model: keras.Model) -> bool:
+    """Say whether all weights are finite numbers; without that, probabilities are none."""
+    return all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
 def load_run_backbone(folder: str | Path, facts: dict) -> Backbone:

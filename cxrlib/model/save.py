@@ -13,16 +13,15 @@ from cxrlib.data.study import NO_FINDING, Study, digest_films
 from cxrlib.metrics.report import evaluate
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model.backbone import Backbone, join
+from cxrlib.model.facts import FORMAT, MODELS, RunError, digest_patients
 from cxrlib.model.head import Fitted
 from cxrlib.model.run import (
     ALL_OTHERS,
     DIGITS,
-    FORMAT,
     KNOWN_WEIGHTS,
-    MODELS,
     Run,
-    RunError,
     decided_rows,
+    is_finite,
     write_facts,
 )
 
@@ -50,7 +49,7 @@ def save_run(
     Raises
     ------
     RunError
-        The folder holds something that is no run.
+        The folder holds something that is no run; a weight of the model is not finite.
 
     Examples
     --------
@@ -68,6 +67,8 @@ def save_run(
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / "run.json").exists():
         raise RunError(f"{folder} holds files, but no run.json: give an empty or a new folder")
+    if not is_finite(fitted.model):
+        raise RunError("the model has weights that are not finite numbers: check labels and images")
     train = films[films["split"] == "train"].assign(probability=fitted.probability)
     held_out = train.dropna(subset="probability").round({"probability": DIGITS})
     threshold = choose_threshold(held_out["target"], held_out["probability"], operating_point)
@@ -96,14 +97,15 @@ def save_run(
 
 def _describe_films(study: Study, films: pd.DataFrame, finding: str) -> dict:
     healthy = films.loc[films["target"] == 0, "labels"].map(lambda labels: NO_FINDING in labels)
-    sides = films.groupby("split")["patient"].unique()
+    sides = films.groupby("split")["patient"].nunique()
     return {
         "study": study.folder.resolve().name,
         "finding": study.name_of(finding),
         "negative": NO_FINDING if healthy.all() else ALL_OTHERS,
         "split": {
             "rule": study.split_rule,
-            "patients": {side: sorted(sides.get(side, [])) for side in ("train", "test")},
+            "patients": {side: int(sides.get(side, 0)) for side in ("train", "test")},
+            "digest": digest_patients(films),
         },
         "data": {
             "digest": digest_films(films),

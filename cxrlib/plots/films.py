@@ -62,7 +62,7 @@ def plot_findings(films: pd.DataFrame, ax: Axes | None = None) -> Axes:
     counts = counts.loc[counts.sum(axis=1).sort_values(kind="stable").index]
     start, names = np.zeros(len(counts)), [literal(name) for name in counts.index]
     for (colour, _), hatch, view in zip(LINES, ("", "///", "...", "xx"), counts, strict=False):
-        style = {"color": colour, "hatch": hatch, "label": view or "unknown"}
+        style = {"color": colour, "hatch": hatch, "label": literal(view or "unknown")}
         ax.barh(names, counts[view], left=start, **style)
         start += counts[view].to_numpy()
     legend = {"title": "view", "frameon": False} if films["view"].any() else None

@@ -190,7 +190,7 @@ class Browser(Widget):
 def _with_scores(films: pd.DataFrame, run: Run) -> pd.DataFrame:
     """Return films with `probability` (NaN without a score) and `outcome` ('' without)."""
     scores = run.predictions.drop_duplicates("path").set_index("path")
-    scores = scores.reindex(films["file"])
+    scores = scores[np.isfinite(scores["probability"])].reindex(films["file"])
     called, positive = scores["probability"] >= run.threshold, scores["target"] == 1
     cases = [scores["target"].isna(), positive & called, called, positive]
     outcome = np.select(cases, OUTCOMES[:4], default=OUTCOMES[4])

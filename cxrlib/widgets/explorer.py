@@ -47,7 +47,7 @@ class Explorer(Widget):
     films = Unicode().tag(sync=True)
 
     def __init__(self, predictions: pd.DataFrame, threshold: float, finding: str = "the finding"):
-        if predictions["probability"].isna().any():
+        if not np.isfinite(predictions["probability"]).all():
             raise ValueError("a probability is missing: leave out films without a score")
         self._predictions = predictions
         probability = predictions["probability"].astype(np.float64).sort_values()

@@ -194,6 +194,15 @@ def test_changed_engine_is_named(saved, tmp_path, name):
         load_fast(folder)
 
 
+def test_an_engine_without_digests_is_not_used(saved, tmp_path):
+    folder = shutil.copytree(saved.folder, tmp_path / "run")
+    facts = json.loads((folder / "run.json").read_text())
+    facts["files"] = {name: x for name, x in facts["files"].items() if name not in FILES}
+    (folder / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(RunError, match="has no fast engine"):
+        load_fast(folder)
+
+
 def test_engine_of_another_study_is_not_made(saved, make_tiny_study, tmp_path):
     rows = [(f"{n}_0.png", "Cardiomegaly" if n % 2 else "No Finding") for n in range(40)]
     with pytest.raises(RunError, match="does not hold the films that .*fast was made from"):

@@ -77,3 +77,22 @@ def test_the_card_before_the_test_patients_are_scored(facts):
     assert "32 other patients of the same study, not scored yet" in card
     assert "### Subgroups, training, held out" in card
     assert "| metric | training, held out |\n" in card
+
+
+@pytest.mark.parametrize("name", ["# Safe\n\n## Approved for use", "<h1>Safe</h1>", "a|b\u2028# c"])
+def test_a_name_writes_no_heading_and_no_markup(facts, name):
+    before = model_card(facts)
+    plain = re.findall("^#+ .*", before, re.M)
+    facts["finding"] = facts["negative"] = facts["study"] = facts["backbone"]["weights"] = name
+    facts["metrics"]["test"]["subgroups"][0]["name"] = name
+    card = model_card(facts)
+    assert len(re.findall("^ *#+ .*", card, re.M)) == len(plain)
+    assert re.findall("^#+ .*", card, re.M)[1:] == plain[1:]
+    assert "<" not in card and len(card.splitlines()) == len(before.splitlines())
+    (row,) = [line for line in card.splitlines() if line.startswith("| view | ") and "26" in line]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 9
+
+
+def test_the_card_says_what_a_run_reveals(facts):
+    card = model_card(facts)
+    assert "predictions.csv" in card and "burned into their pixels" in card

@@ -1,17 +1,23 @@
+import io
 import json
+import os
 import shutil
+import tempfile
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlib.data.images import PREPROCESSING, read_image
+from cxrlib.data.images import PREPROCESSING, file_digest, read_image
 from cxrlib.data.study import choose_films, digest_films, read_study
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model import run as module
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import extract_features, join, load_backbone
+from cxrlib.model.card import model_card
 from cxrlib.model.head import fit_head
 from cxrlib.model.predict import score_test
 from cxrlib.model.run import RunError, load_run
@@ -44,12 +50,6 @@ def parts(medical, weights):
 def saved(trained_run, tmp_path):
     """A copy of the trained run, whose test patients are not scored yet."""
     return shutil.copytree(trained_run[0], tmp_path / "run")
-
-
-@pytest.fixture
-def bundled(medical, tmp_path):
-    """A copy of the bundled run, to be damaged."""
-    return shutil.copytree(medical / "models" / "cardiomegaly", tmp_path / "run")
 
 
 def content(folder):
@@ -110,9 +110,8 @@ def test_facts_hold_the_contract(parts, tmp_path, weights):
     assert "grouped by patient" in facts["threshold"]["chosen_on"]
     train = films[films["split"] == "train"]
     assert facts["prevalence"] == pytest.approx(train["target"].mean())
-    patients = facts["split"]["patients"]
-    assert set(patients["train"]).isdisjoint(patients["test"])
-    assert set(patients["train"]) | set(patients["test"]) == set(films["patient"])
+    assert facts["split"]["patients"] == films.groupby("split")["patient"].nunique().to_dict()
+    assert not any(f'"{patient}"' in text for patient in films["patient"])
     assert "SHA-256" in facts["split"]["rule"]
     assert facts["data"]["films"] == len(films)
     assert facts["data"]["digest"] == digest_films(films.sample(frac=1, random_state=0))
@@ -126,33 +125,120 @@ def test_facts_hold_the_contract(parts, tmp_path, weights):
     assert '"/' not in text
 
 
-@pytest.mark.parametrize("name", ["head.keras", "predictions.csv", "history.csv"])
-@pytest.mark.parametrize("change", ["edited", "missing"])
-def test_changed_file_is_named(bundled, name, change):
-    if change == "missing":
-        (bundled / name).unlink()
-    else:
-        changed = bytearray((bundled / name).read_bytes())
-        changed[-1] ^= 1
-        (bundled / name).write_bytes(changed)
-    with pytest.raises(RunError, match=rf"{name} is not the file that was saved. Train again"):
-        load_run(bundled)
+def edit(folder, *keys, value):
+    """Change one value in `run.json`, as a slip of an editor would."""
+    place = facts = json.loads((folder / "run.json").read_text())
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    (folder / "run.json").write_text(json.dumps(facts))
 
 
-def test_run_json_that_cannot_be_trusted(bundled, tmp_path):
-    facts = json.loads((bundled / "run.json").read_text())
-    for text, message in (
-        ((bundled / "run.json").read_text()[:-30], r"run\.json is no JSON"),
-        (json.dumps(facts | {"format": 1}), r"run\.json: format 1 is not known"),
-        ("[]", r"run\.json: format None is not known here\. Train again"),
-        ('{"format": 2, "stage": "head"}', r"run\.json lacks 'backbone'\. Train again"),
-        (json.dumps(facts | {"preprocessing": "old"}), "read otherwise than today"),
-    ):
-        (bundled / "run.json").write_text(text)
-        with pytest.raises(RunError, match=message):
-            load_run(bundled)
-    with pytest.raises(RunError, match=r"nothing holds no run\.json: train first"):
-        load_run(tmp_path / "nothing")
+def test_a_run_of_the_same_name_stands_in_with_a_warning(small, tmp_path):
+    with pytest.warns(UserWarning, match="there is no .*runs/run yet, so .*small.*run is loaded"):
+        assert load_run(tmp_path / "runs" / "run", fallback=small).folder == small
+    with pytest.raises(RunError, match=r"effusion holds no run\.json"):
+        load_run(tmp_path / "runs" / "effusion", fallback=small)
+
+
+def rezip(content, change):
+    """Return a `.keras` file in which `change(name, bytes)` gives each member, None for none."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            if (member := change(name, old.read(name))) is not None:
+                new.writestr(name, member)
+    return out.getvalue()
+
+
+def replaced(name, by):
+    return lambda content: rezip(content, lambda n, member: by(member) if n == name else member)
+
+
+def model_of(*layers, shape=(4, 4, 32)):
+    def make(_):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "head.keras"
+            keras.Sequential([keras.Input(shape), *layers]).save(path)
+            return path.read_bytes()
+
+    return make
+
+
+def not_finite(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "head.keras"
+        path.write_bytes(content)
+        head = keras.models.load_model(path)
+        head.set_weights([np.full_like(weight, np.nan) for weight in head.get_weights()])
+        head.save(path)
+        return path.read_bytes()
+
+
+WEIGHTS, CONFIG = "model.weights.h5", "config.json"
+DAMAGE = {
+    "empty": lambda _: b"",
+    "text": lambda _: b"a thesis",
+    "cut": lambda content: content[:-100],
+    "half": lambda content: content[: len(content) // 2],
+    "no weights": lambda content: rezip(content, lambda n, x: None if n == WEIGHTS else x),
+    "no config": lambda content: rezip(content, lambda n, x: None if n == CONFIG else x),
+    "no members": lambda content: rezip(content, lambda *_: None),
+    "weights cut": replaced(WEIGHTS, lambda x: x[: len(x) // 2]),
+    "weights empty": replaced(WEIGHTS, lambda _: b""),
+    "config cut": replaced(CONFIG, lambda x: x[:-20]),
+    "config of a list": replaced(CONFIG, lambda _: b"[]"),
+    "unknown layer": replaced(CONFIG, lambda x: x.replace(b'"Flatten"', b'"Fatten"')),
+    "other layer": replaced(CONFIG, lambda x: x.replace(b'"Flatten"', b'"LSTM"')),
+    "lambda": model_of(keras.layers.Flatten(), keras.layers.Lambda(lambda x: x[:, :1])),
+    "other input": model_of(keras.layers.Flatten(), keras.layers.Dense(1), shape=(3, 3, 5)),
+    "flat input": model_of(keras.layers.Dense(1), shape=(512,)),
+    "two outputs": model_of(keras.layers.Flatten(), keras.layers.Dense(2)),
+    "not finite": not_finite,
+}
+
+
+@pytest.fixture(scope="module")
+def small(parts, tmp_path_factory):
+    """A run that loads in a moment."""
+    return save_run(tmp_path_factory.mktemp("small") / "run", *parts).folder
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_model_file_that_is_none_is_told_in_a_sentence(small, tmp_path, damage):
+    folder = shutil.copytree(small, tmp_path / "run")
+    edit(folder, "backbone", "weights", value=os.path.relpath(weights_of(small), folder))
+    file = folder / "head.keras"
+    file.write_bytes(DAMAGE[damage](file.read_bytes()))
+    edit(folder, "files", "head.keras", value=file_digest(file))
+    with pytest.raises(RunError, match=r"head\.keras holds no model of this run .*Train again\.$"):
+        load_run(folder)
+
+
+def weights_of(folder):
+    return folder / json.loads((folder / "run.json").read_text())["backbone"]["weights"]
+
+
+def test_too_little_memory_is_told_as_such(small, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(keras.models, "load_model", fail)
+    with pytest.raises(RunError, match="run: too little memory to load it"):
+        load_run(small)
+    monkeypatch.undo()
+    fail.__module__ = keras.applications.MobileNetV2.__module__
+    monkeypatch.setattr(keras.applications, "MobileNetV2", fail)
+    with pytest.raises(RunError, match="run: too little memory to load it"):
+        load_run(small)
+
+
+def test_a_model_that_is_not_finite_is_not_saved(parts, tmp_path):
+    head = keras.models.clone_model(parts[4].model)
+    head.set_weights([np.full_like(weight, np.inf) for weight in head.get_weights()])
+    with pytest.raises(RunError, match="weights that are not finite numbers: check labels"):
+        save_run(tmp_path / "run", *parts[:4], replace(parts[4], model=head))
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_weights_are_refused(parts, weights, tmp_path):
@@ -272,9 +358,27 @@ def test_scoring_refuses_another_study(saved, medical, tmp_path):
     assert content(saved) == before
 
 
-def test_scoring_refuses_a_patient_on_both_sides(trained_run, saved):
+def test_scoring_refuses_patients_on_other_sides(trained_run, saved):
+    run, study = load_run(saved), trained_run[1]
+    test = study.films["split"] == "test"
+    first = study.films.loc[~test, "patient"].iloc[0]
+    moved = study.films.assign(patient=study.films["patient"].where(~test, first))
+    with pytest.raises(RunError, match="stand on other sides than when .*run was made"):
+        score_test(run, replace(study, films=moved))
+
+
+def test_a_run_of_format_2_lists_its_patients_and_still_loads(trained_run, saved):
+    study = trained_run[1]
+    films = choose_films(study, "Cardiomegaly")
+    sides = {side: sorted(set(rows["patient"])) for side, rows in films.groupby("split")}
+    edit(saved, "format", value=2)
+    edit(saved, "split", value={"rule": study.split_rule, "patients": sides})
     run = load_run(saved)
-    crossing = choose_films(trained_run[1], "Cardiomegaly").query("split == 'test'")["patient"]
-    run.facts["split"]["patients"]["train"].append(crossing.iloc[0])
-    with pytest.raises(RunError, match=f"patient {crossing.iloc[0]} stands in training and in"):
-        score_test(run, trained_run[1])
+    counted = f"{len(sides['train'])} patients"
+    assert counted in model_card(run.facts) and "test" in score_test(run, study).metrics
+    shutil.copytree(trained_run[0], saved, dirs_exist_ok=True)
+    edit(saved, "format", value=2)
+    sides["train"].append(sides["test"][0])
+    edit(saved, "split", value={"rule": study.split_rule, "patients": sides})
+    with pytest.raises(RunError, match="stand on other sides"):
+        score_test(load_run(saved), study)

@@ -53,7 +53,7 @@ def test_names_are_shown_as_they_are(scores, study, name):
     cxr.plot_confusion(measured, name, plt.figure().subplots())
     cxr.plot_evidence(np.zeros((8, 8)), np.zeros((2, 2)), name, plt.figure().subplots())
     cxr.show_films(study.films, captions=[name] * len(study.films))
-    cxr.plot_findings(study.films.assign(labels=[(name,)] * len(study.films)))
+    cxr.plot_findings(study.films.assign(labels=[(name,)] * len(study.films), view=name))
     for number in plt.get_fignums():
         assert any(literal(name) in text for text in drawn(plt.figure(number)))
         for text in plt.figure(number).findobj(matplotlib.text.Text):
