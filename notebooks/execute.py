@@ -8,6 +8,7 @@ import argparse
 import ast
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -30,6 +31,8 @@ VARIABLES = ("CXR_DATA", "CXR_RUN", "CXR_NIH")
 ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto"}})
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CHECKED = "nbval-check-output"  # nbval's tag of cells whose output must not change
+# It warns of each line of the parameters with two equals signs, as in a comment on them.
+logging.getLogger("papermill").setLevel(logging.ERROR)
 AUC_MOVES = 0.02  # between processors; another split or head moves it further
 
 
@@ -53,7 +56,7 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     print(
         f"Executing {len(sources)} notebooks into {os.path.relpath(args.out)}. The bundled study "
-        "takes about 10 minutes on two cores.",
+        "takes about 10 minutes on two cores; each notebook is named when it begins.",
         flush=True,
     )
     for number, source in enumerate(sources, 1):
@@ -66,8 +69,11 @@ def main():
             papermill.execute_notebook(source, executed, own, **how)
         except papermill.PapermillExecutionError as error:
             sys.exit(f"{error}\n{source.name} failed; {executed} holds what was executed.")
+        finally:
+            if executed.exists():
+                strip(executed, [parameters.get("study"), parameters.get("run")])
         print(f"{time.monotonic() - start:.0f} s", flush=True)
-        notebook = stilled(nbformat.read(executed, as_version=4))
+        notebook = nbformat.read(executed, as_version=4)
         page, _ = HTMLExporter().from_notebook_node(notebook)
         executed.with_suffix(".html").write_text(page, encoding="utf-8")
         if as_committed and not args.in_place:
@@ -179,8 +185,7 @@ def compare_auc(run):
 
 def replace(source, executed):
     """Put `executed` in the place of `source`, less what differs between any two executions."""
-    notebook = stilled(nbformat.read(executed, as_version=4))
-    notebook.metadata.pop("papermill", None)
+    notebook = nbformat.read(executed, as_version=4)
     notebook.metadata.language_info = {"name": "python"}  # less the exact version of Python
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
@@ -190,6 +195,25 @@ def replace(source, executed):
     whole = source.with_suffix(".tmp")
     nbformat.write(notebook, whole)
     os.replace(whole, source)
+
+
+def strip(executed, folders):
+    """Take out of an executed notebook what tells of patients or of this machine and is not shown.
+
+    That is the state of widgets, which names patients, and the paths of the project, of a home and
+    of `folders`, here and in tracebacks.
+    """
+    notebook = stilled(nbformat.read(executed, as_version=4))
+    notebook.metadata.pop("papermill", None)
+    text = nbformat.writes(notebook)
+    names = {path: Path(path).name for path in folders if path}
+    names |= {
+        os.environ[name]: Path(os.environ[name]).name for name in VARIABLES if name in os.environ
+    }
+    for path, name in {**names, str(NOTEBOOKS.parent): "..", str(Path.home()): "~"}.items():
+        if len(Path(path).parts) > 1:
+            text = text.replace(json.dumps(path)[1:-1], name)
+    executed.write_text(text, encoding="utf-8")
 
 
 def stilled(notebook):

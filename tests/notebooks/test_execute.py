@@ -121,6 +121,17 @@ def test_findings_have_folders_of_their_own_and_none_lies_in_another(project):
     assert folder_name(decomposed) == folder_name("Épanchement")
 
 
+def test_a_finding_that_is_a_path_stays_in_runs(project):
+    (project / "notebooks" / "03_evaluate.ipynb").unlink()
+    done = execute(project, "--finding", "../../x")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in project.iterdir()} == {"notebooks", "runs"}
+    assert [path.name for path in project.parent.iterdir()] == ["project"]
+    assert {path.name for path in (project / "runs").iterdir()} == {
+        *("notebooks", folder_name("../../x"))
+    }
+
+
 def test_any_finding_reaches_the_notebooks_word_for_word(project):
     finding = "Épaississement/x'$(touch y)\"`"
     (project / "notebooks" / "03_evaluate.ipynb").unlink()
@@ -194,6 +205,28 @@ def test_a_widget_leaves_its_still_figure_and_no_live_view(project):
     assert '"image/png"' in text and 'src="data:image/png' in page
     for written in (text, page):
         assert "jupyter.widget" not in written
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_kept_under_runs_tells_of_no_patient_and_no_path(project, tmp_path, fails):
+    source = project / "notebooks" / "03_evaluate.ipynb"
+    made = nbformat.read(source, as_version=4)
+    made.cells[0].source += "\nstudy = ''  # a == b"
+    state = "import ipywidgets\nipywidgets.HTML('patient 00060077')"
+    raised = "raise OSError(os.getcwd() + ' and ' + study)" if fails else "study"
+    made.cells += [nbformat.v4.new_code_cell(text) for text in (state, raised)]
+    nbformat.write(made, source)
+    films = tmp_path / "hospital" / "films"
+    done = execute(project, "--study", str(films), HOME=str(tmp_path))
+    assert ("03_evaluate.ipynb failed" in done.stderr) == fails == bool(done.returncode)
+    assert "Unable to parse" not in done.stderr
+    kept = [path for path in (project / "runs" / "notebooks").iterdir()]
+    assert len(kept) == (3 if fails else 4)
+    for path in kept:
+        text = path.read_text()
+        assert "00060077</" not in text and "jupyter.widget" not in text
+        assert str(tmp_path) not in text
+    assert "films" in (project / "runs" / "notebooks" / "03_evaluate.ipynb").read_text()
 
 
 def test_kernels_run_in_this_environment_whatever_the_user_has_installed(project, tmp_path):
