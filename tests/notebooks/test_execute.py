@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from execute import folder_name
+from execute import folder_name, strip
 
 EXECUTE = Path(__file__).parents[2] / "notebooks" / "execute.py"
 TRAIN = """\
@@ -205,6 +205,27 @@ def test_a_widget_leaves_its_still_figure_and_no_live_view(project):
     assert '"image/png"' in text and 'src="data:image/png' in page
     for written in (text, page):
         assert "jupyter.widget" not in written
+
+
+def test_state_and_paths_are_taken_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXR_NIH", "/data/nih")
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/someone"))
+    paths = [
+        "/data/hospital/films",
+        "/data/nih/lists",
+        f"{EXECUTE.parents[1]}/runs",
+        "/home/someone/x",
+    ]
+    cell = nbformat.v4.new_code_cell(f"paths = {paths}")
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "7"}, "text/plain": "Browser"}
+    cell.outputs = [nbformat.v4.new_output("display_data", data=view)]
+    state = {"application/vnd.jupyter.widget-state+json": {"film": "patient 00060077"}}
+    metadata = {"widgets": state, "papermill": {"input_path": "/data/a.ipynb"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=metadata), tmp_path / "a.ipynb")
+    strip(tmp_path / "a.ipynb", ["/data/hospital/films", None])
+    (kept,) = (made := nbformat.read(tmp_path / "a.ipynb", as_version=4)).cells
+    assert kept.source == "paths = ['films', 'nih/lists', '../runs', '~/x']"
+    assert kept.outputs[0].data == {"text/plain": "Browser"} and made.metadata == {}
 
 
 @pytest.mark.parametrize("fails", [False, True])
