@@ -50,8 +50,7 @@ def describe_machine() -> dict[str, str]:
 def examine() -> pd.DataFrame:
     """Take the bundled film from its file to grey values, features and a score.
 
-    Each step is compared with what is stored beside the film, up to the first that differs: those
-    after it follow from it. Takes seconds, no run and no network.
+    Each step is compared with what is stored, up to the first that differs. Takes seconds.
 
     Returns
     -------
