@@ -17,7 +17,7 @@ export FINDING STUDY RUN SETTING
 # A kernelspec set from outside must not replace the one in .venv.
 unexport JUPYTER_PATH
 
-.PHONY: help run check test portable lab notebooks book lock clean
+.PHONY: help run check test portable campaign lab notebooks book lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -42,6 +42,9 @@ test: .venv/ready ## lint, format check, types, every test, notebooks included
 
 portable: .venv/ready ## the tests that touch numbers, as other processors would run them; SETTING=no-onednn for one
 	$(BIN)/python tests/portable.py $${SETTING:+"$$SETTING"}
+
+campaign: .venv/ready ## thousands of damaged images, tens of killed processes: what breaks?
+	$(BIN)/python tests/robustness/campaign.py
 
 lab: .venv/ready ## JupyterLab in notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -23,6 +23,7 @@ FACADE = dict(
 KERAS = ROOT / "cxrlib" / "model" / "_keras.py"
 GLOBAL = "LOAD_GLOBAL"
 PROCESS = {"subprocess", "ProcessPoolExecutor", "LocalCluster", "make_study", "serve_lab"}
+PROCESS |= {"read_all", "Attacks"}  # of tests/robustness
 
 
 def files_of(name: str) -> list[Path]:

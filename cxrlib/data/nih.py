@@ -4,6 +4,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from cxrlib.data.files import regular_file
 from cxrlib.data.table import StudyError, read_age, read_table
 
 ENTRIES = "Data_Entry_2017*.csv"  # the later edition, v2020, sorts after the first
@@ -63,7 +64,7 @@ def read_lists(folder: str | Path) -> dict[str, str]:
     for side, name in LISTS.items():
         path = Path(folder, name)
         try:
-            names = path.read_text(encoding="utf-8-sig").split()
+            names = regular_file(path).read_text(encoding="utf-8-sig").split()
         except (OSError, ValueError) as error:
             raise StudyError(f"{path} cannot be read: {error}. NIH's Box folder has it.") from error
         if not names:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from cxrlib.data.files import is_film
+from cxrlib.data.files import is_film, regular_file
 from cxrlib.data.filing import list_files
 from cxrlib.data.labels import NO_FINDING, VOCABULARY, spelled_as
 from cxrlib.data.publishers import CLASSES, NAMES, find_publisher
@@ -43,7 +43,7 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
                 table, notes = _read_coco(folder / name), []
             else:
                 table, notes = read_table(folder / name, _known)
-        except (ValueError, KeyError, TypeError):  # no table
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # no table
             continue
         publisher = find_publisher({plain(column) for column in table})
         if not publisher:
@@ -86,7 +86,7 @@ def _in_plain(table: pd.DataFrame) -> pd.DataFrame:
 
 def _read_coco(path: Path) -> pd.DataFrame:
     """Return TBX11K's JSON (COCO) as its CSV: a row per box, and per film without one."""
-    content = json.loads(path.read_text())
+    content = json.loads(regular_file(path).read_text())
     films = pd.DataFrame(content["images"])[["id", "file_name"]]
     boxes = pd.DataFrame(content["annotations"], columns=["image_id", "bbox"])
     rows = films.merge(boxes, "left", left_on="id", right_on="image_id")

@@ -6,11 +6,15 @@ import gzip
 import io
 import re
 import unicodedata
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
+from cxrlib.data.files import regular_file
+
+LARGEST = 2**28  # bytes of a table, inflated
 BOX = ["xmin", "ymin", "xmax", "ymax"]
 ORIGINAL = ["original_width", "original_height"]
 # Names of columns in plain letters; of several in one table, the first is taken.
@@ -102,9 +106,15 @@ def read_table(path: Path, known: Callable[[set], bool]) -> tuple[pd.DataFrame, 
 
 def _decode(path: Path) -> tuple[str, list[str]]:
     """Return a file's text in NFC, with lines that end in a line feed, and what was assumed."""
-    said, content = [], path.read_bytes()
-    if path.suffix == ".gz":
-        content = gzip.decompress(content)
+    said = []
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(regular_file(path), "rb") as file:
+            content = file.read(LARGEST + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"{path} cannot be read: {reason}. Fetch or save it again.") from error
+    if len(content) > LARGEST:
+        raise StudyError(f"{path} is too large: tables of up to {LARGEST:,} bytes are read")
     if content[:2] == b"PK":
         raise StudyError(f"{path} is a workbook, not text. Save it as 'CSV UTF-8'.")
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
