@@ -1,5 +1,6 @@
 """Tables as people have them: spreadsheets' ways, labels, views, ages, copies and own splits."""
 
+import gzip
 import os
 import shutil
 import unicodedata
@@ -11,7 +12,7 @@ from PIL import Image
 
 from cxrlib.data.split import split_of
 from cxrlib.data.study import StudyError, choose_films, count_split, read_study
-from cxrlib.data.table import read_age, read_sex, read_view
+from cxrlib.data.table import read_age, read_sex, read_table, read_view
 
 A, B, C = "00000001_000.png", "00000002_000.png", "00000003_000.png"
 HEALTHY = "No Finding"
@@ -60,6 +61,17 @@ def test_each_way_of_a_spreadsheet_gives_one_table(study, content, said):
         assert len(told(read, said)) == 1
     else:
         assert read.problems.empty
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.csv.gz"])
+def test_a_table_too_large_is_not_read_to_its_end(tmp_path, monkeypatch, name):
+    path, content = tmp_path / name, TABLE.encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    table, _ = read_table(path, {"filename"}.issubset)
+    assert len(table) == 2
+    monkeypatch.setattr("cxrlib.data.table.LARGEST", len(content) - 1)
+    with pytest.raises(StudyError, match=f"{name} is too large: tables of up to"):
+        read_table(path, {"filename"}.issubset)
 
 
 def test_rows_are_counted_as_in_the_file(study):

@@ -80,11 +80,6 @@ COMMANDS = {
     "pipe for boxes": (publishers("boxes.json", os.mkfifo), STUDY, "does not exist"),
     "deep boxes": (publishers("boxes.json", raw(b"[" * 99_999)), STUDY, "does not exist"),
     "cut archive": (publishers("a.csv.gz", raw(gzip.compress(ROWS)[:-9])), STUDY, "does not exist"),
-    "vast archive": (
-        publishers("a.csv.gz", raw(gzip.compress(ROWS + bytes(2**29)))),
-        STUDY,
-        "does not exist",
-    ),
     "no study": (nothing, STUDY, "study"),
     "name too long": (nothing, ["study", "a" * 5000], ""),
     "no patients": (nothing, ["phantom", "--out", "new", "--patients", "0"], "patients is 0"),
