@@ -30,7 +30,9 @@ PIXELS = (
 RADIOGRAPHS = {"CR", "DX", "DR", "XR", "RG", "OT", "HC", "SC", ""}
 OTHERS = {"CT", "MR", "US", "NM", "PT", "MG", "XA", "RF", "XC", "ES", "OP", "IO", "PX", "SR"}
 OTHERS |= {"RTIMAGE", "RTDOSE", "RTPLAN", "RTSTRUCT", "ECG", "SEG", "PR", "KO", "DOC"}
-VIEWS = {"PA": "PA", "AP": "AP"} | dict.fromkeys(("LL", "RL", "LATERAL", "LAT"), "lateral")
+VIEWS = {"PA": "PA", "AP": "AP"} | dict.fromkeys("LL RL LAT LLAT RLAT LATERAL".split(), "lateral")
+LONG = {"PA": r"POSTER(O|IOR) ?ANTERIOR|\bP A\b", "AP": r"ANTER(O|IOR) ?POSTERIOR|\bA P\b"}
+LONG |= {"": r"LAT(ERAL)? DECUB\w*"}  # how the patient lies
 # Transfer syntax of a file that names none, by (implicit VR, little endian) as found.
 SYNTAXES = {(True, True): "1.2.840.10008.1.2", (False, True): "1.2.840.10008.1.2.1"}
 SYNTAXES |= {(False, False): "1.2.840.10008.1.2.2"}
@@ -52,13 +54,23 @@ def read_header(path: str | Path | BinaryIO) -> dict[str, str | int]:
         No single grey radiograph; a sentence without the file's name or what it holds.
     """
     header = _read(path, pixels=False)
-    words = re.findall("[A-Z]+", _word(header, "ViewPosition"))
     return {
         "width": int(header.Columns),
         "height": int(header.Rows),
         "modality": _word(header, "Modality"),
-        "view": next((VIEWS[word] for word in words if word in VIEWS), ""),
+        "view": name_view(_word(header, "ViewPosition")),
     }
+
+
+def name_view(text: str) -> str:
+    """Return 'PA', 'AP' or 'lateral' for words such as 'Erect PA', 'AP_supine' or 'LL', else ''."""
+    words = re.sub(r"[\W_]+", " ", text.upper()).strip()
+    for view, pattern in LONG.items():
+        words = re.sub(pattern, view, words)
+    found = {VIEWS[word] for word in words.split() if word in VIEWS}
+    if words in ("L", "R"):
+        return "lateral"
+    return found.pop() if len(found) == 1 else ""
 
 
 def patient_key(path: str | Path | BinaryIO) -> str:

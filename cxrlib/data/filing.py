@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from cxrlib.data.files import DICOM, SUFFIXES, regular_file
-from cxrlib.data.images import ImageError, file_digest, image_size, read_image, view_of
+from cxrlib.data.files import DICOM, SUFFIXES, is_dicom, regular_file
+from cxrlib.data.images import ImageError, film_digest, image_size, read_image, view_of
 from cxrlib.data.labels import ProblemLog
 
 JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
@@ -79,7 +79,7 @@ def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> None:
 def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) -> pd.DataFrame:
     """Return width and height in pixels, bytes, inode and view of each film that can be read.
 
-    The view is that of a DICOM header where no row of the film has one.
+    Bytes are 0 for DICOM. The view is that of a DICOM header where no row of the film has one.
     """
     kept = rows.drop(index=sorted(log.dropped))
     viewed = set(kept.loc[kept["view"] != "", "filename"])
@@ -89,8 +89,9 @@ def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) 
         try:
             with open(regular_file(path), "rb") as file:  # opened once: there may be 100,000
                 named = name.lower().endswith(tuple(DICOM))  # which the name alone may tell
+                dicom = is_dicom(path if named else file)
                 state, size = os.fstat(file.fileno()), image_size(path if named else file)
-            view = "" if name in viewed else view_of(path)
+            view = view_of(path) if dicom and name not in viewed else ""
             if decode:
                 read_image(path)
         except FileNotFoundError:
@@ -98,7 +99,8 @@ def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) 
         except (OSError, ImageError) as error:
             reason = error.reason if isinstance(error, ImageError) else error.strerror
             return f"unreadable: {reason}", "replace the file or delete the row"
-        return (*size, state.st_size, f"{state.st_dev}/{state.st_ino}", view)
+        length = 0 if dicom else state.st_size  # headers differ, though films are equal
+        return (*size, length, f"{state.st_dev}/{state.st_ino}", view)
 
     films = kept["filename"].unique().tolist()
     found = dict(zip(films, _each(examine, films, "reads films"), strict=True))
@@ -109,12 +111,12 @@ def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) 
 
 
 def find_copies(headers: pd.DataFrame, root: Path) -> list[list[str]]:
-    """Return groups of films that are equal byte for byte, in the order of `headers`.
+    """Return groups of films that are equal, see `film_digest`, in the order of `headers`.
 
-    Only films of one size in bytes are opened: 8 KiB of each, and all where those are equal.
+    Only films of one size in bytes and DICOM are opened: 8 KiB, and all where those are equal.
     """
     found = headers.drop_duplicates("inode").set_index("inode", append=True)["bytes"]
-    for look in (_glance, file_digest):
+    for look in (_glance, _digest):
         found = found[found.duplicated(keep=False)]
         paths = [f"{root}/{name}" for name, _ in found.index]
         found = pd.Series(_each(look, paths, "compares films"), found.index, dtype=object)
@@ -138,10 +140,21 @@ def _each(work: Callable, names: list[str], title: str) -> list:
 
 
 def _glance(path: str) -> str:
+    """Return a hash of a file's start and end, of DICOM of a part behind the header."""
     with open(path, "rb") as file:
-        start = file.read(4096)
-        file.seek(-min(4096, file.seek(0, os.SEEK_END)), os.SEEK_END)
-        return hashlib.sha256(start + file.read()).hexdigest()
+        size, parts = file.seek(0, os.SEEK_END), []
+        behind = size - 2 ** (size.bit_length() - 2)  # counted from the end
+        for place in (behind,) if is_dicom(path) else (0, max(0, size - 4096)):
+            file.seek(place)
+            parts.append(file.read(4096))
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _digest(path: str) -> str:
+    try:
+        return film_digest(path)
+    except (OSError, ImageError):  # only its header can be read
+        return path
 
 
 def _key(name: str) -> str:

@@ -1,6 +1,7 @@
 """JPEG, PNG, TIFF, BMP and DICOM files, 8 to 16 bit, to one float array in 0..1."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from cxrlib.data import dicom
 from cxrlib.data.files import is_dicom, regular_file
@@ -24,6 +25,8 @@ Image.core.set_blocks_max(8)
 
 # No others: Pillow would hand EPS to Ghostscript, whatever the file's name.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
+# White is zero in 16 bits with the upper byte first: Pillow knows it with the lower byte first.
+TiffImagePlugin.OPEN_INFO[TiffImagePlugin.MM, 0, (1,), 1, (16,), ()] = ("I;16B", "I;16B")
 ORIENTATION, PHOTOMETRIC = ExifTags.Base.Orientation, ExifTags.Base.PhotometricInterpretation
 
 
@@ -175,6 +178,7 @@ def _of_dicom(read, path: str | Path):
 def _read_picture(path: str | Path, size: int | None) -> Image.Image:
     """Return a file that Pillow reads in mode F, in 0..1; reduced, but at least `size`."""
     with _opened(path) as image:
+        turned = _orientation(image)
         if size:
             # JPEG alone: decodes at 1/2, 1/4 or 1/8 where that is still at least `size`.
             image.draft("L", _fit(image.size, size))
@@ -184,17 +188,35 @@ def _read_picture(path: str | Path, size: int | None) -> Image.Image:
         if cut and np.mean(np.asarray(grey) > 0.25) <= BRIGHT:
             raise ValueError("fewer than 16 bits a channel in 16: save it as grey, not in colour")
         # The image's own EXIF may be damaged, and would then be written anew.
-        grey.getexif()[ORIENTATION] = _orientation(image)
+        grey.getexif()[ORIENTATION] = turned
         ImageOps.exif_transpose(grey, in_place=True)
         return grey
 
 
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read.
+
+    To be asked before the pixels are read: for a PNG, Pillow's own `getexif` would decode them.
+    """
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
+        if image.format == "PNG" and (exif := _late_exif(image.fp)):
+            image.info["exif"] = exif
+        return int(Image.Image.getexif(image).get(ORIENTATION, 1))
     except Exception:  # of many kinds; viewers pass over damaged EXIF, too
         return 1
+
+
+def _late_exif(file: BinaryIO) -> bytes:
+    """Return the eXIf chunk of a PNG, before or after its pixels, and leave the file as it was."""
+    place, exif = file.tell(), b""
+    file.seek(8)
+    while not exif and len(head := file.read(8)) == 8:
+        length = int.from_bytes(head[:4])
+        if head[4:] == b"eXIf":
+            exif = file.read(length)
+        file.seek(length + 4, os.SEEK_CUR)
+    file.seek(place)
+    return exif
 
 
 @contextmanager

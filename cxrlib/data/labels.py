@@ -34,9 +34,11 @@ SPELT = {
 SAME = {word: name for name, words in SPELT.items() for word in words.split()}
 # Other diseases, though their names resemble one of NIH's.
 OTHERS = "empyema pneumonitis hemothorax haemothorax hydrothorax hydropneumothorax pneumatocele"
-SEPARATORS = re.compile(r"\s*[|;,]\s*")
+SEPARATORS = re.compile(r"\s*[|;,\t\n]\s*|(?<=['\"])\s+(?=['\"])")
+NOTHING = {"", "nan", "na", "n/a", "<na>", "null", "unknown", "-"}  # 'None' is no finding
 OUT = "row left out"
-PRESENT, ABSENT, DOUBT = {"1", "1.0", "yes", "true"}, {"0", "0.0", "no", "false"}, {"-1", "-1.0"}
+PRESENT, ABSENT = {"1", "1.0", "yes", "y", "true"}, {"0", "0.0", "no", "n", "false"}
+DOUBT = {"-1", "-1.0"}
 
 
 class ProblemLog:
@@ -85,42 +87,55 @@ def split_cells(rows: pd.DataFrame) -> pd.DataFrame:
 
     def split(cell: str) -> list[str]:
         names = SEPARATORS.split(re.sub(r"^[\[({](.*)[\])}]$", r"\1", cell))
-        return list(dict.fromkeys(filter(None, (name.strip("'\" ") for name in names)))) or [""]
+        names = dict.fromkeys(name.strip("'\" ") for name in names)
+        return [name for name in names if name.casefold() not in NOTHING] or [""]
 
     parts = {cell: split(cell) for cell in rows["label"].unique()}
     return rows.assign(label=rows["label"].map(parts)).explode("label", ignore_index=True)
 
 
-def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, blank: bool) -> None:
+def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, own: bool) -> None:
     """Give labels their usual spelling, in place, and `doubt`: findings that a film may have.
 
-    `blank`: a row without a label is a film without a finding that is named. A StudyError says of
-    the table at `where` that the labels are 0 and 1.
+    In an `own` table a row without a label is a mistake, and 'possible Mass' leaves Mass in doubt;
+    in others it is a film without a finding that is named, and 'Nodule/Mass' a finding. A
+    StudyError says of the table at `where` that the labels are numbers.
     """
     labels = {label.casefold() for label in rows["label"]} - {""}
-    if labels and labels <= PRESENT | ABSENT | DOUBT:
+    numbers = {label for label in labels if re.fullmatch(r"-?\d+([.,]\d+)?", label)}
+    if labels and labels <= numbers | PRESENT | ABSENT:
         raise StudyError(
             f"{where}: the labels are {' and '.join(sorted(labels))}, which name no finding. Write "
             f"the finding's name instead of 1, and '{NO_FINDING}' instead of 0; or name the column "
             "after the finding."
         )
     usable = rows.index.difference(sorted(log.dropped))  # misspelt findings contradict, too
+    names = list(VOCABULARY)
     for label, indices in rows.groupby("label", sort=False).groups.items():
-        same = label if label in VOCABULARY else spelled_as(label, VOCABULARY)
+        same = label if label in VOCABULARY else spelled_as(label, names)
         near = difflib.get_close_matches(label.title(), VOCABULARY, n=1, cutoff=0.88)
+        near = [] if plain(label) in OTHERS.split() else near
+        if label.endswith("?"):
+            same, near = None, [spelled_as(label, names) or label.rstrip(" ?")]
+        words = re.findall(r"[^\W_]+", label) if own else ()
+        parts = {name for word in words if (name := spelled_as(word, NIH_FINDINGS))}
         if not label:
-            log.add(() if blank else indices, "no label", f"name the finding, or '{NO_FINDING}'")
+            log.add(indices if own else (), "no label", f"name the finding, or '{NO_FINDING}'")
         elif same:
             rows.loc[indices, "label"] = same
             if plain(label) != plain(same):
                 log.note(f"'{label}' ({len(indices)} rows) is read as '{same}'")
-        elif near and plain(label) not in OTHERS.split():
+        elif near:
             log.add(indices, f"unknown finding '{label}'", f"did you mean '{near[0]}'?")
-            films = rows["filename"].isin(rows.loc[indices, "filename"])
-            rows.loc[films, "doubt"] = rows.loc[films, "doubt"] + "|" + near[0]
         else:
+            names.append(label)
             problem = f"'{label}' ({len(indices)} rows) is not one of NIH's findings"
+            if parts:
+                problem += f"; its films are left out of questions about {', '.join(sorted(parts))}"
             log.add(indices[:1], problem, "none needed if it is your own finding", "kept")
+        if not same and (near or parts):
+            films = rows["filename"].isin(rows.loc[indices, "filename"])
+            rows.loc[films, "doubt"] += "|" + "|".join(near or sorted(parts))
     healthy = rows.loc[usable, "label"].eq(NO_FINDING).groupby(rows.loc[usable, "filename"])
     mixed = healthy.transform("any") & ~healthy.transform("all")
     log.add(usable[mixed], f"'{NO_FINDING}' beside a finding", "delete the rows that are wrong")
@@ -134,13 +149,13 @@ def check_boxes(rows: pd.DataFrame, headers: pd.DataFrame, log: ProblemLog) -> N
     some.loc[sorted(log.dropped)] = False
     sizes = headers[["width", "height"]].reindex(rows["filename"]).set_axis(rows.index)
     given = boxes.notna().all(axis=1)
-    full = (boxes["xmin"] < boxes["xmax"]) & (boxes["ymin"] < boxes["ymax"])
+    full = (boxes["xmax"] - boxes["xmin"] >= 1) & (boxes["ymax"] - boxes["ymin"] >= 1)
     inside = (boxes[["xmin", "ymin"]] >= 0).all(axis=1)
     inside &= (boxes["xmax"] <= sizes["width"]) & (boxes["ymax"] <= sizes["height"])
     leaves = "give it in pixels of the image file"
     for bad, problem, fix in (
         (~given, "box has a missing or non-numeric side", "give all four, or none"),
-        (given & ~full, "box is empty", "xmin < xmax and ymin < ymax, in pixels"),
+        (given & ~full, "box is empty", "give corners in pixels, not as shares of the image"),
         (given & full & ~inside, "box leaves the image of {:.0f} x {:.0f} pixels", leaves),
     ):
         for index in rows.index[some & bad]:

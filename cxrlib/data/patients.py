@@ -19,6 +19,8 @@ WRITTEN = {
     "Shenzhen and Montgomery": r"(?:^|/)((?:CHN|MCU)CXR_\d+)_[01]\.\w+$",
     "Kaggle's pneumonia set, ill": r"(?:^|/)(person\d+)_(?:bacteria|virus)_\d+\.\w+$",
     "Kaggle's pneumonia set, healthy": r"(?:^|/)((?:NORMAL\d*-)?IM-\d+)-\d+(?:-\d+)?\.\w+$",
+    "Mendeley's pneumonia set": r"(?:^|/)((?:NORMAL|BACTERIA|VIRUS)-\d+)-\d+\.\w+$",
+    "Open-i": r"(?:^|/)((?:CXR)?\d+)_(?:\d+_)?IM-\d+-\d+(?:\.dcm)?\.\w+$",
     "a word and a number": r"(?:^|/)((?:patient|subject|person|pat|case)[-_ ]?\d+)(?=[/_. -])",
 }
 PATHS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in WRITTEN.items()}
@@ -42,12 +44,14 @@ def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
         counts = ways["way"].value_counts()
         source = "; ".join(f"{way} ({count} films)" for way, count in counts.items())
         if count := counts.get(GUESS, 0):
-            patients = ways.loc[ways["way"] == GUESS, "patient"].nunique()
-            alone = count > 1 and patients > 0.9 * count
+            guessed = ways.loc[ways["way"] == GUESS, "patient"]
+            patients, alone = guessed.nunique(), count > 1 and guessed.nunique() > 0.9 * count
+            ends = {name.rpartition("/")[2] for name, way in found.items() if way[0] == GUESS}
             doubts.append(
                 "no patient_id: patients are guessed from file names, from what stands before the "
                 f"first '_': {count} films, {patients} patients"
                 + ("; that is nearly one patient per film" if alone else "")
+                + ("; one name in several folders is one patient" if len(ends) < count else "")
             )
     written = dict.fromkeys(way[1] for way in by_path.values() if way)
     _unite(rows, {_key(patient): patient for patient in written}, log)

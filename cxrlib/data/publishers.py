@@ -12,15 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.data.labels import ABSENT, DOUBT, NO_FINDING, PRESENT, SAME, VOCABULARY, spelled_as
-from cxrlib.data.table import BOX, StudyError, plain, read_number
-
-# What publishers call the columns that each reader asks for; the first that is there counts.
-CALLED = {
-    "filename": "path imageindex imageid image imagename filepath imagepath dicomid fname",
-    "label": "findinglabels findinglabel classname labels",
-    "x": "bboxx",
-}
-NAMES = {new: names.split() for new, names in CALLED.items()}
+from cxrlib.data.table import BOX, KNOWN, StudyError, plain, read_number
 
 
 @dataclass(frozen=True)
@@ -33,11 +25,11 @@ class Publisher:
 
 
 def find_publisher(columns: set[str]) -> Publisher | None:
-    """Return whose table has these columns, in plain letters."""
+    """Return whose table has these columns, in plain letters; None if the study's own, or none."""
     if {"filename", "label"} <= columns:
         return None
     findings = {plain(name) for name in (*VOCABULARY, *SAME)}
-    wide = columns & findings and columns & {"filename", *NAMES["filename"]}
+    wide = columns & findings and columns & {*KNOWN["filename"]} and not columns & {*KNOWN["label"]}
     found = (p for p in PUBLISHERS if set(p.columns.split()) <= columns)
     return next(found, WIDE if wide else None)
 
@@ -149,8 +141,10 @@ def _read_tbx(table, beside, said):
 
 
 def _read_wide(table, beside, said):
-    given = ["row", "filename", "patientid", "subjectid", "studyid"]
-    values = table.drop(columns=given, errors="ignore").apply(lambda column: column.str.casefold())
+    given = {"row", "studyid", *(name for names in KNOWN.values() for name in names)}
+    values = table.drop(columns=given, errors="ignore").apply(
+        lambda column: column.str.casefold().str.replace(",", ".")
+    )
     written, kinds = table.attrs["written"], PRESENT | ABSENT | DOUBT | {""}
     known = [name for name in values if spelled_as(name, VOCABULARY)]
     for name in known:

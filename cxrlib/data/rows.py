@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxrlib.data.dicom import name_view
 from cxrlib.data.filing import find_copies
 from cxrlib.data.labels import ProblemLog, split_cells
 from cxrlib.data.table import (
@@ -15,7 +16,6 @@ from cxrlib.data.table import (
     read_age,
     read_number,
     read_sex,
-    read_view,
 )
 
 STAND_IN = 1_000  # names of one file, from which it stands for films that are not at hand
@@ -42,7 +42,11 @@ def standard_rows(table: pd.DataFrame, own: bool, said: list[str]) -> tuple[pd.D
 def read_facts(rows: pd.DataFrame, log: ProblemLog) -> None:
     """Set view, sex, age and original size in place: one known value a film, else unknown."""
     rows[ORIGINAL] = rows[ORIGINAL].apply(read_number)
-    for name, read in (("view", read_view), ("sex", read_sex), ("age", read_age)):
+    for name, read in (
+        ("view", lambda words: words.map(name_view)),
+        ("sex", read_sex),
+        ("age", read_age),
+    ):
         text = rows[name]
         places, words = pd.factorize(text)
         rows[name] = read(pd.Series(words, dtype=str)).to_numpy()[places]
@@ -63,7 +67,7 @@ def read_facts(rows: pd.DataFrame, log: ProblemLog) -> None:
 
 
 def leave_out_copies(rows: pd.DataFrame, headers, root: Path, log: ProblemLog) -> None:
-    """Keep one film of those that are equal byte for byte, and count their patients as one."""
+    """Keep one film of those that are equal, and count their patients as one."""
     kept = rows.drop(index=sorted(log.dropped))
     people = dict(zip(kept["filename"], kept["patient"], strict=True))
     labels = kept.groupby("filename")["label"]
@@ -79,12 +83,13 @@ def leave_out_copies(rows: pd.DataFrame, headers, root: Path, log: ProblemLog) -
         if len(others) >= STAND_IN:
             log.note(f"one file stands for '{first}' and {len(others)} films more: all are kept")
             continue
+        how = "byte for byte" if headers.loc[first, "bytes"] else "pixel for pixel"
         differ = len({tuple(sorted(labels.get_group(name))) for name in (first, *others)}) > 1
         ending = ", and the labels differ" if differ else ""
         if differ:
-            bad[first] = f"same film, byte for byte, as '{others[0]}'{ending}", fix
+            bad[first] = f"same film, {how}, as '{others[0]}'{ending}", fix
         for name in others:
-            problem = f"same film, byte for byte, as '{first}'"
+            problem = f"same film, {how}, as '{first}'"
             one, other = head(people[first]), head(people[name])
             if one != other:
                 heads[other] = one

@@ -9,8 +9,8 @@ import pandas as pd
 from cxrlib.data.files import is_film, regular_file
 from cxrlib.data.filing import list_files
 from cxrlib.data.labels import NO_FINDING, VOCABULARY, spelled_as
-from cxrlib.data.publishers import CLASSES, NAMES, find_publisher
-from cxrlib.data.table import StudyError, plain, read_table
+from cxrlib.data.publishers import CLASSES, find_publisher
+from cxrlib.data.table import KNOWN, StudyError, plain, read_table
 
 OWN = "labels.csv"
 NO_CLASS = re.compile(r"images?|imgs?|train.*|test.*|val.*|all|data|cxr_png|chest_xray", re.I)
@@ -28,22 +28,24 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
         said += notes
         columns = {plain(name) for name in table}
         if (publisher := find_publisher(columns)) is None:
-            if missing := [name for name in ("filename", "label") if name not in columns]:
+            if missing := [name for name in ("filename", "label") if not columns & {*KNOWN[name]}]:
                 raise StudyError(
                     f"{labels} lacks the column {' and '.join(missing)}; it has "
                     f"{', '.join(table.columns.drop('row'))}. Rename its columns, and separate "
-                    "them by commas."
+                    "them by commas; or give a column per finding, with 0 and 1, one of them a "
+                    "finding of NIH."
                 )
             return OWN, table
         tables[publisher] = {labels.name: table}
     files = list_files(folder)
-    for name in (n for n in files if re.search(r"\.(csv|tsv|csv\.gz|json)$", n, re.I)):
+    for name in (n for n in files if re.search(r"\.(csv|tsv|csv\.gz|json|xlsx)$", n, re.I)):
         try:
             if name.lower().endswith("json"):
                 table, notes = _read_coco(folder / name), []
             else:
                 table, notes = read_table(folder / name, _known)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # no table
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            seen.append(f"{name} ({error})")
             continue
         publisher = find_publisher({plain(column) for column in table})
         if not publisher:
@@ -69,16 +71,16 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
 
 
 def _known(names: set[str]) -> bool:
-    return {"filename", "label"} <= names or find_publisher(names) is not None
+    own = names & {*KNOWN["filename"]} and names & {*KNOWN["label"]}
+    return bool(own) or find_publisher(names) is not None
 
 
 def _in_plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Name columns in plain letters, and as in `NAMES`; `attrs` has them as they were written."""
+    """Name columns in plain letters, some as in `KNOWN`; `attrs` has them as they were written."""
     named = table.set_axis([plain(name) for name in table], axis=1)
     written = dict(zip(named, table, strict=True))
-    for new, names in NAMES.items():
-        if new not in named:
-            old = next((name for name in names if name in named), new)
+    for new in ("filename", "label", "x"):
+        if old := next((name for name in KNOWN[new] if name in named), None):
             named = named.rename(columns={old: new})
     named.attrs["written"] = written
     return named

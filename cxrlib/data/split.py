@@ -42,7 +42,10 @@ def split_films(films: pd.DataFrame, folder: Path, log: ProblemLog) -> tuple[pd.
     names, patients = films["filename"], films["patient"]
     hashed = patients.map({patient: split_of(patient) for patient in set(patients)})
     words, rule = films["split"], "the study's own column"
-    if not words.any() and all((folder / name).is_file() for name in LISTS.values()):
+    lists = [name for name in LISTS.values() if (folder / name).is_file()]
+    if len(lists) == 1:
+        log.note(f"{lists[0]} is not used: NIH's split needs {' and '.join(LISTS.values())}")
+    if not words.any() and len(lists) == 2:
         sides = {stem(name): side for name, side in read_lists(folder).items()}
         words = names.map(stem).map(sides).fillna("")
         rule = f"NIH's lists {' and '.join(LISTS.values())}"

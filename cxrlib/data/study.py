@@ -116,7 +116,7 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     rows["view"] = rows["view"].mask(rows["view"] == "", views)
     for entries in sorted(folder.glob(ENTRIES)) if own else ():
         add_entries(rows, folder, entries)
-    check_labels(rows, log, where, blank=not own)
+    check_labels(rows, log, where, own)
     source = assign_patients(rows, root, log)
     check_boxes(rows, headers, log)
     leave_out_copies(rows, headers, root, log)
@@ -172,7 +172,8 @@ def choose_films(study: Study, finding: str, against: str = NO_FINDING) -> pd.Da
     films = study.films
     lateral = films["view"] == "lateral"
     positive = films["labels"].map(lambda labels: name in labels)
-    negative = ~positive & films["doubt"].map(lambda doubt: spelled_as(name, doubt) is None)
+    doubted = ~positive & films["doubt"].map(lambda doubt: bool(spelled_as(name, doubt)))
+    negative = ~positive & ~doubted
     if against != "others":
         negative &= films["labels"].map(lambda labels: NO_FINDING in labels)
     asked = positive | negative
@@ -183,8 +184,12 @@ def choose_films(study: Study, finding: str, against: str = NO_FINDING) -> pd.Da
         if side.any() and lateral[side].all():
             raise StudyError(f"{study.folder} has no frontal film {missing}: all are lateral.")
     if not negative.any():
+        out = (
+            f" {doubted.sum()} films are left out, since they may have it." if any(doubted) else ""
+        )
+        which = "without it" if against == "others" else f"labelled '{NO_FINDING}'"
         raise StudyError(
-            f"{study.folder} has no film labelled '{NO_FINDING}' to hold against '{name}'. "
+            f"{study.folder} has no film {which} to hold against '{name}'.{out} "
             f"Label films without a finding '{NO_FINDING}', or ask against='others'."
         )
     chosen = films[asked & ~lateral]

@@ -19,27 +19,38 @@ BOX = ["xmin", "ymin", "xmax", "ymax"]
 ORIGINAL = ["original_width", "original_height"]
 # Names of columns in plain letters; of several in one table, the first is taken.
 KNOWN = {
-    "filename": ("filename",),
-    "label": ("label", "labels"),
-    "patient": ("patientid", "patient", "subjectid", "subject", "patientno", "personid", "mrn"),
+    "filename": ("filename", "path", "imageindex", "imageid", "image", "imagename", "filepath")
+    + ("imagepath", "dicomid", "fname"),
+    "label": ("label", "findinglabels", "findinglabel", "classname", "labels"),
+    "patient": ("patientid", "patient", "patientno", "patientnr", "patientnumber", "subjectid")
+    + (
+        "subject",
+        "subjectno",
+        "participantid",
+        "participant",
+        "personid",
+        "idpatient",
+        "pid",
+        "mrn",
+    ),
     "view": ("view", "viewposition", "projection"),
     "sex": ("sex", "gender", "patientsex", "patientgender", "patientsexdicom"),
-    "age": ("age", "patientage"),
-    "split": ("split", "subset", "partition"),
+    "age": ("age", "patientage", "ageyears"),
+    "split": ("split", "subset", "partition", "datasplit", "set", "dataset"),
     "original_width": ("originalwidth", "originalimagewidth", "width"),
     "original_height": ("originalheight", "originalimageheight", "height"),
     "x": ("x", "bboxx"),
     "y": ("y", "bboxy"),
     "w": ("w", "width", "bboxw", "bboxwidth"),
     "h": ("h", "height", "bboxh", "bboxheight"),
-} | {name: (name,) for name in (*BOX, "doubt")}
+    "xmin": ("xmin", "x1"),
+    "ymin": ("ymin", "y1"),
+    "xmax": ("xmax", "x2"),
+    "ymax": ("ymax", "y2"),
+    "doubt": ("doubt",),
+}
 SEXES = {"F": "f female woman girl w weiblich femme", "M": "m male man boy männlich homme"}
 SEXES = {word: sex for sex, words in SEXES.items() for word in words.split()}
-VIEWS = {
-    "PA": r"PA\b.*|POSTERO ?ANTERIOR.*",
-    "AP": r"AP\b.*|ANTERO ?POSTERIOR.*",
-    "lateral": r"L|R|LL|RL|LAT|LATERAL( .*)?|(LEFT|RIGHT) LATERAL",
-}
 UNKNOWN = {"", "u", "unknown", "n/a", "na", "nan", "none", "?", "-", "o", "other", "unk", "frontal"}
 
 
@@ -143,11 +154,10 @@ def name_columns(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], dict[str
     said = []
     for name in table.columns.difference([*taken.values(), "row"]):
         words = re.split(r"[\W_]+", name.casefold())
-        near = difflib.get_close_matches(plain(name), wanted, n=1, cutoff=0.8)
-        near += [word for word in ("patient", "age", "sex") if word in words]
-        if near:
-            new = wanted.get(near[0], near[0])
-            said.append(f"the column '{name}' looks like {new}, and is not used")
+        near = [word for word in ("patient", "age", "sex") if word in words]
+        near += difflib.get_close_matches(plain(name), wanted, n=1, cutoff=0.8)
+        alike = f" looks like {wanted.get(near[0], near[0])}, and" if near else ""
+        said.append(f"the column '{name}'{alike} is not used")
     return table[["row", *taken.values()]].set_axis(["row", *taken], axis=1), said, taken
 
 
@@ -168,13 +178,4 @@ def read_age(text: pd.Series) -> pd.Series:
 
 def read_sex(text: pd.Series) -> pd.Series:
     """Return 'F', 'M', or '' for others."""
-    return text.str.casefold().map(SEXES).fillna("")
-
-
-def read_view(text: pd.Series) -> pd.Series:
-    """Return 'PA', 'AP', 'lateral', or '' for others, of words such as 'AP supine', 'LL' or 'L'."""
-    words = text.str.upper().str.replace(r"[\W_]+", " ", regex=True).str.strip()
-    views = pd.Series("", text.index, dtype=object)
-    for view, pattern in VIEWS.items():
-        views = views.mask(words.str.fullmatch(pattern), view)
-    return views
+    return text.map(plain).map(SEXES).fillna("")

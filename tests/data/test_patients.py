@@ -3,6 +3,7 @@
 import shutil
 import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -43,6 +44,10 @@ def test_a_patients_column_is_found(make_tiny_study, tmp_path, column):
         ("PNEUMONIA/person12_bacteria_45.png", "person12"),
         ("NORMAL/IM-0115-0001.png", "IM-0115"),
         ("NORMAL/NORMAL2-IM-0115-0001-0002.png", "NORMAL2-IM-0115"),
+        ("NORMAL/NORMAL-1003233-0001.png", "NORMAL-1003233"),
+        ("PNEUMONIA/VIRUS-1012-0002.png", "VIRUS-1012"),
+        ("CXR12_IM-0652-1001.png", "CXR12"),
+        ("12_IM-0001-4001.dcm.png", "12"),
         ("00000013_026.png", "00000013"),
         ("CHNCXR_0001_0.png", "CHNCXR_0001"),
         ("MCUCXR_0001_1.png", "MCUCXR_0001"),
@@ -64,6 +69,7 @@ def test_paths_of_publishers_say_the_patient(make_tiny_study, tmp_path, name, pa
         (["a.png", "b.png", "c_1.png"], "3 films, 3 patients; that is nearly one patient per film"),
         (["00000001_000.png", "x_1.png", "x_2.png"], "2 films, 1 patients"),
         (["Lung_Opacity-1.png", "Lung_Opacity-2.png"], "2 films, 2 patients; that is nearly one"),
+        (["1/a.png", "1/b.png", "2/a.png"], "3 films, 2 patients; one name in several folders"),
     ],
 )
 def test_a_guess_is_said_with_its_numbers(make_tiny_study, tmp_path, names, numbers):
@@ -126,3 +132,14 @@ def test_a_dicom_header_says_the_patient_without_naming(tmp_path):
     assert study.films["view"].tolist() == ["PA", "lateral", "AP"]
     everything = "".join(t.to_string() for t in (study.films, study.findings, study.problems))
     assert "secret" not in everything.casefold() and "hashed" in study.patients_from
+
+    # One film, anonymised twice: other headers, equal pixels.
+    data.PixelData = np.random.default_rng(0).bytes(64 * 64)
+    data.Rows = data.Columns = 64
+    for n, number in ((1, "A"), (2, "ANOTHER NAME OF A")):
+        data.PatientID, data.SOPInstanceUID = number, f"1.2.{n}"
+        data.save_as(tmp_path / "images" / f"{n}.dcm", enforce_file_format=True)
+    with pytest.warns(UserWarning, match="1 of 3 rows are left out"):
+        study = read_study(tmp_path)
+    assert study.films["filename"].tolist() == ["0.dcm", "1.dcm"]
+    assert study.problems["problem"].str.contains("same film, pixel for pixel").sum() == 1

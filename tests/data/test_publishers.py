@@ -244,6 +244,27 @@ def test_a_column_per_finding(tmp_path):
     assert "1 films with 0 for each finding" in said(study)
 
 
+def test_columns_of_0_and_1_that_are_known_are_no_findings(tmp_path):
+    rows = "filename;sex;age;split;Cardiomegaly\na.png;1;1;train;1,0\nb.png;F;0;test;0,0\n"
+    study = read_study(make(tmp_path, {"labels.csv": rows}, ["images/a.png", "images/b.png"]))
+    assert labels(study) == {"a": ("Cardiomegaly",), "b": (HEALTHY,)}
+    assert study.films["sex"].tolist() == ["", "F"] and "sex '1'" in said(study)
+
+
+def test_a_question_whose_other_side_is_in_doubt_is_refused(tmp_path):
+    rows = "filename,No Finding,Cardiomegaly\na.png,,1\nb.png,1,-1\n"
+    study = read_study(make(tmp_path, {"labels.csv": rows}, ["images/a.png", "images/b.png"]))
+    for against, which in (("No Finding", "labelled"), ("others", "without it")):
+        with pytest.raises(StudyError, match=f"no film {which}.* 1 films are left out, since they"):
+            choose_films(study, "Cardiomegaly", against)
+
+
+def test_a_table_that_cannot_be_read_is_named(tmp_path):
+    make(tmp_path, {"a.csv": NIH + '"x', "b.xlsx": "PK"}, ["images/a.png"])
+    with pytest.raises(StudyError, match=r"a\.csv \(.*mark open there.*b\.xlsx \(.*a workbook"):
+        read_study(tmp_path)
+
+
 def test_the_studys_own_labels_come_first(tmp_path, make_tiny_study):
     make_tiny_study(tmp_path / "s", [("00000001_000.png", "Mass")])
     (tmp_path / "s" / "train.csv").write_text(CHEXPERT)

@@ -244,6 +244,7 @@ def test_a_patient_must_be_known_and_one(make_tiny_study, tmp_path):
         ((0, -1, 40, 48), "box leaves the image of 40 x 48 pixels"),
         ((10, 10, 10, 20), "box is empty"),
         ((10, 20, 20, 10), "box is empty"),
+        ((0.1, 0.1, 0.5, 0.5), "box is empty"),
         (("ten", 10, 20, 20), "box has a missing or non-numeric side"),
         ((10, 10, 20, None), "box has a missing or non-numeric side"),
     ],

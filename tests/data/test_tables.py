@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cxrlib.data.dicom import name_view
 from cxrlib.data.split import split_of
 from cxrlib.data.study import StudyError, choose_films, count_split, read_study
-from cxrlib.data.table import read_age, read_sex, read_table, read_view
+from cxrlib.data.table import read_age, read_sex, read_table
 
 A, B, C = "00000001_000.png", "00000002_000.png", "00000003_000.png"
 HEALTHY = "No Finding"
@@ -80,7 +81,11 @@ def test_rows_are_counted_as_in_the_file(study):
     assert told(read, "file missing")["row"].tolist() == [7]
 
 
-@pytest.mark.parametrize("cell", ["Mass|Edema", "Mass, Edema", "Mass;Edema", "['Mass', 'Edema']"])
+@pytest.mark.parametrize(
+    "cell",
+    ["Mass|Edema", "Mass, Edema", "Mass;Edema", "['Mass', 'Edema']", "['Mass' 'Edema']"]
+    + ["Mass\nEdema", "Mass|nan|Edema"],
+)
 def test_several_findings_of_a_cell_are_several_findings(study, cell):
     read = rewrite(study, f'filename,label\n{A},"{cell}"\n{B},{HEALTHY}\n')
     assert read.films["labels"].tolist() == [("Mass", "Edema"), (HEALTHY,)]
@@ -109,11 +114,45 @@ def test_other_diseases_are_kept_and_misspellings_found(study, label, meant):
     assert len(told(read, "unknown finding")) == (meant is None)
 
 
-def test_a_misspelt_finding_is_no_negative_of_it(study):
-    with pytest.warns(UserWarning):
-        read = rewrite(study, f"filename,label\n{A},Edema\n{B},Mass\n{B},Edemma\n{C},Mass\n")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "label",
+    ["Edemma", "Edema?", "possible edema", "Edema (uncertain)", "Mass/Edema", "mass and edema"],
+)
+def test_what_may_be_a_finding_is_no_negative_of_it(study, label):
+    read = rewrite(study, f"filename,label\n{A},Edema\n{B},Mass\n{B},{label}\n{C},Mass\n")
     films = choose_films(read, "Edema", against="others")
     assert films["filename"].tolist() == [A, C]
+    assert len(told(read, f"'{label}'")) == 1
+
+
+def test_own_findings_that_differ_in_case_are_one(study):
+    read = rewrite(study, f"filename,label\n{A},Rib fracture\n{B},rib_fracture\n{C},Normal\n")
+    assert choose_films(read, "RIB FRACTURE")["target"].tolist() == [1, 1, 0]
+    doubt = "filename,label\n" + f"{A},TB\n{B},tb ?\n{C},Normal\n"
+    with pytest.warns(UserWarning, match="1 of 3 rows"):
+        assert choose_films(rewrite(study, doubt), "TB", "others")["target"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("cell", ["", "nan", "N/A", "[]"])
+def test_a_cell_that_says_nothing_is_no_label(study, cell):
+    with pytest.warns(UserWarning, match="1 of 2 rows"):
+        read = rewrite(study, f"filename,label\n{A},{cell}\n{B},Mass\n")
+    assert told(read, "no label")["row"].tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "cells", [("0", "1"), ("0", "2"), ("1.0", ""), ("Yes", "no"), ("1,0", "0,0")]
+)
+def test_labels_that_are_numbers_are_refused(study, cells):
+    with pytest.raises(StudyError, match="which name no finding"):
+        rewrite(study, f"filename;label\n{A};{cells[0]}\n{B};{cells[1]}\n")
+
+
+@pytest.mark.parametrize("names", ["Image,Labels", "image_id,Finding Labels", "Path,label"])
+def test_other_words_for_the_two_columns(study, names):
+    read = rewrite(study, f"{names}\n{A},Mass\n{B},{HEALTHY}\n")
+    assert read.films["labels"].tolist() == [("Mass",), (HEALTHY,)] and read.problems.empty
 
 
 @pytest.mark.parametrize(
@@ -173,6 +212,12 @@ def test_columns_that_look_like_known_ones_are_listed(study, column):
     assert len(told(read, f"the column '{column}' looks like")) == 1
 
 
+def test_other_columns_that_are_not_used_are_listed(study):
+    read = rewrite(study, f"filename,label,usage,Mass,birthday\n{A},Mass,test,1,1960\n")
+    for name in ("usage", "Mass", "birthday"):
+        assert len(told(read, f"the column '{name}' is not used")) == 1
+
+
 def test_the_known_value_wins_and_what_disagrees_is_listed(study):
     rows = f"{A},Mass,,,\n{A},Edema,AP,F,58\n{B},Mass,PA,F,58\n{B},Edema,AP,M,85\n{C},Mass,,x,>89\n"
     read = rewrite(study, "filename,label,view,sex,age\n" + rows)
@@ -189,12 +234,13 @@ def test_the_known_value_wins_and_what_disagrees_is_listed(study):
 
 
 def test_words_for_views_sexes_and_ages():
-    pa = "PA,pa,PA ERECT,posteroanterior".split(",")
-    ap = "AP,AP supine,AP_horizontal,AP AXIAL,Antero-posterior".split(",")
-    lateral = "L,LL,RL,LATERAL,Lateral,left lateral".split(",")
-    unknown = ["", "Frontal", "LLD", "RLO", "apical", "Left Lateral Decubitus"]
+    pa = "PA,pa,PA ERECT,posteroanterior,Posterior-Anterior,P-A,erect PA".split(",")
+    ap = "AP,AP supine,AP_horizontal,AP AXIAL,Antero-posterior,A.P.,portable AP".split(",")
+    ap += ["AP lateral decubitus"]
+    lateral = "L,LL,RL,LATERAL,Lateral,left lateral,L-LAT,LLAT".split(",")
+    unknown = ["", "Frontal", "LLD", "RLO", "apical", "Left Lateral Decubitus", "AP/PA", "PA/LAT"]
     for words, view in ((pa, "PA"), (ap, "AP"), (lateral, "lateral"), (unknown, "")):
-        assert set(read_view(pd.Series(words))) == {view}, words
+        assert set(map(name_view, words)) == {view}, words
     assert read_sex(pd.Series(["Woman", "w", "FEMALE", "Man", "mujer", ""])).tolist() == [
         "F", "F", "F", "M", "", "",
     ]  # fmt: skip
