@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from cxrlib.data.files import file_digest
 from cxrlib.data.frontal import BUNDLED as CHECK_FILE
-from cxrlib.data.images import file_digest, read_image
+from cxrlib.data.images import read_image
 from cxrlib.data.study import choose_films, read_study
 from cxrlib.deploy.doctor import (
     FEATURES,

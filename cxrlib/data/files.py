@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -35,6 +36,28 @@ def regular_file(path: str | Path | BinaryIO) -> str | Path | BinaryIO:
         reason = "a directory, pipe or device, not a regular file"
         raise OSError(errno.EINVAL, reason, str(path))
     return path
+
+
+def file_digest(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content; what is not a regular file is an OSError."""
+    with open(regular_file(path), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def exif_of_png(file: BinaryIO) -> bytes:
+    """Return the eXIf chunk of a PNG, before or after its pixels, and leave the file as it was.
+
+    Pillow's `getexif` would decode the pixels to get there.
+    """
+    place, exif = file.tell(), b""
+    file.seek(8)
+    while not exif and len(head := file.read(8)) == 8:
+        length = int.from_bytes(head[:4])
+        if head[4:] == b"eXIf":
+            exif = file.read(length)
+        file.seek(length + 4, os.SEEK_CUR)
+    file.seek(place)
+    return exif
 
 
 def is_dicom(path: str | Path | BinaryIO) -> bool:

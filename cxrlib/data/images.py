@@ -1,7 +1,6 @@
 """JPEG, PNG, TIFF, BMP and DICOM files, 8 to 16 bit, to one float array in 0..1."""
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from cxrlib.data import dicom
-from cxrlib.data.files import is_dicom, regular_file
+from cxrlib.data.files import exif_of_png, file_digest, is_dicom, regular_file
 from cxrlib.data.grey import BRIGHT, spread
 
 # Part of every digest that depends on pixels: change it when what `read_image` returns changes.
@@ -74,12 +73,6 @@ def film_digest(path: str | Path) -> str:
         return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
     with _told(path):
         return file_digest(path)
-
-
-def file_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content; what is not a regular file is an OSError."""
-    with open(regular_file(path), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def colour_of(path: str | Path | BinaryIO) -> float:
@@ -194,29 +187,13 @@ def _read_picture(path: str | Path, size: int | None) -> Image.Image:
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read.
-
-    To be asked before the pixels are read: for a PNG, Pillow's own `getexif` would decode them.
-    """
+    """Return the EXIF orientation, 1 to 8, before pixels are read; 1 where none can be read."""
     try:
-        if image.format == "PNG" and (exif := _late_exif(image.fp)):
+        if image.format == "PNG" and (exif := exif_of_png(image.fp)):
             image.info["exif"] = exif
         return int(Image.Image.getexif(image).get(ORIENTATION, 1))
     except Exception:  # of many kinds; viewers pass over damaged EXIF, too
         return 1
-
-
-def _late_exif(file: BinaryIO) -> bytes:
-    """Return the eXIf chunk of a PNG, before or after its pixels, and leave the file as it was."""
-    place, exif = file.tell(), b""
-    file.seek(8)
-    while not exif and len(head := file.read(8)) == 8:
-        length = int.from_bytes(head[:4])
-        if head[4:] == b"eXIf":
-            exif = file.read(length)
-        file.seek(length + 4, os.SEEK_CUR)
-    file.seek(place)
-    return exif
 
 
 @contextmanager

@@ -58,8 +58,8 @@ class ProblemLog:
             self.dropped.update(indices)
         self.entries += [(*self.places[index], problem, fix, outcome) for index in indices]
 
-    def add_films(self, rows: pd.DataFrame, bad: dict[str, tuple[str, str]]) -> None:
-        """Leave out all rows of films, by name with problem and fix."""
+    def add_films(self, rows: pd.DataFrame, bad: dict[str, tuple]) -> None:
+        """Say what `add` takes of all rows of films, by name."""
         for index, name in rows.loc[rows["filename"].isin(bad), "filename"].items():
             self.add([index], *bad[name])
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from cxrlib.data.dicom import name_view
+from cxrlib.data.files import file_digest
 from cxrlib.data.filing import find_copies
-from cxrlib.data.labels import ProblemLog, split_cells
+from cxrlib.data.labels import OUT, ProblemLog, split_cells
 from cxrlib.data.table import (
     BOX,
     ORIGINAL,
@@ -67,7 +68,10 @@ def read_facts(rows: pd.DataFrame, log: ProblemLog) -> None:
 
 
 def leave_out_copies(rows: pd.DataFrame, headers, root: Path, log: ProblemLog) -> None:
-    """Keep one film of those that are equal, and count their patients as one."""
+    """Count the patients of equal films as one, and keep one film of those equal byte for byte.
+
+    DICOM films with equal pixels have headers that differ, and are kept.
+    """
     kept = rows.drop(index=sorted(log.dropped))
     people = dict(zip(kept["filename"], kept["patient"], strict=True))
     labels = kept.groupby("filename")["label"]
@@ -83,18 +87,19 @@ def leave_out_copies(rows: pd.DataFrame, headers, root: Path, log: ProblemLog) -
         if len(others) >= STAND_IN:
             log.note(f"one file stands for '{first}' and {len(others)} films more: all are kept")
             continue
-        how = "byte for byte" if headers.loc[first, "bytes"] else "pixel for pixel"
+        alike = len({file_digest(root / name) for name in (first, *others)}) == 1
+        how, outcome = ("byte for byte", OUT) if alike else ("pixel for pixel", "kept")
         differ = len({tuple(sorted(labels.get_group(name))) for name in (first, *others)}) > 1
         ending = ", and the labels differ" if differ else ""
         if differ:
-            bad[first] = f"same film, {how}, as '{others[0]}'{ending}", fix
+            bad[first] = f"same film, {how}, as '{others[0]}'{ending}", fix, outcome
         for name in others:
             problem = f"same film, {how}, as '{first}'"
             one, other = head(people[first]), head(people[name])
             if one != other:
                 heads[other] = one
                 problem += f" of patient '{people[first]}', and the two count as one"
-            bad[name] = problem + ending, fix
+            bad[name] = problem + ending, fix, outcome
     log.add_films(rows, bad)
     rows["patient"] = rows["patient"].map(head)
 

@@ -12,9 +12,10 @@ import pandas as pd
 from scipy.special import expit
 
 from cxrlib import versions
+from cxrlib.data.files import file_digest
 from cxrlib.data.frontal import BUNDLED as CHECK_FILE
 from cxrlib.data.frontal import find_reasons
-from cxrlib.data.images import file_digest, read_image
+from cxrlib.data.images import read_image
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import BUNDLED, Backbone, join, load_backbone
 

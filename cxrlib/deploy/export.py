@@ -9,8 +9,8 @@ import numpy as np
 from scipy.special import expit
 
 from cxrlib import versions
-from cxrlib.data.files import whole_folder
-from cxrlib.data.images import file_digest, read_image
+from cxrlib.data.files import file_digest, whole_folder
+from cxrlib.data.images import read_image
 from cxrlib.deploy.doctor import GOLDEN
 from cxrlib.deploy.engine import EngineError, import_openvino
 from cxrlib.model._keras import keras

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from cxrlib.data.images import PREPROCESSING, file_digest
+from cxrlib.data.files import file_digest
+from cxrlib.data.images import PREPROCESSING
 from cxrlib.model.card import model_card
 
 FORMAT = 3  # that is written; 2 lists the patients of each side, and is read as well

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from cxrlib.data.files import take_back, whole_folder
-from cxrlib.data.images import file_digest
+from cxrlib.data.files import file_digest, take_back, whole_folder
 from cxrlib.data.study import NO_FINDING, Study, choose_films
 from cxrlib.model._keras import OUT_OF_MEMORY, Forward, freeze, keras
 from cxrlib.model.backbone import Backbone, BackboneError, join, load_backbone

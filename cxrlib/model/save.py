@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from cxrlib import versions
-from cxrlib.data.files import whole_folder
-from cxrlib.data.images import PREPROCESSING, file_digest
+from cxrlib.data.files import file_digest, whole_folder
+from cxrlib.data.images import PREPROCESSING
 from cxrlib.data.study import NO_FINDING, Study, digest_films
 from cxrlib.metrics.report import evaluate
 from cxrlib.metrics.thresholds import choose_threshold

@@ -13,9 +13,8 @@ from typing import BinaryIO
 from tqdm.auto import tqdm
 
 from cxrlib import versions
-from cxrlib.data.files import walk_films
+from cxrlib.data.files import file_digest, walk_films
 from cxrlib.data.frontal import BUNDLED as CHECK_FILE
-from cxrlib.data.images import file_digest
 from cxrlib.model._keras import THREADS
 from cxrlib.model.predict import MISSING, name_of, score_batches
 from cxrlib.model.run import Run, RunError, load_run
