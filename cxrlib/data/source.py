@@ -22,7 +22,7 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
 
     A StudyError says that `labels` cannot be used, or that nothing in the folder is known.
     """
-    tables, beside, seen = {}, [], []
+    tables, beside, seen, broken = {}, [], [], []
     if labels:
         table, notes = read_table(labels, _known)
         said += notes
@@ -44,8 +44,10 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
                 table, notes = _read_coco(folder / name), []
             else:
                 table, notes = read_table(folder / name, _known)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            seen.append(f"{name} ({error})")
+        except StudyError as error:
+            broken.append(str(error))
+            continue
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # no table
             continue
         publisher = find_publisher({plain(column) for column in table})
         if not publisher:
@@ -55,7 +57,7 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
             said += [f"{name}: {note}" for note in notes]
             tables.setdefault(publisher, {})[name] = table
     if not tables:
-        return CLASSES, _read_classes(folder, files, seen, said)
+        return CLASSES, _read_classes(folder, files, (seen, broken), said)
     publisher, own = next(iter(tables.items()))
     names = list(own)[-1:] if publisher.name == "NIH ChestX-ray14" else list(own)  # an edition
     if not labels:
@@ -97,7 +99,7 @@ def _read_coco(path: Path) -> pd.DataFrame:
     return pd.DataFrame(columns | {"row": 0})
 
 
-def _read_classes(folder: Path, files: list[str], seen: list[str], said: list[str]) -> pd.DataFrame:
+def _read_classes(folder: Path, files: list[str], others, said: list[str]) -> pd.DataFrame:
     """Return the rows of folders that are named after what their films show."""
     found = {}
     for name in (name for name in files if not MASK.search(name)):
@@ -108,6 +110,9 @@ def _read_classes(folder: Path, files: list[str], seen: list[str], said: list[st
             found[name] = classes[-1] if classes else ""
     classes = set(found.values())
     if "" in classes or not any(spelled_as(name, VOCABULARY) for name in classes):
+        seen, broken = others
+        if broken:
+            raise StudyError(f"{folder / OWN} does not exist, and {broken[0]}")
         hint = f" Its tables are not known: {'; '.join(seen)}." if seen else ""
         raise StudyError(
             f"{folder / OWN} does not exist. A study is a folder with labels.csv and images/; "

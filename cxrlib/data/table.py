@@ -19,35 +19,29 @@ BOX = ["xmin", "ymin", "xmax", "ymax"]
 ORIGINAL = ["original_width", "original_height"]
 # Names of columns in plain letters; of several in one table, the first is taken.
 KNOWN = {
-    "filename": ("filename", "path", "imageindex", "imageid", "image", "imagename", "filepath")
-    + ("imagepath", "dicomid", "fname"),
-    "label": ("label", "findinglabels", "findinglabel", "classname", "labels"),
-    "patient": ("patientid", "patient", "patientno", "patientnr", "patientnumber", "subjectid")
-    + (
-        "subject",
-        "subjectno",
-        "participantid",
-        "participant",
-        "personid",
-        "idpatient",
-        "pid",
-        "mrn",
-    ),
-    "view": ("view", "viewposition", "projection"),
-    "sex": ("sex", "gender", "patientsex", "patientgender", "patientsexdicom"),
-    "age": ("age", "patientage", "ageyears"),
-    "split": ("split", "subset", "partition", "datasplit", "set", "dataset"),
-    "original_width": ("originalwidth", "originalimagewidth", "width"),
-    "original_height": ("originalheight", "originalimageheight", "height"),
-    "x": ("x", "bboxx"),
-    "y": ("y", "bboxy"),
-    "w": ("w", "width", "bboxw", "bboxwidth"),
-    "h": ("h", "height", "bboxh", "bboxheight"),
-    "xmin": ("xmin", "x1"),
-    "ymin": ("ymin", "y1"),
-    "xmax": ("xmax", "x2"),
-    "ymax": ("ymax", "y2"),
-    "doubt": ("doubt",),
+    new: tuple(names.split())
+    for new, names in {
+        "filename": "filename path imageindex imageid image imagename filepath "
+        "imagepath dicomid fname",
+        "label": "label findinglabels findinglabel classname labels",
+        "patient": "patientid patient patientno patientnr patientnumber idpatient pid subjectid "
+        "subject subjectno participantid participant personid mrn",
+        "view": "view viewposition projection",
+        "sex": "sex gender patientsex patientgender patientsexdicom",
+        "age": "age patientage ageyears",
+        "split": "split subset partition datasplit set dataset",
+        "original_width": "originalwidth originalimagewidth width",
+        "original_height": "originalheight originalimageheight height",
+        "x": "x bboxx",
+        "y": "y bboxy",
+        "w": "w width bboxw bboxwidth",
+        "h": "h height bboxh bboxheight",
+        "xmin": "xmin x1",
+        "ymin": "ymin y1",
+        "xmax": "xmax x2",
+        "ymax": "ymax y2",
+        "doubt": "doubt",
+    }.items()
 }
 SEXES = {"F": "f female woman girl w weiblich femme", "M": "m male man boy männlich homme"}
 SEXES = {word: sex for sex, words in SEXES.items() for word in words.split()}
