@@ -27,18 +27,16 @@ SIZE = 128
 
 
 @pytest.fixture(scope="module")
-def parts(medical):
-    """What `save_run` is given after the folder, and a threshold in the widest gap of the scores,
-    so that no film's decision hangs on a thread."""
-    study = read_study(medical)
-    films = choose_films(study, "Cardiomegaly")
-    train = films[films["split"] == "train"]
-    backbone = load_backbone(image_size=SIZE, layer="mixed4")
-    features = extract_features(backbone, train["path"], grid=5)
-    fitted = fit_head(features, train)
-    scores = np.sort(expit(fitted.model.predict(features.astype(np.float32), verbose=0)[:, 0]))
-    widest = np.diff(scores).argmax()
-    return study, films, "Cardiomegaly", backbone, fitted, float(scores[widest : widest + 2].mean())
+def train(trained_run):
+    """Training films, and their pixels."""
+    films = choose_films(trained_run[1], "Cardiomegaly").query("split == 'train'")
+    return films, np.stack([read_image(path, SIZE) for path in films["path"]])[..., None]
+
+
+@pytest.fixture(scope="module")
+def full(trained_run, train):
+    """Probabilities of training films by the model."""
+    return load_run(trained_run[0]).predict(train[1])
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +46,15 @@ def seen():
 
 
 @pytest.fixture(scope="module")
-def saved(parts, tmp_path_factory, seen):
-    """A run with an engine."""
-
-    run = save_run(tmp_path_factory.mktemp("runs") / "fast", *parts)
+def saved(trained_run, full, tmp_path_factory, seen):
+    """A run with an engine, its threshold in the widest gap of the scores: no film's decision hangs
+    on a thread."""
+    folder = shutil.copytree(trained_run[0], tmp_path_factory.mktemp("runs") / "fast")
+    run, scores = load_run(folder), np.sort(full)
+    widest = np.diff(scores).argmax()
+    threshold = float(scores[widest : widest + 2].mean())
+    facts = {"threshold": run.facts["threshold"] | {"value": threshold}}
+    run = rewrite_run(run, facts, lambda _: [])
 
     def read(path, size):
         seen.append(path)
@@ -63,7 +66,7 @@ def saved(parts, tmp_path_factory, seen):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "read_image", read)
         patch.setattr(module, "read_batch", read_all)
-        return add_engine(run, parts[0])
+        return add_engine(run, trained_run[1])
 
 
 @pytest.fixture(scope="module")
@@ -84,20 +87,18 @@ def test_frozen_network_gives_the_models_logits(saved, pixels):
     np.testing.assert_allclose(saved.predict(pixels), expit(expected[:, 0]), atol=1e-5)
 
 
-def test_engine_is_measured_on_training_films_and_kept(saved, parts, pixels):
+def test_engine_is_measured_on_training_films_and_kept(saved, train, full, pixels):
     facts = json.loads((saved.folder / "run.json").read_text())
     measured = facts["engine"]
     assert measured["accepted"] and measured["files"] == list(FILES)
     assert set(FILES) < set(facts["files"])
-    train = parts[1].query("split == 'train'")
-    assert measured["films"] == len(train) and measured["calibrated_on"] == module.CALIBRATION
+    assert measured["films"] == len(full) and measured["calibrated_on"] == module.CALIBRATION
     run, fast = load_run(saved.folder), load_fast(saved.folder)
-    films = np.stack([read_image(path, SIZE) for path in train["path"]])[..., None]
-    full, quick = run.predict(films), fast.predict(films)
+    quick = fast.predict(train[1])
     assert 1e-4 < measured["largest_move"] < 0.1
     assert np.abs(full - quick).max() == pytest.approx(measured["largest_move"], abs=1e-4)
     changed = ((full >= run.threshold) != (quick >= run.threshold)).mean()
-    assert changed == pytest.approx(measured["decisions_changed"], abs=1.1 / len(train))
+    assert changed == pytest.approx(measured["decisions_changed"], abs=1.1 / len(full))
     assert measured["decisions_changed"] < 0.01 and measured["auc_moved"] < 0.005
     assert abs(measured["shift"]) > 1e-4
     assert (logit(quick) - logit(full)).mean() == pytest.approx(0, abs=1e-4)
@@ -115,9 +116,9 @@ def test_what_is_returned_does_not_change_with_the_next_films(saved, pixels):
     assert (first == kept).all()
 
 
-def test_calibration_and_measurement_see_training_films_alone(saved, parts, seen):
-    train = parts[1].query("split == 'train'")
-    assert set(seen) == set(train["path"]) and len(seen) == len(train) + module.CALIBRATION
+def test_calibration_and_measurement_see_training_films_alone(saved, train, seen):
+    films = train[0]["path"]
+    assert set(seen) == set(films) and len(seen) == len(films) + module.CALIBRATION
 
 
 def test_engine_that_decides_otherwise_is_not_kept_but_its_numbers_are(
@@ -223,26 +224,28 @@ def test_run_without_engine(medical):
         load_fast(bundled)
 
 
-def test_without_openvino_all_but_the_engine_works(saved, parts, pixels, tmp_path, monkeypatch):
+def test_without_openvino_all_but_the_engine_works(
+    saved, trained_run, pixels, tmp_path, monkeypatch
+):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EngineError, match=r"needs openvino .*pip install 'cxrlib\[fast\]'"):
         load_fast(saved.folder)
     folder = shutil.copytree(saved.folder, tmp_path / "run")
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(EngineError, match=r"cxrlib\[fast\]"):
-        add_engine(replace(saved, folder=folder), parts[0])
+        add_engine(replace(saved, folder=folder), trained_run[1])
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert list(tmp_path.iterdir()) == [folder]
     assert np.isfinite(saved.predict(pixels)).all()
     load_run(saved.folder)
 
 
-def test_test_patients_are_scored_by_the_model(saved, parts, tmp_path):
+def test_test_patients_are_scored_by_the_model(saved, trained_run, tmp_path):
     folders = [tmp_path / "full", tmp_path / "fast"]
     for folder in folders:
         shutil.copytree(saved.folder, folder)
-    full = score_test(replace(saved, folder=folders[0]), parts[0])
-    fast = score_test(load_fast(folders[1]), parts[0])
+    full = score_test(replace(saved, folder=folders[0]), trained_run[1])
+    fast = score_test(load_fast(folders[1]), trained_run[1])
     assert fast.engine and fast.facts["metrics"] == full.facts["metrics"]
     assert fast.predictions.equals(full.predictions)
 

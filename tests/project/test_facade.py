@@ -5,6 +5,7 @@ import doctest
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ MARKED = [
 ]
 
 
+@cache
+def once(function):
+    """Return a function that keeps what it has returned."""
+    return cache(function)
+
+
 @pytest.mark.parametrize("name", MARKED)
 def test_each_name_has_an_example_that_runs(name, monkeypatch, tmp_path):
     thing = getattr(cxr, name)
@@ -36,6 +43,10 @@ def test_each_name_has_an_example_that_runs(name, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     plt.switch_backend("agg")
+    if name in HEAVY:  # many examples load the same run, which takes seconds
+        from cxrlib.model import run
+
+        monkeypatch.setattr(run, "load_run", once(run.load_run))
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for test in examples:
         assert runner.run(test).failed == 0, f"{name}: the example gives something else"

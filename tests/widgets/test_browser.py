@@ -26,9 +26,9 @@ CELLS = [
     "from cxrlib import Browser, Explorer, Reader\n"
     f"data = read_study({str(ROOT / 'medical')!r})\n"
     f"run = load_run({str(ROOT / 'medical' / 'models' / 'cardiomegaly')!r})\n"
-    "test = run.predictions.query(\"split == 'test'\")",
+    "train = run.split('train')",
     "browser = Browser(data, run)\nbrowser",
-    "explorer = Explorer(test, run.threshold, 'Cardiomegaly')\nexplorer",
+    "explorer = Explorer(train, run.threshold, 'Cardiomegaly')\nexplorer",
     "reader = Reader(run)\nreader",
 ]
 SCORE = "float(__import__('cxrlib').score_films(run, [{!r}])['probability'][0])"
@@ -116,11 +116,12 @@ def test_films_are_browsed_by_key_and_button(page, kernel):
 
 def test_filters_and_order(page, kernel):
     widget = page.get_by_role("group", name="Radiograph browser")
+    widget.get_by_label("Split").select_option("test")
     widget.get_by_label("Outcome").select_option("false positive")
     widget.get_by_label("Order").select_option("highest probability first")
-    wait_for(
-        lambda: kernel("[browser.outcome, browser.order[:7]]") == ["false positive", "highest"]
-    )
+    chosen = ["test", "false positive", "highest"]
+    wait_for(lambda: kernel("[browser.split, browser.outcome, browser.order[:7]]") == chosen)
+    assert set(kernel("browser.shown['split'].tolist()")) == {"test"}
     shown = kernel("browser.shown['probability'].tolist()")
     threshold = kernel("run.threshold")
     assert shown == sorted(shown, reverse=True) and min(shown) >= threshold
@@ -152,6 +153,7 @@ def test_window_invert_and_evidence_change_the_picture(page, kernel):
 
 def test_patient_filter(page, kernel):
     widget = page.get_by_role("group", name="Radiograph browser")
+    widget.get_by_label("Split").select_option("")
     widget.get_by_label("Outcome").select_option("")
     widget.get_by_label("Order").select_option("as in the study")
     field = widget.get_by_label("Patient", exact=True)
@@ -230,7 +232,7 @@ def test_sliders_move_every_number(page, kernel):
     }
     assert shown == pytest.approx(expected, abs=1e-12)
     predictions = pd.read_csv(ROOT / "medical/models/cardiomegaly/predictions.csv")
-    measured = evaluate(predictions.query("split == 'test'"), threshold)
+    measured = evaluate(predictions.query("split == 'train'"), threshold)
     for name in ("sensitivity", "specificity", "ppv", "npv"):
         assert shown[name] == pytest.approx(measured[name]["value"], abs=1e-6)
     assert {name: shown[name] for name in ("tn", "fp", "fn", "tp")} == measured["confusion"]
@@ -242,7 +244,7 @@ def test_sliders_move_every_number(page, kernel):
 
 def test_a_film_is_read_and_a_file_that_is_none_gets_a_sentence(page, kernel, medical):
     widget = page.get_by_role("group", name="Radiograph reader")
-    film = medical / "images" / "00060001_000.jpg"
+    film = medical / kernel("run.split('test').query('target == 1')['path'].iloc[0]")
     widget.get_by_label("Choose a radiograph").set_input_files(film)
     wait_for(lambda: widget.locator("canvas").get_attribute("data-film") == film.name)
     probability = kernel("reader.scores['probability'][0]")
