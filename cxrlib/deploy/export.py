@@ -140,7 +140,7 @@ def _card(run: Run, form: str) -> dict:
     meaning = f"probability of {run.finding} at a prevalence of {run.prevalence:.3f}"
     digest = file_digest(run.folder / "run.json")
     return {
-        "note": NOTE,
+        "note": f"{NOTE} {run.caution}".rstrip(),
         "finding": run.finding,
         "negative": facts["negative"],
         "run": {"study": facts["study"], "made": facts["made"], "digest": digest},

@@ -15,6 +15,11 @@ TEMPLATE = Path(__file__).with_name("model_card.md")
 ASKED = " Films with other findings alone are not part of the question it was trained on."
 
 
+SIMULATED = (
+    "Trained on simulated radiographs, so its scores of real radiographs are not meaningful."
+)
+
+
 def model_card(facts: dict) -> str:
     """Return a model card (Mitchell et al., FAT* 2019) in Markdown, made of `run.json` alone."""
     facts = _plain(facts)
@@ -38,6 +43,7 @@ def model_card(facts: dict) -> str:
         **facts,
         training="fine-tuned" if facts["stage"] == "finetuned" else "the backbone is not trained",
         packages=", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
+        simulated=f" {SIMULATED}" if facts.get("simulated") else "",
         asked=ASKED if facts["negative"] == NO_FINDING else "",
         known=", ".join(known),
         unknown=f" The patients' {' and '.join(missing)} {verb} not known." if missing else "",

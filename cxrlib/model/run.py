@@ -16,7 +16,7 @@ from cxrlib.data.files import file_digest, take_back, whole_folder
 from cxrlib.data.study import NO_FINDING, Study, choose_films
 from cxrlib.model._keras import OUT_OF_MEMORY, Forward, freeze, keras
 from cxrlib.model.backbone import Backbone, BackboneError, join, load_backbone
-from cxrlib.model.card import model_card
+from cxrlib.model.card import SIMULATED, model_card
 from cxrlib.model.facts import MODELS, RunError, read_facts
 
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
@@ -76,6 +76,11 @@ class Run:
     def prevalence(self) -> float:
         """Share of the training films that have the finding; probabilities hold at it."""
         return self.facts["prevalence"]
+
+    @property
+    def caution(self) -> str:
+        """What a reader of any score must know, or ''."""
+        return SIMULATED if self.facts.get("simulated") else ""
 
     @property
     def predictions(self) -> pd.DataFrame:

@@ -100,6 +100,7 @@ def _describe_films(study: Study, films: pd.DataFrame, finding: str) -> dict:
     sides = films.groupby("split")["patient"].nunique()
     return {
         "study": study.folder.resolve().name,
+        "simulated": (study.folder / "phantom.json").is_file(),
         "finding": study.name_of(finding),
         "negative": NO_FINDING if healthy.all() else ALL_OTHERS,
         "split": {

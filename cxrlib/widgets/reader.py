@@ -79,8 +79,9 @@ class Reader(Widget):
             f"{row['path']}: probability of {run.finding} {probability:.2f}. About "
             f"{100 * probability:.0f} of 100 radiographs with this score have it, if "
             f"{100 * run.prevalence:.0f} of 100 have it, as in training. Where it is rarer, fewer "
-            f"do. Decision: {row['decision']} (threshold {run.threshold:.2f}). Not a diagnosis."
-        )
+            f"do. Decision: {row['decision']} (threshold {run.threshold:.2f}). Not a diagnosis. "
+            f"{run.caution}"
+        ).rstrip()
 
     def _answer(self, _, message: dict, buffers: list) -> None:
         """Take a piece of a file, or show the film again to a page that asks for it."""

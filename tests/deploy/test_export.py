@@ -62,7 +62,7 @@ def test_the_card_says_what_the_model_wants_and_gives(run, folder, tmp_path, cap
     card = json.loads((out / "card.json").read_text())
     said = rf"{out}: model\.keras and card\.json; on 4 films keras 3\S+ differs from the run by at "
     assert re.fullmatch(said + r"most \d\S*\n", capsys.readouterr().out)
-    assert card["note"].startswith("Not a medical device")
+    assert card["note"].startswith("Not a medical device") and "simulated" in card["note"]
     assert card["finding"] == "Cardiomegaly" and card["run"]["study"] == "medical"
     assert card["run"]["digest"] == file_digest(run.folder / "run.json")
     assert card["input"] == {

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from cxrlib.metrics.report import format_interval
-from cxrlib.model.card import model_card
+from cxrlib.model.card import SIMULATED, model_card
 
 
 @pytest.fixture
@@ -69,6 +69,11 @@ def test_the_card_says_what_is_not_known_of_the_patients(facts, known, sentence)
     facts["metrics"]["test"]["subgroups"] = [groups[0] | {"group": name} for name in known]
     named = ", ".join(sorted(known))
     assert f"Measured by {named}, see below.{sentence} Sites, devices" in model_card(facts)
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_the_card_warns_of_simulated_radiographs(facts, simulated):
+    assert (SIMULATED in model_card(facts | {"simulated": simulated})) is simulated
 
 
 def test_the_card_before_the_test_patients_are_scored(facts):

@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from cxrlib.audit.maps import map_films
 from cxrlib.data.images import read_image
 from cxrlib.data.study import choose_films, read_study
-from cxrlib.deploy.export import FORMATS, export_run
+from cxrlib.deploy.export import export_run
 from cxrlib.model import finetune as module
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import extract_features, join, load_backbone
@@ -306,6 +306,5 @@ def test_a_fine_tuned_run_is_exported_too(given, tuned, medical, tmp_path):
     pixels = np.stack([read_image(path, 80) for path in films["path"][:4]])[..., None]
     untuned = expit(join(backbone, fitted.model).predict_on_batch(pixels)[:, 0])
     assert np.abs(run.predict(pixels) - untuned).max() > 0.01
-    for form in FORMATS:
-        card = export_run(run, form, tmp_path / form)
-        assert card["check"]["largest_difference"] < 1e-5
+    card = export_run(run, "onnx", tmp_path / "onnx")
+    assert card["check"]["largest_difference"] < 1e-5

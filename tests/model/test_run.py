@@ -19,7 +19,7 @@ from cxrlib.model._keras import keras
 from cxrlib.model.backbone import extract_features, join, load_backbone
 from cxrlib.model.card import model_card
 from cxrlib.model.head import fit_head
-from cxrlib.model.predict import score_test
+from cxrlib.model.predict import score_films, score_test
 from cxrlib.model.run import RunError, load_run
 from cxrlib.model.save import save_run
 
@@ -322,6 +322,9 @@ def test_test_patients_are_scored_once(saved, trained_run, monkeypatch):
     study = trained_run[1]
     run = load_run(saved)
     before = content(saved)
+    # None is refused there: it would flatter the classifier.
+    refuse = "cxrlib.model.predict.find_reasons"
+    monkeypatch.setattr(refuse, lambda *_: pytest.fail("asked for reasons"))
     scored = score_test(run, study)
     after = content(saved)
     changed = {name for name in before if before[name] != after[name]}
@@ -337,6 +340,9 @@ def test_test_patients_are_scored_once(saved, trained_run, monkeypatch):
     assert seen.isdisjoint(test["patient"])
     assert scored.facts["metrics"]["test"]["films"] == len(films)
     assert scored.facts["metrics"]["test"]["auc"]["value"] > 0.8
+    alone = score_films(run, films["path"][:5], check=False)
+    np.testing.assert_array_equal(test["probability"][:5], alone["probability"])
+    assert test["decision"][:5].tolist() == alone["decision"].tolist()
     card = (saved / "MODEL_CARD.md").read_text()
     assert "| metric | training, held out | test |" in card
 

@@ -53,7 +53,9 @@ def test_the_reader_refuses_what_is_no_chest_film(run, study):
         assert sentence == f"{name} gets no score: {reader.scores.loc[0, 'reason']}."
         assert "probability" not in sentence
     reader.read("film.jpg", Path(study.films["path"].iloc[0]).read_bytes())
-    assert reader.evidence is not None and "probability" in reader.result["sentence"]
+    sentence = reader.result["sentence"]
+    assert reader.evidence is not None and "probability" in sentence
+    assert "simulated" in run.caution and sentence.endswith(f"Not a diagnosis. {run.caution}")
 
 
 def test_the_reader_carries_a_picture_and_a_small_state(run):
