@@ -43,7 +43,7 @@ def model_card(facts: dict) -> str:
         **facts,
         training="fine-tuned" if facts["stage"] == "finetuned" else "the backbone is not trained",
         packages=", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
-        simulated=f" {SIMULATED}" if facts.get("simulated") else "",
+        caution=f" {SIMULATED}" if facts.get("simulated") else "",
         asked=ASKED if facts["negative"] == NO_FINDING else "",
         known=", ".join(known),
         unknown=f" The patients' {' and '.join(missing)} {verb} not known." if missing else "",
