@@ -7,6 +7,7 @@ what a file holds: errors are replaced by sentences of our own, and warnings are
 
 import hmac
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterable
@@ -15,6 +16,16 @@ from typing import BinaryIO
 
 import numpy as np
 
+from cxrlib.data.bounds import (
+    BYTES,
+    HEADER,
+    LARGEST,
+    RLE,
+    TOO_LARGE,
+    check_runs,
+    frame_size,
+    inflate,
+)
 from cxrlib.data.files import is_dicom
 from cxrlib.data.grey import show
 
@@ -36,11 +47,9 @@ LONG |= {"": r"LAT(ERAL)? DECUB\w*"}  # how the patient lies
 # Transfer syntax of a file that names none, by (implicit VR, little endian) as found.
 SYNTAXES = {(True, True): "1.2.840.10008.1.2", (False, True): "1.2.840.10008.1.2.1"}
 SYNTAXES |= {(False, False): "1.2.840.10008.1.2.2"}
-LARGEST = 50_000_000  # pixels of any film; detectors have up to about 20 million
-TOO_LARGE = f"too large to be a radiograph: more than {LARGEST:,} pixels"
 # Fixed, so that a patient keeps the key, and with it the side of the split, on every machine.
 PATIENT_KEY = b"cxrlib patient"
-NEEDS = "reading DICOM needs more packages: pip install 'cxrlib[dicom]'"
+NEEDS = "reading DICOM needs more packages: pip install '.[dicom]' in a clone or archive of cxrlib"
 
 
 def read_header(path: str | Path | BinaryIO) -> dict[str, str | int]:
@@ -108,13 +117,15 @@ def read_grey(path: str | Path | BinaryIO) -> np.ndarray:
     ValueError
         As `read_header`; or the pixels are missing, cut short or of an encoding that is not known.
     """
-    data = _read(path, pixels=True)
+    header = _read(path, pixels=False)
+    data = _read(path, pixels=True, most=HEADER + 4 * header.Rows * header.Columns)
     try:
         stored = _decode(data)
         padding = stored == data.get("PixelPaddingValue")
         if padding.any() and not padding.all():
             stored[padding] = np.median(stored[~padding])  # so that padding sets no scale
-        values = np.where(padding, 0, show(data, stored)).astype(np.float32)
+        values = show(data, stored).astype(np.float32, copy=False)
+        values[padding] = 0
     except Exception:  # of many kinds; each may quote the file
         raise ValueError(
             "the DICOM pixels are missing, damaged, or encoded in a way that is not known here"
@@ -129,23 +140,24 @@ def _decode(data) -> np.ndarray:
     from pydicom.encaps import generate_frames
 
     if data["PixelData"].is_undefined_length:
-        frame, box = next(generate_frames(data.PixelData, number_of_frames=1)), 12
-        while frame[4:8] == b"jP  " and box < len(frame) and frame[box + 4 : box + 8] != b"jp2c":
-            length = int.from_bytes(frame[box : box + 4])
-            if not length:  # pydicom 3.0 would never step over it
-                raise ValueError
-            box += length
+        frame = next(generate_frames(data.PixelData, number_of_frames=1))
+        # A decoder goes by the frame, whatever the header says.
+        if data.file_meta.TransferSyntaxUID == RLE:
+            check_runs(frame, data.Rows * data.Columns)
+        elif frame_size(frame) != (data.Rows, data.Columns, 1):
+            raise ValueError
     stored, unused = data.pixel_array, data.BitsAllocated - data.BitsStored
     if stored.ndim != 2:
         raise ValueError
-    return np.right_shift(np.left_shift(stored, unused), unused)
+    stored = np.left_shift(stored, unused)
+    return np.right_shift(stored, unused, out=stored)
 
 
 def _word(data, name: str) -> str:
     return str(data.get(name) or "").strip().upper()
 
 
-def _read_elements(path, names: Iterable[str], pixels: bool = False):
+def _read_elements(path, names: Iterable[str], pixels: bool = False, most: int = HEADER):
     """Return the elements named of a DICOM file; an error says nothing of what it holds."""
     try:
         import pydicom
@@ -156,10 +168,11 @@ def _read_elements(path, names: Iterable[str], pixels: bool = False):
     warnings.filterwarnings("ignore", module=r"pydicom|pylibjpeg|libjpeg|openjpeg")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     config.settings.reading_validation_mode = config.IGNORE
+    if not hasattr(path, "read") and os.path.getsize(path) > BYTES:
+        raise ValueError(f"too large to be a radiograph: more than {BYTES:,} bytes")
     try:
-        data = pydicom.dcmread(
-            path, force=True, stop_before_pixels=not pixels, specific_tags=list(names)
-        )
+        how = {"stop_before_pixels": not pixels, "specific_tags": list(names)}
+        data = pydicom.dcmread(inflate(path, most), force=True, **how)
         for element in data:  # pydicom interprets a value when it is asked for
             if element.is_empty:
                 del data[element.tag]
@@ -170,9 +183,9 @@ def _read_elements(path, names: Iterable[str], pixels: bool = False):
     return data
 
 
-def _read(path, pixels: bool):
+def _read(path, pixels: bool, most: int = HEADER):
     """Return the elements in `PIXELS` of a file that holds one grey radiograph."""
-    data = _read_elements(path, PIXELS, pixels)
+    data = _read_elements(path, PIXELS, pixels, most)
     try:
         modality, photometric = _word(data, "Modality"), _word(data, "PhotometricInterpretation")
         size = int(data.get("Rows", 0)) * int(data.get("Columns", 0))

@@ -24,10 +24,11 @@ def spread(values: np.ndarray, bits: int = 16, inverted: bool = False) -> np.nda
     -------
     float32 array of the same shape, in 0..1
     """
-    values = np.asarray(values, np.float32)
+    values = np.array(values, np.float32)  # and in place, since films are large
     if inverted:
-        values = _white(values, bits) - values
-    return np.clip(values / np.float32(_white(values, bits)), 0, 1)
+        np.subtract(_white(values, bits), values, out=values)
+    values /= np.float32(_white(values, bits))
+    return np.clip(values, 0, 1, out=values)
 
 
 def show(data, stored: np.ndarray) -> np.ndarray:
@@ -41,31 +42,47 @@ def show(data, stored: np.ndarray) -> np.ndarray:
     # Not by pydicom: it inverts about the film's own maximum, and not for MONOCHROME1 alone.
     inverted = data.PhotometricInterpretation == "MONOCHROME1"
     inverted |= str(data.get("PresentationLUTShape")).strip().upper() == "INVERSE"
-    slope = float(data.get("RescaleSlope", 0)) or 1
+    slope = float(data.get("RescaleSlope", 0)) or 1.0
+    window = _window(data)
     if lut := data.get("ModalityLUTSequence"):
         values = apply_modality_lut(stored, data)
-    else:
-        values = stored * slope + float(data.get("RescaleIntercept", 0))
+    elif "VOILUTSequence" in data or window:
+        values = stored * slope
+        values += float(data.get("RescaleIntercept", 0))
     if "VOILUTSequence" in data:
         lut = data.VOILUTSequence
         values = apply_voi(np.rint(values).astype(np.int32), data)
-    elif (shown := _window(data, values)) is not None:
-        return 1 - shown if inverted else shown
+    elif window:
+        shown = _through(*window, np.asarray(values, float))
+        return np.subtract(1, shown, out=shown) if inverted else shown
     if lut:
         return spread(values, lut[0].LUTDescriptor[2], inverted)
     return spread(_unsign(stored, data.BitsStored), data.BitsStored, inverted != (slope < 0))
 
 
-def _window(data, values: np.ndarray) -> np.ndarray | None:
-    """Return values through the first window (PS3.3 C.11.2.1), None where it has no width."""
+def _window(data) -> tuple[str, float, float] | None:
+    """Return function, centre and width of the first window, None where it has no width."""
     function = str(data.get("VOILUTFunction", "LINEAR")).strip().upper()
-    width, less = np.ravel(data.get("WindowWidth", 0))[0], float(function == "LINEAR")
-    if "WindowCenter" not in data or width <= 0 or width < less:
+    width = np.ravel(data.get("WindowWidth", 0))[0]
+    if "WindowCenter" not in data or width <= 0 or width < (function == "LINEAR"):
         return None
-    away = values - np.ravel(data.WindowCenter)[0]
+    return function, np.ravel(data.WindowCenter)[0], width
+
+
+def _through(function: str, centre: float, width: float, values: np.ndarray) -> np.ndarray:
+    """Return float values through a window (PS3.3 C.11.2.1), in the same memory."""
+    values -= centre
     if function == "SIGMOID":
-        return 1 / (1 + np.exp(-4 * away / width))
-    return np.clip((away + less / 2) / max(width - less, 1e-9) + 0.5, 0, 1)
+        values *= -4
+        values /= width
+        np.exp(values, out=values)
+        values += 1
+        return np.divide(1, values, out=values)
+    less = float(function == "LINEAR")
+    values += less / 2
+    values /= max(width - less, 1e-9)
+    values += 0.5
+    return np.clip(values, 0, 1, out=values)
 
 
 def _unsign(values: np.ndarray, bits: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from cxrlib.data import dicom
+from cxrlib.data.bounds import LARGEST, TOO_LARGE, room
 from cxrlib.data.files import exif_of_png, file_digest, is_dicom, regular_file
 from cxrlib.data.grey import BRIGHT, spread
 
@@ -19,8 +20,10 @@ from cxrlib.data.grey import BRIGHT, spread
 PREPROCESSING = "grey in 0..1, longer side to image_size, antialiased bilinear, black padding; 2"
 
 # Pillow would give the memory of each image back and wait for new pages, a third of the time that
-# reading takes. This keeps up to eight blocks of 16 MiB.
+# reading takes. This keeps up to eight blocks. Of those up to 32 MiB, glibc would keep more: what
+# each thread ever had.
 Image.core.set_blocks_max(8)
+Image.core.set_block_size(33 * 2**20)
 
 # No others: Pillow would hand EPS to Ghostscript, whatever the file's name.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
@@ -69,8 +72,8 @@ def film_digest(path: str | Path) -> str:
     change with the header.
     """
     if is_dicom(path):
-        values = _of_dicom(dicom.read_grey, path)
-        return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
+        with _decoded(path) as values:
+            return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
     with _told(path):
         return file_digest(path)
 
@@ -86,8 +89,9 @@ def colour_of(path: str | Path | BinaryIO) -> float:
     with _opened(path) as image:
         if image.mode in ("1", "L", "LA") or image.mode.startswith(("I", "F")):
             return 0.0
-        image.draft("RGB", (128, 128))
-        colours = np.asarray(image.convert("RGB").reduce(max(1, min(image.size) // 128)))
+        with room(image.width * image.height):
+            image.draft("RGB", (128, 128))
+            colours = np.asarray(image.convert("RGB").reduce(max(1, min(image.size) // 128)))
     return float(np.ptp(colours / np.float32(255), axis=2).mean())
 
 
@@ -124,14 +128,10 @@ def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarr
     ((299, 299), 'float32', True)
     """
     if is_dicom(path):
-        grey = Image.fromarray(_of_dicom(dicom.read_grey, path))
-    else:
-        grey = _read_picture(path, size)
-    if not size:
-        return np.asarray(grey)
-    values = np.asarray(grey.resize(_fit(grey.size, size), Image.Resampling.BILINEAR))
-    missing = np.subtract((size, size), values.shape)
-    return np.pad(values, [(n // 2, n - n // 2) for n in missing])
+        with _decoded(path) as values:
+            return _on_square(Image.fromarray(values), size)
+    with _opened(path) as image, room(image.width * image.height):
+        return _on_square(_read_picture(image, size), size)
 
 
 def boxes_on_square(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -168,22 +168,37 @@ def _of_dicom(read, path: str | Path):
         raise ImageError(path, str(error)) from None
 
 
-def _read_picture(path: str | Path, size: int | None) -> Image.Image:
-    """Return a file that Pillow reads in mode F, in 0..1; reduced, but at least `size`."""
-    with _opened(path) as image:
-        turned = _orientation(image)
-        if size:
-            # JPEG alone: decodes at 1/2, 1/4 or 1/8 where that is still at least `size`.
-            image.draft("L", _fit(image.size, size))
-        cut = ";16" in f"{image.tile}" and image.mode.startswith("RGB")  # to the upper 8 bits
-        image.load()
-        grey = _grey(image)
-        if cut and np.mean(np.asarray(grey) > 0.25) <= BRIGHT:
-            raise ValueError("fewer than 16 bits a channel in 16: save it as grey, not in colour")
-        # The image's own EXIF may be damaged, and would then be written anew.
-        grey.getexif()[ORIENTATION] = turned
-        ImageOps.exif_transpose(grey, in_place=True)
-        return grey
+@contextmanager
+def _decoded(path: str | Path | BinaryIO) -> Iterator[np.ndarray]:
+    """Give the grey values of a DICOM film while there is room for them."""
+    header = _of_dicom(dicom.read_header, path)
+    with room(header["width"] * header["height"]):
+        yield _of_dicom(dicom.read_grey, path)
+
+
+def _read_picture(image: ImageFile.ImageFile, size: int | None) -> Image.Image:
+    """Return an opened picture in mode F, in 0..1; reduced, but at least `size`."""
+    turned = _orientation(image)
+    if size:
+        # JPEG alone: decodes at 1/2, 1/4 or 1/8 where that is still at least `size`.
+        image.draft("L", _fit(image.size, size))
+    cut = ";16" in f"{image.tile}" and image.mode.startswith("RGB")  # to the upper 8 bits
+    image.load()
+    grey = _grey(image)
+    if cut and np.mean(np.asarray(grey) > 0.25) <= BRIGHT:
+        raise ValueError("fewer than 16 bits a channel in 16: save it as grey, not in colour")
+    # The image's own EXIF may be damaged, and would then be written anew.
+    grey.getexif()[ORIENTATION] = turned
+    ImageOps.exif_transpose(grey, in_place=True)
+    return grey
+
+
+def _on_square(grey: Image.Image, size: int | None) -> np.ndarray:
+    if not size:
+        return np.asarray(grey)
+    values = np.asarray(grey.resize(_fit(grey.size, size), Image.Resampling.BILINEAR))
+    missing = np.subtract((size, size), values.shape)
+    return np.pad(values, [(n // 2, n - n // 2) for n in missing])
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
@@ -200,8 +215,10 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 def _opened(path: str | Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
     """Open a picture; what fails while it is read is an ImageError, too."""
     with _told(path), Image.open(regular_file(path), formats=FORMATS) as image:
-        if image.width * image.height > dicom.LARGEST:
-            raise ValueError(dicom.TOO_LARGE)
+        if image.width * image.height > LARGEST:
+            raise ValueError(TOO_LARGE)
+        if image.format != "MPO" and getattr(image, "is_animated", False):  # not a JPEG's preview
+            raise ValueError("a file of several pages or frames: give single radiographs")
         yield image
 
 

@@ -5,7 +5,9 @@ import io
 import json
 import logging
 import shutil
+import tracemalloc
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from pydicom.pixels import compress, set_pixel_data
 from pydicom.sequence import Sequence
 
 import cxrlib as cxr  # lazily: most of these tests need no TensorFlow
-from cxrlib.data import dicom
+from cxrlib.data import dicom, images
 from cxrlib.data.files import is_film, walk_films
 from cxrlib.data.images import ImageError, film_digest, image_size, read_image, view_of
 from cxrlib.data.study import read_study
@@ -390,6 +392,74 @@ def test_a_box_without_length_is_not_waited_for(tmp_path, film):
         read_image(path)
 
 
+SIZES = [("Rows", 32), ("Columns", 65), ("Rows", 128)]
+
+
+@pytest.mark.parametrize(("side", "size"), SIZES)
+@pytest.mark.parametrize(
+    "syntax",
+    [uid.JPEG2000Lossless, uid.JPEG2000, uid.JPEGLSLossless, uid.JPEGBaseline8Bit],
+    ids=lambda s: s.name,
+)
+def test_a_frame_of_another_size_than_the_header_says_is_not_decoded(
+    tmp_path, film, syntax, side, size, monkeypatch
+):
+    path = write(tmp_path / "film.dcm", film[:64, :64], syntax=syntax)
+    read_image(path)
+    data = dcmread(path)
+    setattr(data, side, size)
+    data.save_as(path)
+    monkeypatch.setattr(Dataset, "pixel_array", property(lambda _: pytest.fail("was decoded")))
+    with pytest.raises(ImageError, match="missing, damaged, or encoded"):
+        read_image(path)
+
+
+def test_a_small_file_does_not_become_a_large_one(tmp_path, film):
+    deflated = write(tmp_path / "a.dcm", RAMP, syntax=uid.DeflatedExplicitVRLittleEndian)
+    data = dcmread(deflated)
+    data.PixelData = bytes(2**27)
+    data.save_as(deflated)
+    runs = write(tmp_path / "b.dcm", RAMP, syntax=uid.RLELossless)
+    data = dcmread(runs)
+    frame = (1).to_bytes(4, "little") + (64).to_bytes(4, "little") + bytes(56)
+    data.PixelData = encaps.encapsulate([frame + b"\x81\0" * 2**19])
+    data.save_as(runs)
+    tracemalloc.start()
+    try:
+        for path in (deflated, runs):
+            assert path.stat().st_size < 2**21
+            for read in (image_size, view_of):
+                read(path)
+            with pytest.raises(ImageError, match="DICOM"):
+                read_image(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_dicom_file_may_have_so_many_bytes(tmp_path, film, monkeypatch):
+    path = write(tmp_path / "film.dcm", film)
+    monkeypatch.setattr(dicom, "BYTES", path.stat().st_size - 1)
+    for read in (read_image, image_size, view_of):
+        with pytest.raises(ImageError, match="too large to be a radiograph: more than 26.,... byt"):
+            read(path)
+
+
+def test_dicom_films_in_flight_are_weighed_too(tmp_path, film, monkeypatch):
+    weighed = []
+
+    @contextmanager
+    def noted(pixels):
+        weighed.append(pixels)
+        yield
+
+    monkeypatch.setattr(images, "room", noted)
+    path = write(tmp_path / "film.dcm", film[:100, :60])
+    read_image(path)
+    film_digest(path)
+    assert weighed == [6000] * 2
+
+
 def test_neither_text_nor_a_missing_file(tmp_path):
     (tmp_path / "text.dcm").write_text("this is no film " * 40)
     (tmp_path / "empty.dcm").write_text("")
@@ -417,7 +487,7 @@ def test_a_view_of_another_kind_says_nothing_of_what_follows_it(tmp_path, film, 
 def test_without_pydicom_the_way_out_is_named(tmp_path, film, monkeypatch):
     path = write(tmp_path / "film.dcm", film)
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
-    with pytest.raises(ImageError, match=r"pip install 'cxrlib\[dicom\]'"):
+    with pytest.raises(ImageError, match=r"pip install '\.\[dicom\]' in a clone"):
         read_image(path)
 
 

@@ -2,17 +2,23 @@
 
 import os
 import struct
+import threading
+import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageFile
 
+from cxrlib.data import bounds, images
+from cxrlib.data.bounds import room
 from cxrlib.data.images import (
     ImageError,
+    colour_of,
     film_digest,
     image_size,
     read_batch,
@@ -288,6 +294,40 @@ def test_scaled_decoding_of_a_large_jpeg_is_close_to_full_decoding(tmp_path, med
     assert abs(difference.mean()) < 0.2
 
 
+@pytest.mark.parametrize("read", [read_image, image_size])
+@pytest.mark.parametrize("name", ["film.png", "film.tif"])
+def test_a_file_of_several_pages_is_not_taken_for_its_first(tmp_path, name, read):
+    first, *others = (Image.new("L", (8, 8), grey) for grey in (0, 100, 200))
+    first.save(tmp_path / name, save_all=True, append_images=others)
+    with pytest.raises(ImageError, match="several pages or frames: give single radiographs"):
+        read(tmp_path / name)
+
+
+def test_films_in_flight_are_weighed_by_their_pixels(tmp_path, monkeypatch):
+    taken, most, changed = [], [], threading.Lock()
+
+    @contextmanager
+    def noted(pixels):
+        with room(pixels):
+            with changed:
+                taken.append(pixels)
+                most.append(sum(taken))
+            time.sleep(0.01)
+            with changed:
+                taken.remove(pixels)
+            yield
+
+    monkeypatch.setattr(images, "room", noted)
+    monkeypatch.setattr(bounds, "_free", [10_000])
+    sides = [30, 100, 60, 50, 50, 80, 20, 100]
+    paths = [saved(Image.new("RGBA", (n, n)), tmp_path / f"{k}.png") for k, n in enumerate(sides)]
+    with ThreadPoolExecutor(8) as pool:
+        read_batch(paths, 12, pool)
+        list(pool.map(colour_of, paths))
+    assert len(most) == 16 and 5000 < max(most) <= 10_000
+    assert bounds._free == [10_000]
+
+
 def test_image_size_is_width_and_height(tmp_path):
     assert image_size(saved(Image.new("L", (30, 20)), tmp_path / "a.png")) == (30, 20)
 
@@ -374,6 +414,8 @@ def test_missing_files_and_folders(tmp_path, read):
     saved(Image.new("L", (2, 2)), tmp_path / "film.png")
     with pytest.raises(ImageError, match="[Nn]ot a directory"):
         read(tmp_path / "film.png" / "inside.png")
+    with pytest.raises(ImageError, match="null"):
+        read(tmp_path / "a\0b.png")
 
 
 @pytest.mark.parametrize("read", [read_image, image_size, film_digest, view_of])
