@@ -48,6 +48,8 @@ def score_films(
     ------
     FileNotFoundError
         A folder without an image file, or no path at all. A file that is missing gets a row.
+    RunError
+        The run's model gives what is not a number.
 
     Examples
     --------
@@ -155,6 +157,11 @@ def _score(run: Run, film, status: str, reason: str, pixels: np.ndarray | None) 
     if pixels is None:
         return name_of(film), status, np.nan, "", reason
     probability = round(float(run.predict(pixels[None, ..., None]).item()), DIGITS)
+    if not np.isfinite(probability):
+        raise RunError(
+            f"{run.folder} gives {probability} for {name_of(film)}, not a probability: its model "
+            "is damaged. Train again."
+        )
     return name_of(film), status, probability, str(decide(probability, run.threshold)), reason
 
 

@@ -1,12 +1,14 @@
 """The same function on many arguments, in several processes or on several machines."""
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 
 WAIT = 60  # seconds for a scheduler to answer, and for a first worker
+ADDRESS = r"inproc://.+|((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+"
 
 
 class ClusterError(ValueError):
@@ -27,11 +29,12 @@ def spread(
     ----------
     function : without side effects, of a module that the workers can import
     tasks : label, which stays here, and argument, which is sent
-    scheduler : address of a dask.distributed scheduler, such as tcp://host:8786. Only name one
-        that you trust: whoever reaches it can run code in its workers, and it sees your paths.
-    workers : or the number of processes to start here, which end with the last task. They talk
-        over TLS with a key of this call, so that no other account of this machine can send them
-        work. A script that starts them does so under `if __name__ == "__main__"`.
+    scheduler : address of a dask.distributed scheduler, such as tls://host:8786, or a cluster that
+        this process made, with its credentials. Only name one that you trust: whoever reaches it
+        can run code in its workers and in this process, and it sees your paths.
+    workers : or the number of processes to start here, up to four per core, which end with the
+        last task. They talk over TLS with a key of this call, so that no other account of this
+        machine can send them work. A script starts them under `if __name__ == "__main__"`.
 
     Raises
     ------
@@ -39,14 +42,17 @@ def spread(
         The extra `cluster` is not installed, no scheduler or worker is there, or a task kills every
         worker.
     """
-    if scheduler is None and (workers or 0) < 1:
-        raise ClusterError(f"workers is {workers}: give 1 or more")
+    most = 4 * (os.cpu_count() or 1)
+    if scheduler is None and not 1 <= (workers or 0) <= most:
+        raise ClusterError(f"workers is {workers}: give 1 or more, and at most {most} here")
     try:
         from distributed import CancelledError, KilledWorker, Security, as_completed
 
         security = Security.temporary() if scheduler is None else None
     except ImportError as error:
-        raise ClusterError(f"several workers: {error}. pip install 'cxrlib[cluster]'") from None
+        raise ClusterError(
+            f"several workers: {error}. pip install '.[cluster]' in a clone or archive of cxrlib"
+        ) from None
     tasks, labels = iter(tasks), {}
     with _connect(scheduler, workers, security) as client:
         done = as_completed(loop=client.loop)
@@ -95,10 +101,10 @@ def _connect(scheduler: str | None, workers: int | None, security):
             protocol="tls://",
             security=security,
         )
-    elif re.fullmatch(r"inproc://.+|((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+", scheduler):
-        started = nullcontext(scheduler)
+    elif isinstance(scheduler, str) and not re.fullmatch(ADDRESS, scheduler):
+        raise ClusterError(f"scheduler '{scheduler}': give an address such as tls://host:8786")
     else:
-        raise ClusterError(f"scheduler '{scheduler}': give an address such as tcp://host:8786")
+        started = nullcontext(scheduler)
     with started as server:
         try:
             client = Client(server, timeout=WAIT, set_as_default=False)

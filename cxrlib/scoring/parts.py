@@ -17,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from cxrlib.data.files import is_film, whole_file
-from cxrlib.scoring.tables import COLUMNS, is_parquet, write_parquet
+from cxrlib.data.files import whole_file
+from cxrlib.scoring.tables import COLUMNS, is_parquet, is_scores, shield, write_parquet
 
 LOCK, LISTED, PLAN = "lock", "films.jsonl", "plan.json"
 OURS = re.compile(
@@ -72,8 +72,10 @@ class Parts:
             As for a full disk; the parts before it are kept.
         """
         table = pd.DataFrame(rows, columns=COLUMNS)
+        table["path"] = table["path"].map(shield)
+        content = table.to_csv(index=False, header=False).encode()
         with self._told(), whole_file(self._file(number)) as part:
-            table.to_csv(part, index=False, header=False)
+            part.write_bytes(_checksum(number, content) + content)
 
     def finish(self) -> Counter:
         """Put the parts together in `out`, delete them, and return the films by status.
@@ -81,7 +83,7 @@ class Parts:
         Raises
         ------
         OutputError
-            As for a full disk, or a part was cut; all whole parts are kept.
+            As for a full disk, or a part was cut or changed; all whole parts are kept.
         """
         counts = Counter()
         joined = self.folder / "joined"
@@ -89,14 +91,14 @@ class Parts:
             with open(joined, "wb") as whole:
                 whole.write(f"{','.join(COLUMNS)}{os.linesep}".encode())
                 for number in range(-(-self.count // self.part)):
-                    part = self._file(number).read_bytes()
-                    found = _count_statuses(part)
-                    if found.total() != self._films_in(number):
+                    checksum, end, part = self._file(number).read_bytes().partition(b"\n")
+                    if checksum + end != _checksum(number, part):
                         raise OutputError(
                             f"{self._file(number)} is not whole. Delete it, and give the same "
                             "command again."
                         )
-                    counts += found
+                    rows = csv.reader(io.StringIO(part.decode(), newline=""))
+                    counts.update(row[1] for row in rows)
                     whole.write(part)
             if is_parquet(self.out):
                 joined = write_parquet(joined, self.folder / "joined.parquet")
@@ -117,8 +119,7 @@ class Parts:
 
     def _plan(self, films: Iterable[str], settings: dict) -> None:
         """Write the list of films, or find that it is the one that the parts belong to."""
-        foreign = [file.name for file in self.folder.iterdir() if not OURS.fullmatch(file.name)]
-        if foreign:
+        if foreign := [file.name for file in self.folder.iterdir() if not _is_ours(file)]:
             raise OutputError(
                 f"{self.folder} holds {min(foreign)}, which is no part of a table of scores. Move "
                 "it, or give another file."
@@ -149,7 +150,7 @@ class Parts:
 
     def _clear(self, but: Iterable[str] = (LOCK,)) -> None:
         for file in self.folder.iterdir():
-            if OURS.fullmatch(file.name) and file.name not in but:
+            if _is_ours(file) and file.name not in but:
                 file.unlink()
 
     @contextmanager
@@ -180,19 +181,25 @@ def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int)
     FileNotFoundError
         `out` is not a file in a folder that exists.
     OutputError
-        `out` is a film, another process writes it, there are parts of other work beside it, the
-        folder cannot be written to, or pyarrow is wanted and missing.
+        `out` ends neither in .csv nor in .parquet, is there and no table of scores, or another
+        process writes it; parts of other work or a link are beside it; the folder cannot be
+        written to; or pyarrow is wanted and missing.
     """
     parts = Parts(Path(out).resolve() if Path(out).is_symlink() else Path(out), part)
     other = parts.out.exists() and not parts.out.is_file()
     if other or not parts.out.absolute().parent.is_dir():
         raise FileNotFoundError(f"{out} cannot be written: give a file in a folder that exists")
-    if is_film(parts.out):
-        raise OutputError(f"{out} is named like a film, or is one: give a .csv or .parquet file")
+    if parts.out.suffix.lower() not in (".csv", ".parquet"):
+        raise OutputError(f"{out}: give a file whose name ends in .csv or .parquet")
     if is_parquet(parts.out) and not find_spec("pyarrow"):
         raise OutputError(
-            f"{out}: Parquet needs pyarrow: pip install 'cxrlib[cluster]', or give a .csv"
+            f"{out}: Parquet needs pyarrow: pip install '.[cluster]' in a clone or archive of "
+            "cxrlib, or give a .csv"
         )
+    if parts.out.exists() and not is_scores(parts.out):
+        raise OutputError(f"{out} is there and is not a table of scores: give another file")
+    if parts.folder.is_symlink():
+        raise OutputError(f"{parts.folder} is a link: delete it, or give another file")
     lock = FileLock(parts.folder / LOCK)
     with parts._told():
         parts.folder.mkdir(exist_ok=True)
@@ -216,6 +223,10 @@ def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int)
         lock.release()
 
 
+def _is_ours(file: Path) -> bool:
+    return bool(OURS.fullmatch(file.name)) and file.is_file() and not file.is_symlink()
+
+
 def _stamp(film: str, line: str) -> str:
     """Return what tells a film from another one, or from itself after a change."""
     try:
@@ -225,9 +236,6 @@ def _stamp(film: str, line: str) -> str:
     return f"{state.st_size} {state.st_mtime_ns} {line}"
 
 
-def _count_statuses(part: bytes) -> Counter:
-    """Return the films of a part by status, fewer than it had where it is damaged."""
-    try:
-        return Counter(row[1] for row in csv.reader(io.StringIO(part.decode(), newline="")))
-    except (IndexError, UnicodeDecodeError, csv.Error):
-        return Counter()
+def _checksum(number: int, content: bytes) -> bytes:
+    """Return the first line of a part: another for another part, or a changed one."""
+    return hashlib.sha256(b"%d\n%b" % (number, content)).hexdigest().encode() + b"\n"

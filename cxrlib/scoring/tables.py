@@ -6,6 +6,30 @@ import pandas as pd
 
 from cxrlib.model.predict import COLUMNS
 
+# What a spreadsheet would run at the start of a cell, wide forms included.
+FORMULA = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
+
+
+def shield(name: str) -> str:
+    """Return the name of a film as it is written: `./` before what a spreadsheet would run.
+
+    The path is the same, and names of `walk_films` never start so by themselves.
+    """
+    return f"./{name}" if name.startswith(tuple(FORMULA)) else name
+
+
+def is_scores(path: Path) -> bool:
+    """Say whether a file holds a table of scores, or nothing."""
+    if is_parquet(path) and path.stat().st_size:
+        from pyarrow import parquet
+
+        try:
+            return parquet.read_schema(path).names == COLUMNS
+        except ValueError:
+            return False
+    with open(path, "rb") as file:
+        return file.readline(1000).decode(errors="replace").strip() in ("", ",".join(COLUMNS))
+
 
 def is_parquet(path: str | Path) -> bool:
     """Say whether a table's name ends as that of a Parquet file."""
@@ -13,9 +37,13 @@ def is_parquet(path: str | Path) -> bool:
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
-    """Read a table of scores, every digit as it was written; text that is empty stays text."""
-    if is_parquet(path):
-        return pd.read_parquet(path)
+    """Read a table of scores, every digit as it was written, every name as it was given."""
+    table = pd.read_parquet(path) if is_parquet(path) else _read_csv(path)
+    given = (name[2:] if shield(name[2:]) == name else name for name in table["path"])
+    return table.assign(path=pd.Series(list(given), table.index, dtype=str))
+
+
+def _read_csv(path: str | Path) -> pd.DataFrame:
     text = dict.fromkeys(("path", "status", "decision", "reason"), str)
     # Python's own reading of numbers is exact whatever pandas' default is.
     numbers = {"probability": lambda digits: float(digits or "nan")}

@@ -134,6 +134,8 @@ def test_what_no_cluster_can_do_is_said_in_a_sentence(run, films, tmp_path, monk
     out = tmp_path / "scores.csv"
     with pytest.raises(ClusterError, match="workers is 0: give 1 or more"):
         write_scores(run, [films], out, workers=0)
+    with pytest.raises(ClusterError, match="workers is 1000000: give 1 or more, and at most"):
+        write_scores(run, [films], out, workers=1_000_000)
     with pytest.raises(ValueError, match="part is 0: give 1 or more"):
         write_scores(run, [films], out, part=0)
     for address in ("", "host", "8786", "http://127.0.0.1:8786"):
@@ -147,6 +149,6 @@ def test_what_no_cluster_can_do_is_said_in_a_sentence(run, films, tmp_path, monk
         with pytest.raises(ClusterError, match=f"{address} has no worker: start one with `dask w"):
             write_scores(run, [films], out, scheduler=address)
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(ClusterError, match=r"pip install 'cxrlib\[cluster\]'"):
+    with pytest.raises(ClusterError, match=r"pip install '\.\[cluster\]' in a clone"):
         write_scores(run, [films], out, workers=2)
     assert not list(tmp_path.iterdir())

@@ -52,7 +52,7 @@ def kept(out):
 @pytest.mark.parametrize("name", ["scores.csv", "scores.parquet"])
 def test_the_file_holds_every_row_and_digit(tmp_path, name):
     out = tmp_path / name
-    out.write_text("earlier scores")
+    work(out, 10)
     assert work(out) == [0, 1, 2, 3]
     expected = pd.DataFrame(map(row, names()), columns=COLUMNS)
     pd.testing.assert_frame_equal(read_scores(out), expected, check_exact=True)
@@ -295,7 +295,7 @@ def test_a_file_that_may_not_grow_keeps_all_parts(tmp_path, name):
 
 def test_parquet_without_pyarrow_is_refused_before_scoring(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(OutputError, match=r"Parquet needs pyarrow: pip install 'cxrlib.cluster.'"):
+    with pytest.raises(OutputError, match=r"Parquet needs pyarrow: pip install '\.\[cluster\]' in"):
         work(tmp_path / "scores.parquet")
     assert not list(tmp_path.iterdir())
 
@@ -362,20 +362,99 @@ def test_cxr_score_killed_twice_gives_the_undisturbed_file(trained_run, many, tm
 
 
 def test_a_film_a_pipe_or_a_device_is_not_overwritten(tmp_path):
-    for name in ("film.jpg", "film.DCM"):
+    for name in ("film.jpg", "film.DCM", "scores.xlsx", "scores"):
         (tmp_path / name).write_text("the only copy")
-        with pytest.raises(OutputError, match=f"{name} is named like a film"):
+        with pytest.raises(OutputError, match=f"{name}: give a file whose name ends in .csv or"):
             work(tmp_path / name)
+        assert (tmp_path / name).read_text() == "the only copy"
     os.mkfifo(tmp_path / "pipe.csv")
     for name in ("pipe.csv", "/dev/null"):
         with pytest.raises(FileNotFoundError, match="give a file in a folder that exists"):
             work(tmp_path / name)
-    assert {path.name for path in tmp_path.iterdir()} == {"film.jpg", "film.DCM", "pipe.csv"}
-    assert (tmp_path / "film.jpg").read_text() == "the only copy"
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_only_a_table_of_scores_is_replaced(tmp_path):
+    contents = {
+        "labels.csv": b"filename,label\n1.jpg,No Finding\n",
+        "film.csv": bytes(128) + b"DICM",
+        "broken.parquet": b"PAR1",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    pd.DataFrame({"filename": ["1.jpg"]}).to_parquet(tmp_path / "other.parquet")
+    for name in (*contents, "other.parquet"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(OutputError, match=f"{name} is there and is not a table of scores: gi"):
+            work(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == before
+    for name in ("new.csv", "new.parquet"):
+        (tmp_path / name).touch()  # as mktemp does
+        work(tmp_path / name)
+        work(tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_nothing_is_deleted_or_written_where_a_link_leads(tmp_path):
+    theirs, out = tmp_path / "theirs", tmp_path / "scores.csv"
+    theirs.mkdir()
+    (theirs / "0000000.csv").write_text("the only copy")
+    parts = tmp_path / "scores.csv.parts"
+    parts.symlink_to("theirs")
+    with pytest.raises(OutputError, match="scores.csv.parts is a link: delete it, or give anoth"):
+        work(out)
+    parts.unlink()
+    parts.mkdir()
+    for name in ("films.jsonl.part", "plan.json", "0000000.csv"):
+        (parts / name).symlink_to(theirs / "0000000.csv")
+        with pytest.raises(OutputError, match=f"holds {name}, which is no part"):
+            work(out)
+        os.replace(parts / name, theirs / "link")
+        os.mkfifo(parts / name)
+        with pytest.raises(OutputError, match=f"holds {name}, which is no part"):
+            work(out)
+        (parts / name).unlink()
+    assert (theirs / "0000000.csv").read_text() == "the only copy"
+
+
+def test_a_changed_value_in_a_part_is_found(tmp_path):
+    out = tmp_path / "scores.csv"
+    for change in ("value", "place"):
+        stop_after(out, 4)
+        first, second = (Path(f"{out}.parts") / f"000000{n}.csv" for n in (1, 2))
+        if change == "value":
+            content = first.read_text()
+            assert "negative" in content
+            first.write_text(content.replace("negative", "positive", 1))
+        else:
+            second.write_bytes(first.read_bytes())
+        said = f"000000{1 if change == 'value' else 2}.csv is not whole. Delete it, and give the sa"
+        with pytest.raises(OutputError, match=said):
+            work(out)
+        first.unlink()
+        second.unlink()
+        assert work(out) == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "scores.parquet"])
+def test_a_spreadsheet_runs_no_name_and_the_reader_gives_it_back(tmp_path, name):
+    starts = ["=", "+", "-", "@", "\t", "\n", "\uff1d", "./x", "../", ""]
+    films = [f'{start}HYPERLINK("//a.b";1).jpg' for start in starts]
+    with open_parts(tmp_path / name, films, {}, 4) as parts:
+        for number, some in parts.todo():
+            parts.write(number, [(film, "ok", 0.5, "negative", "") for film in some])
+        parts.finish()
+    assert read_scores(tmp_path / name)["path"].tolist() == films
+    if name.endswith(".csv"):
+        written = pd.read_csv(tmp_path / name, keep_default_na=False)["path"]
+    else:
+        written = pd.read_parquet(tmp_path / name)["path"]
+    assert not any(path[0] in "=+-@\t\r\n\uff1d" for path in written)
+    assert [os.path.normpath(path) for path in written] == [os.path.normpath(f) for f in films]
 
 
 def test_a_link_to_a_table_is_followed(tmp_path):
-    (tmp_path / "scores.csv").write_text("earlier")
+    work(tmp_path / "scores.csv", 10)
     (tmp_path / "link.csv").symlink_to("scores.csv")
     work(tmp_path / "link.csv")
     assert (tmp_path / "link.csv").is_symlink()

@@ -157,6 +157,15 @@ def test_a_decision_follows_the_probability_that_is_written(run, films, monkeypa
     assert scores["probability"].item() == 0.5 and scores["decision"].item() == "positive"
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_never_ok(run, films, monkeypatch, tmp_path, value):
+    monkeypatch.setattr(Run, "predict", lambda *_: np.float32([value]))
+    for score_them in (score_films, lambda *given: write_scores(*given, tmp_path / "scores.csv")):
+        with pytest.raises(RunError, match="gives (nan|-?inf) for .*, not a probability: its mode"):
+            score_them(run, films[:1])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_film_at_the_threshold_is_positive(run, films):
     probability = score_films(run, films)["probability"]
     middle = float(np.sort(probability)[5])
@@ -196,7 +205,8 @@ def test_parts_of_another_check_are_not_mixed(run, films, tmp_path, monkeypatch)
 @pytest.mark.parametrize("where", ["reading", "writing"])
 def test_an_interruption_leaves_the_old_scores_alone(run, films, tmp_path, monkeypatch, where):
     out = tmp_path / "scores.csv"
-    out.write_text("earlier scores")
+    earlier = f"{','.join(COLUMNS)}\n"
+    out.write_text(earlier)
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt
@@ -207,7 +217,7 @@ def test_an_interruption_leaves_the_old_scores_alone(run, films, tmp_path, monke
         monkeypatch.setattr(score.os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_scores(run, films, out)
-    assert out.read_text() == "earlier scores"
+    assert out.read_text() == earlier
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -315,10 +325,8 @@ COMMANDS = "score, export, engine, doctor, download, phantom, study"
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: COMMAND"),
         (["diagnose"], f"invalid choice: 'diagnose' (choose from {COMMANDS})"),
-        (["score"], "the following arguments are required: RUN, PATH, --out"),
-        (["score", "run", "film.jpg"], "the following arguments are required: --out"),
+        (["score"], "the following arguments are required: RUN, PATH"),
         (["score", "run", "--out", "x.csv"], "the following arguments are required: PATH"),
         (["download", "everything"], "invalid choice: 'everything'"),
         (["phantom"], "the following arguments are required: --out"),
@@ -342,8 +350,8 @@ def test_help_names_every_command():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--patients", "0"], "cxr: patients is 0: give 1 or more"),
-        (["--seed", "-1"], "cxr: seed is -1: give 0 or more"),
+        (["--patients", "0"], "cxr: patients is 0: give 1 to 100,000"),
+        (["--seed", "-1"], "cxr: seed is -1: give 0 to 9,223"),
         ([], "holds no simulated study: give an empty or a new folder"),
     ],
 )
