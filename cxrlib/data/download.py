@@ -4,11 +4,13 @@ import hashlib
 import os
 import re
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
 import pooch
 import requests
+import urllib3
 from tqdm.auto import tqdm
 
 # One archive, since GitHub lets nobody fetch thousands of single files. It makes the archive on
@@ -17,6 +19,7 @@ NIH_SAMPLE_URL = (
     "https://github.com/adleberg/medical-ai/archive/56de7f5f706e73159507a01d869f7e6f81b49afc.zip"
 )
 NIH_SAMPLE_MANIFEST = Path(__file__).with_name("nih-sample.manifest")
+HOURS = 2  # for one attempt; 35 kB a second are enough
 MANIFEST_LINE = re.compile(r"([0-9a-f]{40}) (\d+) (labels\.csv|images/\w[\w.-]*)", re.ASCII)
 
 
@@ -122,12 +125,18 @@ def _fetch(url: str, archive: Path, expected_bytes: int) -> None:
 
     def download(url, output_file, _):
         # pooch's own downloader shows no progress without a Content-Length, and takes any answer.
+        end = time.monotonic() + 3600 * HOURS
         with requests.get(url, stream=True, timeout=30) as answer, open(output_file, "wb") as file:
             answer.raise_for_status()
-            total = int(answer.headers.get("Content-Length", expected_bytes))
+            length = answer.headers.get("Content-Length", "")
+            total = int(length) if length.isdecimal() else expected_bytes
             with tqdm(total=total, desc="Downloading", unit="B", unit_scale=True) as progress:
-                for chunk in answer.iter_content(chunk_size=1 << 16):
+                while chunk := _read_some(answer):
                     progress.update(file.write(chunk))
+                    if file.tell() > 2 * expected_bytes + 2**20:
+                        raise DownloadError(f"{url} sends far more than the sample: is it right?")
+                    if time.monotonic() > end:
+                        raise DownloadError(f"{url} is too slow: not done in {HOURS} hours")
         if not zipfile.is_zipfile(output_file):
             start = Path(output_file).read_bytes()[:60]
             raise requests.RequestException(
@@ -141,6 +150,14 @@ def _fetch(url: str, archive: Path, expected_bytes: int) -> None:
         archive.parent, "", registry={name: None}, urls={name: url}, retry_if_failed=3
     )
     cache.fetch(name, downloader=download)
+
+
+def _read_some(answer: requests.Response) -> bytes:
+    """Return what has come; `iter_content` would wait for more, for ever if it trickles."""
+    try:
+        return answer.raw.read1(1 << 16, decode_content=True)
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(error) from error
 
 
 def _extract(archive: Path, wanted: dict[str, tuple[str, int]], folder: Path) -> None:

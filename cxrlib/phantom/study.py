@@ -177,13 +177,14 @@ def make_study(
     Raises
     ------
     ValueError
-        `patients`, `seed` or `workers` is too small, or the folder holds another study.
+        `patients`, `seed` or `workers` is out of bounds, or the folder holds another study.
     FileExistsError
         The folder holds something that is not a simulated study, or is being written.
     """
-    for name, n, least in (("patients", patients, 1), ("seed", seed, 0), ("workers", workers, 1)):
-        if n is not None and n < least:
-            raise ValueError(f"{name} is {n}: give {least} or more")
+    bounds = ("patients", patients, 1, 10**5), ("seed", seed, 0, 2**63), ("workers", workers, 1, 99)
+    for name, n, least, most in bounds:
+        if n is not None and not least <= n <= most:
+            raise ValueError(f"{name} is {n}: give {least} to {most:,}")
     out = Path(out)
     with claim_folder(out, _record(seed)):
         context = get_context("spawn")  # a fork of a process that runs TensorFlow may hang

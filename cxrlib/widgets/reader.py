@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from traitlets import Dict
 
+from cxrlib.data.files import regular_file
 from cxrlib.data.images import image_size, read_image
 from cxrlib.model.evidence import map_evidence
 from cxrlib.model.predict import score_films
@@ -48,7 +49,7 @@ class Reader(Widget):
         self.scores, self.evidence = pd.DataFrame(), None
         super().__init__(result={"name": "", "status": "", "sentence": "No radiograph yet."})
         if film is not None:
-            self.read(Path(film).name, Path(film).read_bytes())
+            self.read(Path(film).name, regular_file(Path(film)).read_bytes())
 
     def read(self, name: str, content: bytes) -> None:
         """Score a file's content, as if it had been dropped on the page."""

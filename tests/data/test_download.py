@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 import zipfile
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from cxrlib.data import download
 from cxrlib.data.download import (
     NIH_SAMPLE_MANIFEST,
     NIH_SAMPLE_URL,
@@ -193,7 +195,7 @@ def test_a_passing_failure_is_tried_again(server, manifest, tmp_path, waits, bad
     [
         (cut_off(announced=True), "IncompleteRead"),
         (cut_off(announced=False), "not a zip archive, or is cut off"),
-        (send_chunked(GOOD[:5000], whole=False), "ended prematurely"),
+        (send_chunked(GOOD[:5000], whole=False), "IncompleteRead"),
         (send(b"<!DOCTYPE html>Sign in"), "begins with b'<!DOCTYPE html>Sign in'"),
         (send(b"", status=404), "404 Client Error: Not Found"),
         (send(b"", status=503), "503 Server Error"),
@@ -206,6 +208,48 @@ def test_a_lasting_failure_is_a_clear_error(server, manifest, tmp_path, bad, mes
         download_nih_sample(tmp_path / "s", server.url, manifest)
     assert server.url in str(caught.value) and "HTTPS_PROXY" in str(caught.value)
     assert server.requests == 4
+    assert contents(tmp_path / "s") == {}
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "1.5", "\u00b2"])
+def test_a_length_that_is_no_number_is_passed_over(server, manifest, tmp_path, length):
+    def answer(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", length)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.wfile.write(GOOD)
+
+    server.answers = [answer]
+    download_nih_sample(tmp_path / "s", server.url, manifest)
+    assert contents(tmp_path / "s") == FILES
+
+
+@pytest.mark.parametrize(
+    ("pause", "message"), [(0, "far more than"), (0.02, "not done in 5e-05 h")]
+)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_endless_or_trickling_answer_is_left(
+    server, manifest, tmp_path, monkeypatch, pause, message, chunked
+):
+    def answer(handler):
+        handler.send_response(200)
+        if chunked:
+            handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        part = b"x" if pause else bytes(2**16)
+        with suppress(OSError):  # whoever asked has gone
+            while True:
+                handler.wfile.write(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
+                time.sleep(pause)
+
+    # time.sleep of this module is the one that `waits` replaces
+    monkeypatch.setattr("pooch.core.time.sleep", threading.Event().wait)
+    monkeypatch.setattr(download, "HOURS", 5e-5 if pause else 1)
+    server.answers = [answer]
+    with pytest.raises(DownloadError, match=message):
+        download_nih_sample(tmp_path / "s", server.url, manifest)
+    assert server.requests == 1
     assert contents(tmp_path / "s") == {}
 
 

@@ -239,9 +239,11 @@ def test_a_record_that_is_none(tmp_path, record):
         make_study(study, patients=1)
 
 
-@pytest.mark.parametrize("wrong", [{"patients": 0}, {"seed": -1}, {"workers": 0}])
-def test_numbers_too_small(tmp_path, wrong):
-    with pytest.raises(ValueError, match=f"{[*wrong][0]} is .* or more"):
+@pytest.mark.parametrize(
+    "wrong", [{"patients": 0}, {"seed": -1}, {"workers": 0}, {"patients": 10**9}]
+)
+def test_numbers_out_of_bounds(tmp_path, wrong):
+    with pytest.raises(ValueError, match=f"{[*wrong][0]} is .*: give"):
         make_study(tmp_path, **wrong)
     assert not any(tmp_path.iterdir())
 
