@@ -1,89 +1,132 @@
 """The command `cxr`: use a run, examine the installation, get a study."""
 
 import argparse
+import os
 import sys
 import time
 import warnings
+from importlib.metadata import files, version
+from itertools import islice
 from pathlib import Path
+
+SHOWN = 100  # radiographs scored without a file
+RUN = "folder of a run, or 'bundled' for the one that comes with cxrlib"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; what goes wrong is said in a sentence, with exit status 1."""
-    parser = argparse.ArgumentParser(
-        prog="cxr",
-        description="Chest radiographs. For teaching and research; not a medical device.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    score = commands.add_parser("score", help="give each radiograph a score, in a file")
-    score.add_argument("run", metavar="RUN", help="folder of a run, as notebook 02 writes it")
-    score.add_argument("paths", metavar="PATH", nargs="+", help="image files and folders")
-    score.add_argument("--out", metavar="FILE", required=True, help=".csv or .parquet to write")
-    score.add_argument("--no-check", action="store_true", help="score every image that can be read")
-    score.add_argument("--fast", action="store_true", help="use the run's 8-bit engine")
-    where = score.add_mutually_exclusive_group()
-    where.add_argument("--workers", metavar="N", type=int, help="share the work among N processes")
-    where.add_argument(
-        "--scheduler", metavar="ADDRESS", help="share it in a dask.distributed cluster"
-    )
-    score.set_defaults(command=_score)
-
-    export = commands.add_parser("export", help="write a run's classifier for other software")
-    export.add_argument("run", metavar="RUN", help="folder of a run")
-    export.add_argument("--format", choices=["keras", "onnx", "litert", "openvino"], required=True)
-    export.add_argument("--out", metavar="DIR", required=True, help="new folder to write")
-    export.set_defaults(command=_export)
-
-    engine = commands.add_parser("engine", help="add the 8-bit engine to a run, for --fast")
-    engine.add_argument("run", metavar="RUN", help="folder of a run")
-    engine.add_argument("study", metavar="STUDY", help="folder of the study it was trained on")
-    engine.set_defaults(command=_engine)
-
-    doctor = commands.add_parser("doctor", help="check the installation, step by step")
-    doctor.set_defaults(command=_doctor)
-
-    download = commands.add_parser("download", help="download a public study")
-    download.add_argument("study", choices=["nih-sample"])
-    download.add_argument("--out", metavar="DIR", default="medical/nih-sample", type=Path)
-    download.set_defaults(command=_download)
-
-    phantom = commands.add_parser("phantom", help="write a study of simulated radiographs")
-    phantom.add_argument("--patients", metavar="N", type=int, default=130, help="default: 130")
-    phantom.add_argument("--seed", metavar="S", type=int, default=0, help="of all that is random")
-    phantom.add_argument("--out", metavar="DIR", required=True, type=Path)
-    phantom.set_defaults(command=_phantom)
-
-    study = commands.add_parser("study", help="show how a folder is understood as a study")
-    study.add_argument(
-        "folder", metavar="FOLDER", type=Path, help="with labels.csv or a publisher's tables"
-    )
-    study.add_argument(
-        "--write", metavar="FILE", type=Path, help="also write it as a new labels.csv"
-    )
-    study.set_defaults(command=_study)
-
-    options = parser.parse_args(arguments)
+    # What is closed, as cron may have it, is None, and the next file opened would take its place.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
     try:
-        print(options.command(options))
+        options = build_parser().parse_args(arguments)
+        print(options.command(options), flush=True)
+    except BrokenPipeError:  # whoever read this has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:
-        sys.exit(f"cxr: {error}")
+        named = getattr(error, "strerror", None) and error.filename
+        sys.exit(f"cxr: {error.filename}: {error.strerror}" if named else f"cxr: {error}")
     except KeyboardInterrupt:
         sys.exit("cxr: interrupted")
 
 
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cxr",
+        description="Chest radiographs. For teaching and research; not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=f"cxr {version('cxrlib')}")
+    parser.set_defaults(command=lambda _: parser.format_help().rstrip())
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    def add(name: str, command, text: str):
+        added = commands.add_parser(name, help=text, description=f"{text.capitalize()}.")
+        added.set_defaults(command=command)
+        return added
+
+    score = add("score", _score, "give each radiograph a score")
+    option = score.add_argument
+    option("run", metavar="RUN", type=_find_run, help=RUN)
+    option("paths", metavar="PATH", nargs="+", help="image files and folders")
+    option("--out", metavar="FILE", help=f".csv or .parquet (default: show up to {SHOWN} scores)")
+    option("--no-check", action="store_true", help="score any image (default: chest radiographs)")
+    option("--fast", action="store_true", help="use the run's 8-bit engine (default: its model)")
+    option = score.add_mutually_exclusive_group().add_argument
+    option("--workers", metavar="N", type=int, help="processes to share it (default: this one)")
+    option("--scheduler", metavar="ADDRESS", help="of dask; trust it (default: this machine)")
+
+    option = add("export", _export, "write a run's classifier for other software").add_argument
+    option("run", metavar="RUN", type=_find_run, help=RUN)
+    formats = ["keras", "onnx", "litert", "openvino"]
+    option("--format", choices=formats, required=True, help="format of the model (required)")
+    option("--out", metavar="DIR", required=True, help="new folder to write (required)")
+
+    option = add("engine", _engine, "add the 8-bit engine to a run, for --fast").add_argument
+    option("run", metavar="RUN", help="folder of a run")
+    option("study", metavar="STUDY", help="folder of the study it was trained on")
+
+    add("doctor", _doctor, "check the installation, step by step")
+
+    option = add("download", _download, "download a public study").add_argument
+    option("study", choices=["nih-sample"], help="1,860 real radiographs (248 MB)")
+    place = Path("medical/nih-sample")
+    option("--out", metavar="DIR", default=place, type=Path, help="folder (default: %(default)s)")
+
+    option = add("phantom", _phantom, "write a study of simulated radiographs").add_argument
+    option("--patients", metavar="N", type=int, default=130, help="how many (default: 130)")
+    option("--seed", metavar="S", type=int, default=0, help="of all that is random (default: 0)")
+    option("--out", metavar="DIR", required=True, type=Path, help="folder to write (required)")
+
+    option = add("study", _study, "show how a folder is understood as a study").add_argument
+    option("folder", metavar="FOLDER", type=Path, help="with labels.csv or a publisher's tables")
+    option("--write", metavar="FILE", type=Path, help="new labels.csv to write (default: none)")
+    return parser
+
+
+def _find_run(text: str) -> str:
+    """Return the folder of a run; that of 'bundled' in a clone, or where it was installed."""
+    if text != "bundled":
+        return text
+    clone = Path(__file__).parents[1] / "medical" / "models" / "cardiomegaly" / "run.json"
+    installed = (file.locate() for file in files("cxrlib") or () if file.name == "run.json")
+    for facts in map(Path, (clone, *installed)):
+        if facts.exists():
+            return str(facts.resolve().parent)
+    raise argparse.ArgumentTypeError("no run was installed with cxrlib: give a run's folder")
+
+
 # Each command imports what it needs: TensorFlow takes seconds, and only scoring wants it.
 def _score(options) -> str:
-    from cxrlib.model.run import load_run
-    from cxrlib.scoring.write import write_scores
+    from cxrlib.data.files import walk_films
 
     how = {"scheduler": options.scheduler, "workers": options.workers}
-    how["check"] = not options.no_check
-    load = load_run
+    films = options.paths
+    if not options.out:
+        films = list(islice(walk_films(films), SHOWN + 1))
+        if len(films) > SHOWN or how != dict.fromkeys(how):
+            raise ValueError(
+                f"more than {SHOWN} radiographs, or several processes: give --out FILE"
+            )
     if options.fast:
         from cxrlib.deploy.engine import load_fast as load
-    run = load(options.run)
-    counts = write_scores(run, options.paths, options.out, **how)
-    return f"{options.out}: " + ", ".join(f"{n} {status}" for status, n in counts.most_common())
+    else:
+        from cxrlib.model.run import load_run as load
+    run, check = load(options.run), not options.no_check
+    if options.out:
+        from cxrlib.scoring.write import write_scores
+
+        counts = write_scores(run, films, options.out, check, **how)
+        return f"{options.out}: " + ", ".join(f"{n} {status}" for status, n in counts.most_common())
+    from cxrlib.model.predict import score_films
+
+    scores = score_films(run, films, check)
+    return scores.to_string(index=False, na_rep="", formatters={"path": _printable})
+
+
+def _printable(name: str) -> str:
+    """Return a name without what moves a terminal's cursor."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def _export(options) -> str:

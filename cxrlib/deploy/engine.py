@@ -180,5 +180,6 @@ def _import(name: str):
         return importlib.import_module(name)
     except ImportError as error:
         raise EngineError(
-            f"the fast engine needs {name} ({error}): pip install 'cxrlib[fast]', or do without"
+            f"the fast engine needs {name} ({error}): pip install '.[fast]' in a clone or "
+            "archive of cxrlib, or do without"
         ) from error

@@ -95,7 +95,8 @@ def _runtime(form: str, packages: list[str]) -> str:
         return f"{packages[0]} {version(packages[0])}"
     except (ImportError, EngineError) as error:
         raise ExportError(
-            f"format '{form}' needs {name} ({error}): pip install 'cxrlib[export]'"
+            f"format '{form}' needs {name} ({error}): pip install '.[export]' in a clone or "
+            "archive of cxrlib"
         ) from error
 
 

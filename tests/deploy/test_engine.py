@@ -228,7 +228,7 @@ def test_without_openvino_all_but_the_engine_works(
     saved, trained_run, pixels, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(EngineError, match=r"needs openvino .*pip install 'cxrlib\[fast\]'"):
+    with pytest.raises(EngineError, match=r"needs openvino .*pip install '\.\[fast\]' in a clone"):
         load_fast(saved.folder)
     folder = shutil.copytree(saved.folder, tmp_path / "run")
     before = {path: path.read_bytes() for path in folder.iterdir()}

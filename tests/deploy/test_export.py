@@ -124,7 +124,7 @@ def test_errors(run, folder, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.rglob("*")] == ["full", "thesis.txt"]
     packages = FORMATS["onnx"][1]
     monkeypatch.setitem(FORMATS, "onnx", ("model.onnx", [*packages, "no-such-package"]))
-    reason, way = r"\(No module named 'no_such_package'\)", r"pip install 'cxrlib\[export\]'"
+    reason, way = r"\(No module named 'no_such_package'\)", r"pip install '\.\[export\]' in a clone"
     line = f"cxr: format 'onnx' needs no-such-package {reason}: {way}"
     with pytest.raises(SystemExit, match=line):
         cli.main(["export", str(folder), "--format", "onnx", "--out", str(tmp_path / "taken")])

@@ -1,6 +1,7 @@
 """The files that set the project up agree with each other."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -127,6 +128,32 @@ def test_a_room_imports_only_what_lies_before_it(room):
 def test_every_room_has_its_directions():
     rooms = {path.parent.name for path in (ROOT / "cxrlib").glob("*/__init__.py")}
     assert rooms == set(MAY_IMPORT)
+
+
+def test_an_index_can_show_the_package():
+    project = PYPROJECT["project"]
+    assert not re.search(r"!\[|\]\((?!https:)|<img", project["readme"]["text"])
+    assert project["keywords"] and project["license"] == "MIT"
+    assert all(url.startswith("https://") for url in project["urls"].values())
+    for minor in (11, 12, 13):
+        assert f"Programming Language :: Python :: 3.{minor}" in project["classifiers"]
+    licences = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("cxrlib/**/LICENSE*")}
+    assert set(project["license-files"]) == {"LICENSE", *licences}
+
+
+def test_a_wheel_holds_the_bundled_run():
+    ((place, patterns),) = PYPROJECT["tool"]["setuptools"]["data-files"].items()
+    shipped = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    run = ROOT / "medical" / "models" / "cardiomegaly"
+    files = {"run.json", "MODEL_CARD.md", *json.loads((run / "run.json").read_text())["files"]}
+    assert {run / name for name in files} <= shipped
+    assert place == "share/cxrlib/cardiomegaly"
+
+
+def test_nobody_is_sent_to_an_index_for_the_package():
+    for path in subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split():
+        if Path(path).suffix in {".py", ".md", ".ipynb", ".yml", ".toml"}:
+            assert not re.search(r"pip install\W+cxrlib", (ROOT / path).read_text()), path
 
 
 def test_bare_make_lists_every_target():
