@@ -92,6 +92,7 @@ def _read_vindr(table, beside, said):
     )
     rest = rest.assign(label="", **dict.fromkeys(BOX, ""))
     rows = pd.concat([table[most], rest], ignore_index=True)
+    rows = rows.drop_duplicates(["filename", "label", *BOX], ignore_index=True)
     return rows.assign(doubt=rows["filename"].map(doubt).fillna(""))
 
 

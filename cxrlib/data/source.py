@@ -9,10 +9,11 @@ import pandas as pd
 from cxrlib.data.files import is_film, regular_file
 from cxrlib.data.filing import list_files
 from cxrlib.data.labels import NO_FINDING, VOCABULARY, spelled_as
-from cxrlib.data.publishers import CLASSES, find_publisher
+from cxrlib.data.publishers import CLASSES, PUBLISHERS, WIDE, find_publisher
 from cxrlib.data.table import KNOWN, StudyError, plain, read_table
 
 OWN = "labels.csv"
+EDITIONS = ("NIH ChestX-ray14", "RSNA Pneumonia")  # the later, which counts, sorts after the first
 NO_CLASS = re.compile(r"images?|imgs?|train.*|test.*|val.*|all|data|cxr_png|chest_xray", re.I)
 MASK = re.compile(r"(^|/)(\w*masks?)/", re.I)
 
@@ -58,15 +59,24 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
             tables.setdefault(publisher, {})[name] = table
     if not tables:
         return CLASSES, _read_classes(folder, files, (seen, broken), said)
-    publisher, own = next(iter(tables.items()))
-    names = list(own)[-1:] if publisher.name == "NIH ChestX-ray14" else list(own)  # an edition
+    publisher = next(p for p in (*PUBLISHERS, WIDE) if p in tables)
+    own, films = {}, set()
+    found = sorted(tables[publisher].items(), reverse=publisher.name in EDITIONS)
+    for name, table in sorted(found, key=lambda item: -len(item[1])):  # a sample comes last
+        named = _in_plain(table)
+        of_film = set(named[next(c for c in ("filename", "studyid", "patientid") if c in named)])
+        if films.isdisjoint(of_film):
+            own[name] = table
+        films |= of_film
     if not labels:
-        said.append(f"no labels.csv: {', '.join(names)} gives the labels")
-    table = pd.concat([own[name] for name in names], ignore_index=True).fillna("")
+        said.append(f"no labels.csv: {', '.join(own)} gives the labels")
+    if spare := [name for found in tables.values() for name in found if name not in own]:
+        said.append(f"{', '.join(spare)} is not used: it labels the same films, or in another form")
+    table = pd.concat(own.values(), ignore_index=True).fillna("")
     try:
         rows = publisher.read(_in_plain(table), [_in_plain(other) for other in beside], said)
     except StudyError as error:
-        raise StudyError(f"{folder / names[0]}: {error}") from None
+        raise StudyError(f"{folder / next(iter(own))}: {error}") from None
     rows.attrs = {}  # pandas copies them at every step
     said.append(f"read as {publisher.name}: docs/studies.md says what is assumed")
     return publisher.name, rows

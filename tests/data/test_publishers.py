@@ -81,6 +81,12 @@ def test_chexpert(tmp_path):
         films = choose_films(study, "Cardiomegaly", against="others")  # the third is in doubt
     assert films["patient"].tolist() == ["patient00001", "patient00002", "patient00004"]
     assert films["target"].tolist() == [0, 1, 0]
+    more = CHEXPERT.replace("/train/patient0000", "/valid/patient0001")
+    (tmp_path / "valid.csv").write_text(more)
+    (tmp_path / "train_cheXbert.csv").write_text(CHEXPERT.replace("1.0", "0.0"))
+    make(tmp_path, {}, re.findall(r"valid/\S+png", more), side=65)
+    both = read_study(tmp_path)
+    assert both.films["labels"].tolist() == found * 2 and "train_cheXbert.csv is not" in said(both)
     for words in ("2 films have an uncertain finding", "1 films have 'No Finding' and Support Dev"):
         assert words in said(study)
 
@@ -102,6 +108,10 @@ def test_mimic(tmp_path):
     assert films["view"].tolist() == ["PA", "lateral", "AP"]
     assert films["split"].tolist() == ["train", "train", "test"]
     assert study.split_rule == "the study's own column"
+    other = tables[f"{MIMIC}chexpert.csv"].replace("1.0,\n", "0.0,\n")
+    (tmp_path / f"{MIMIC}negbio.csv").write_text(other)
+    again = read_study(tmp_path)
+    assert again.findings.equals(study.findings) and f"{MIMIC}negbio.csv is not used" in said(again)
     (tmp_path / f"{MIMIC}metadata.csv").unlink()
     with pytest.raises(StudyError, match=r"chexpert\.csv: .*put mimic-cxr-2\.0\.0-metadata\.csv"):
         read_study(tmp_path)
@@ -116,6 +126,10 @@ def test_rsna(tmp_path):
     assert labels(study) == {"a-1": (HEALTHY,), "b-1": ("Pneumonia",), "c-1": (HEALTHY,)}
     assert study.findings[BOX].dropna().to_numpy().tolist() == [[1, 2, 11, 22], [31, 2, 41, 22]]
     assert study.films["original_width"].isna().all() and "may show another disease" in said(study)
+    (tmp_path / "stage_1_train_labels.csv").write_text(rows.replace(",,,,,0", ",1,2,3,4,1"))
+    (tmp_path / "stage_2_sample.csv").write_text(rows.split("b-1")[0])
+    again = read_study(tmp_path)
+    assert labels(again) == labels(study) and "stage_1_train_labels.csv is not" in said(again)
     classes = "patientId,class\na-1,Normal\nb-1,Lung Opacity\nc-1,No Lung Opacity / Not Normal\n"
     (tmp_path / "stage_2_detailed_class_info.csv").write_text(classes)
     headers = "PatientID,PatientSex,PatientAge,ViewPosition\na-1,F,43,PA\nb-1,M,58,AP\n"
@@ -143,6 +157,7 @@ def test_vindr(tmp_path):
     assert set(study.films["doubt"][1]) == {"Cardiomegaly"}
     assert study.findings["xmin"].notna().sum() == 4
     assert "2 films have a finding that half of their readers or fewer saw" in said(study)
+    assert "same row" not in said(study)
 
 
 def test_siim(tmp_path):
