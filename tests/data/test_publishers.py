@@ -129,7 +129,9 @@ def test_rsna(tmp_path):
     (tmp_path / "stage_1_train_labels.csv").write_text(rows.replace(",,,,,0", ",1,2,3,4,1"))
     (tmp_path / "stage_2_sample.csv").write_text(rows.split("b-1")[0])
     again = read_study(tmp_path)
-    assert labels(again) == labels(study) and "stage_1_train_labels.csv is not" in said(again)
+    assert labels(again) == labels(study) and "stage_1_train_labels.csv, stage_2_sample" in said(
+        again
+    )
     classes = "patientId,class\na-1,Normal\nb-1,Lung Opacity\nc-1,No Lung Opacity / Not Normal\n"
     (tmp_path / "stage_2_detailed_class_info.csv").write_text(classes)
     headers = "PatientID,PatientSex,PatientAge,ViewPosition\na-1,F,43,PA\nb-1,M,58,AP\n"
