@@ -1,6 +1,7 @@
-"""From stored values to grey in 0..1: one rule for every depth, then what a DICOM header says."""
+"""From stored values to grey in 0..1: one rule for every depth, and what a file's header says."""
 
 import numpy as np
+from PIL import ExifTags, Image
 
 DEPTHS = (8, 10, 12, 14)  # bits of detectors and scanners, fewer than the 16 of their files
 BRIGHT = 0.01  # this share of the pixels decides nothing: letters, markers, defects
@@ -29,6 +30,29 @@ def spread(values: np.ndarray, bits: int = 16, inverted: bool = False) -> np.nda
         np.subtract(_white(values, bits), values, out=values)
     values /= np.float32(_white(values, bits))
     return np.clip(values, 0, 1, out=values)
+
+
+def grey_of(image: Image.Image) -> Image.Image:
+    """Return a picture that is not DICOM in mode F, in 0..1."""
+    # Pillow turns white-is-zero TIFF over at 1 to 8 bits only.
+    inverted = getattr(image, "tag_v2", {}).get(ExifTags.Base.PhotometricInterpretation) == 0
+    if image.mode[0] in "IF":
+        values = np.asarray(image)
+    if image.mode.startswith("I"):
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("integers outside 0..65535: rescale them to 16 bits")
+        return Image.fromarray(spread(values, inverted=inverted))
+    if image.mode == "F":
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise ValueError("floating-point values outside 0..1: rescale them")
+        return Image.fromarray(1 - values) if inverted else image
+    if image.has_transparency_data:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image.convert("RGBA"))
+    elif image.mode == "P":
+        image = image.convert("RGB")
+    # In floating point before it is reduced, so that 8 and 16 bits of one film give one result.
+    return Image.fromarray(np.asarray(image.convert("L"), np.float32) / np.float32(255))
 
 
 def show(data, stored: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, Unidentif
 from cxrlib.data import dicom
 from cxrlib.data.bounds import LARGEST, TOO_LARGE, room
 from cxrlib.data.files import exif_of_png, file_digest, is_dicom, regular_file
-from cxrlib.data.grey import BRIGHT, spread
+from cxrlib.data.grey import BRIGHT, grey_of
 
 # Part of every digest that depends on pixels: change it when what `read_image` returns changes.
 PREPROCESSING = "grey in 0..1, longer side to image_size, antialiased bilinear, black padding; 2"
@@ -29,7 +29,7 @@ Image.core.set_block_size(33 * 2**20)
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 # White is zero in 16 bits with the upper byte first: Pillow knows it with the lower byte first.
 TiffImagePlugin.OPEN_INFO[TiffImagePlugin.MM, 0, (1,), 1, (16,), ()] = ("I;16B", "I;16B")
-ORIENTATION, PHOTOMETRIC = ExifTags.Base.Orientation, ExifTags.Base.PhotometricInterpretation
+ORIENTATION = ExifTags.Base.Orientation
 
 
 class ImageError(ValueError):
@@ -184,7 +184,7 @@ def _read_picture(image: ImageFile.ImageFile, size: int | None) -> Image.Image:
         image.draft("L", _fit(image.size, size))
     cut = ";16" in f"{image.tile}" and image.mode.startswith("RGB")  # to the upper 8 bits
     image.load()
-    grey = _grey(image)
+    grey = grey_of(image)
     if cut and np.mean(np.asarray(grey) > 0.25) <= BRIGHT:
         raise ValueError("fewer than 16 bits a channel in 16: save it as grey, not in colour")
     # The image's own EXIF may be damaged, and would then be written anew.
@@ -242,26 +242,3 @@ def _fit(shape: tuple[int, int], size: int) -> tuple[int, int]:
     """Return (width, height) with the longer side `size` and the aspect ratio kept."""
     scale = size / max(shape)
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """Return `image` in mode F, in 0..1."""
-    # Pillow turns white-is-zero TIFF over at 1 to 8 bits only.
-    inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
-    if image.mode[0] in "IF":
-        values = np.asarray(image)
-    if image.mode.startswith("I"):
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("integers outside 0..65535: rescale them to 16 bits")
-        return Image.fromarray(spread(values, inverted=inverted))
-    if image.mode == "F":
-        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            raise ValueError("floating-point values outside 0..1: rescale them")
-        return Image.fromarray(1 - values) if inverted else image
-    if image.has_transparency_data:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA"))
-    elif image.mode == "P":
-        image = image.convert("RGB")
-    # In floating point before it is reduced, so that 8 and 16 bits of one film give one result.
-    return Image.fromarray(np.asarray(image.convert("L"), np.float32) / np.float32(255))
