@@ -136,7 +136,8 @@ def test_a_command_without_end_is_found(tmp_path, monkeypatch):
     attacks = Attacks(tmp_path, seed=0)
     attacks.usual["downloading"] = 0.5
     monkeypatch.setattr(kills, "WAIT", 1)
-    monkeypatch.setattr(attacks, "_command", lambda *_: ["sleep", "60"])
+    command = "touch $0/a && exec sleep 60"
+    monkeypatch.setattr(attacks, "_command", lambda _, at: ["sh", "-c", command, at / "work"])
     assert attacks.attack("downloading", 0)[0] == "without end"
 
 
