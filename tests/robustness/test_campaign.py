@@ -110,6 +110,7 @@ from pathlib import Path
 work = Path(sys.argv[1])
 wait = lambda: time.sleep(1)
 """
+TAIL = "\n(work / 'done').touch()"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_a_command_with_a_fault_is_found(tmp_path, monkeypatch, fault, said):
     attacks = Attacks(tmp_path, seed=0)
     if fault == "process":
         attacks.usual["downloading"] = 1
-    command = [sys.executable, "-c", HEAD + FAULTS[fault]]
+    command = [sys.executable, "-c", HEAD + FAULTS[fault] + TAIL]
     monkeypatch.setattr(attacks, "_command", lambda _, place: [*command, place / "work"])
     result, why = attacks.attack("downloading", 0)
     assert result == "lost" and re.search(said, why), why
