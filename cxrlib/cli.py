@@ -113,6 +113,8 @@ def _score(options) -> str:
     else:
         from cxrlib.model.run import load_run as load
     run, check = load(options.run), not options.no_check
+    if run.caution:
+        print(f"cxr: {run.caution}", file=sys.stderr)
     if options.out:
         from cxrlib.scoring.write import write_scores
 

@@ -14,6 +14,7 @@ import pytest
 from cxrlib import cli
 
 ROOT = Path(__file__).parents[2]
+BUNDLED = ROOT / "medical" / "models" / "cardiomegaly"
 CXR = Path(sys.executable).with_name("cxr")
 
 
@@ -91,7 +92,10 @@ def scored(monkeypatch):
         rows.append((str(films[-1]), "unreadable", np.nan, "", "the file does not exist"))
         return pd.DataFrame(rows, columns=["path", "status", "probability", "decision", "reason"])
 
-    stand_ins = {"predict": {"score_films": score_films}, "run": {"load_run": str}}
+    def load_run(folder):
+        return SimpleNamespace(folder=folder, caution="Simulated." * (folder == str(BUNDLED)))
+
+    stand_ins = {"predict": {"score_films": score_films}, "run": {"load_run": load_run}}
     for name, names in stand_ins.items():
         monkeypatch.setitem(sys.modules, f"cxrlib.model.{name}", SimpleNamespace(**names))
     return given
@@ -99,9 +103,11 @@ def scored(monkeypatch):
 
 def test_a_few_scores_are_shown(scored, capsys):
     cli.main(["score", "bundled", "a.png", "b\x1b[2J.png", "--no-check"])
-    assert scored["run"] == str(ROOT / "medical" / "models" / "cardiomegaly")
+    assert scored["run"].folder == str(BUNDLED)
     assert scored["films"] == [Path("a.png"), Path("b\x1b[2J.png")] and not scored["check"]
-    header, first, second = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    assert said.err == "cxr: Simulated.\n"
+    header, first, second = said.out.splitlines()
     assert header.split() == ["path", "status", "probability", "decision", "reason"]
     assert first.split() == ["a.png", "ok", "0.25", "negative"]
     assert second.split()[:2] == [r"b\x1b[2J.png", "unreadable"] and "nan" not in second.lower()

@@ -273,7 +273,8 @@ def test_cxr_score(trained_run, run, mixed, tmp_path):
     done = cxr("score", trained_run[0], mixed, tmp_path / "gone.png", "--out", out)
     assert (done.returncode, done.stdout) == (0, f"{out}: 3 unreadable, 2 ok\n")
     # The progress bar alone, none of TensorFlow's notices
-    assert all(line.startswith("scores: ") for line in done.stderr.split("\n") if line)
+    said = ("scores: ", "cxr: Trained on simulated radiographs")
+    assert all(line.startswith(said) for line in done.stderr.split("\n") if line)
     written = pd.read_csv(out, keep_default_na=False)
     assert written.columns.tolist() == COLUMNS
     here = score_films(run, [mixed, tmp_path / "gone.png"])
