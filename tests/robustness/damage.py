@@ -11,8 +11,8 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 from pydicom import dcmread, encaps, uid
 
 TESTS = Path(__file__).parents[1]
-sys.path.append(str(TESTS / "data"))
-from test_dicom import SECRET, write  # noqa: E402
+sys.path.append(str(TESTS))
+from dicoms import SECRET, write  # noqa: E402
 
 FILM = TESTS.parent / "medical" / "images" / "00060001_000.jpg"
 # Where a piece of a file begins, in any format that is read here, and where its length stands.
@@ -100,11 +100,11 @@ def make_originals(folder: Path) -> dict[str, dict[str, bytes]]:
         for number, (values, bits, syntax) in enumerate(several):
             path = folder / f"{kind}-{number}.dcm".replace(" ", "-")
             found[kind][path.name] = write(path, values, bits, syntax).read_bytes()
-    found["DICOM JPEG 2000"]["DICOM-JPEG-2000-boxes.dcm"] = _in_boxes(image, path)
+    found["DICOM JPEG 2000"]["DICOM-JPEG-2000-boxes.dcm"] = in_boxes(image, path)
     return found
 
 
-def _in_boxes(image: Image.Image, path: Path) -> bytes:
+def in_boxes(image: Image.Image, path: Path) -> bytes:
     """Return the bytes of a JPEG 2000 film in JP2's boxes, as some programs write it."""
     data, frame, file = dcmread(path), io.BytesIO(), io.BytesIO()
     image.save(frame, "JPEG2000")

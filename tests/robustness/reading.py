@@ -24,7 +24,7 @@ from cxrlib.data.images import (
     view_of,
 )
 
-SIZE, SECONDS, ADDRESSES = 128, 20, 4 << 30  # pixels; per file; bytes of address space
+SIZE, SECONDS, ADDRESSES = 128, 20, 2 << 30  # pixels; per file; bytes of address space
 START = 120  # seconds for a process to import what it needs
 READ, CLEAR, WRONG, ENDLESS = "read", "clear", "wrong", "without end"
 
