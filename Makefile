@@ -47,7 +47,7 @@ campaign: .venv/ready ## thousands of damaged images, tens of killed processes: 
 	$(BIN)/python tests/robustness/campaign.py
 
 lab: .venv/ready ## JupyterLab in notebooks/
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	$(BIN)/jupyter lab --allow-root --notebook-dir=notebooks
 
 notebooks: .venv/ready ## execute the committed notebooks in place on the bundled study, renew its run
 	env -u CXR_DATA -u CXR_RUN -u CXR_NIH $(BIN)/python notebooks/execute.py --in-place

@@ -1,6 +1,7 @@
 """One float array in 0..1, whatever the file."""
 
 import os
+import re
 import struct
 import threading
 import time
@@ -8,6 +9,7 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -326,6 +328,21 @@ def test_films_in_flight_are_weighed_by_their_pixels(tmp_path, monkeypatch):
         list(pool.map(colour_of, paths))
     assert len(most) == 16 and 5000 < max(most) <= 10_000
     assert bounds._free == [10_000]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory as Linux tells it")
+def test_no_thread_keeps_the_memory_of_a_large_film(tmp_path):
+    def resident():
+        return int(re.search(r"VmRSS:\s*(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+    path = tmp_path / "film.png"
+    Image.new("RGBA", (3000, 3000)).save(path, compress_level=1)
+    read_image(path, 12)
+    before = resident()
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(2):
+            read_batch([path] * 6, 12, pool)
+        assert resident() - before < 270  # MiB; a film takes 180 while it is read
 
 
 def test_image_size_is_width_and_height(tmp_path):

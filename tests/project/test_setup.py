@@ -164,6 +164,11 @@ def test_bare_make_lists_every_target():
         assert re.search(rf"^  {target} +\w", done.stdout, re.M)
 
 
+def test_the_lab_starts_in_a_container_whose_user_is_root():
+    done = subprocess.run(["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True)
+    assert "jupyter lab --allow-root --notebook-dir=notebooks" in done.stdout
+
+
 @pytest.fixture
 def make_run(tmp_path):
     """A function that calls `make run` with a Python that prints its arguments, one a line."""
