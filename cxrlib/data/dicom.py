@@ -16,16 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cxrlib.data.bounds import (
-    BYTES,
-    HEADER,
-    LARGEST,
-    RLE,
-    TOO_LARGE,
-    check_runs,
-    frame_size,
-    inflate,
-)
+from cxrlib.data import bounds
 from cxrlib.data.files import is_dicom
 from cxrlib.data.grey import show
 
@@ -118,7 +109,7 @@ def read_grey(path: str | Path | BinaryIO) -> np.ndarray:
         As `read_header`; or the pixels are missing, cut short or of an encoding that is not known.
     """
     header = _read(path, pixels=False)
-    data = _read(path, pixels=True, most=HEADER + 4 * header.Rows * header.Columns)
+    data = _read(path, pixels=True, most=bounds.HEADER + 4 * header.Rows * header.Columns)
     try:
         stored = _decode(data)
         padding = stored == data.get("PixelPaddingValue")
@@ -142,9 +133,9 @@ def _decode(data) -> np.ndarray:
     if data["PixelData"].is_undefined_length:
         frame = next(generate_frames(data.PixelData, number_of_frames=1))
         # A decoder goes by the frame, whatever the header says.
-        if data.file_meta.TransferSyntaxUID == RLE:
-            check_runs(frame, data.Rows * data.Columns)
-        elif frame_size(frame) != (data.Rows, data.Columns, 1):
+        if data.file_meta.TransferSyntaxUID == bounds.RLE:
+            bounds.check_runs(frame, data.Rows * data.Columns)
+        elif bounds.frame_size(frame) != (data.Rows, data.Columns, 1):
             raise ValueError
     stored, unused = data.pixel_array, data.BitsAllocated - data.BitsStored
     if stored.ndim != 2:
@@ -157,7 +148,7 @@ def _word(data, name: str) -> str:
     return str(data.get(name) or "").strip().upper()
 
 
-def _read_elements(path, names: Iterable[str], pixels: bool = False, most: int = HEADER):
+def _read_elements(path, names: Iterable[str], pixels: bool = False, most: int = bounds.HEADER):
     """Return the elements named of a DICOM file; an error says nothing of what it holds."""
     try:
         import pydicom
@@ -168,11 +159,11 @@ def _read_elements(path, names: Iterable[str], pixels: bool = False, most: int =
     warnings.filterwarnings("ignore", module=r"pydicom|pylibjpeg|libjpeg|openjpeg")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     config.settings.reading_validation_mode = config.IGNORE
-    if not hasattr(path, "read") and os.path.getsize(path) > BYTES:
-        raise ValueError(f"too large to be a radiograph: more than {BYTES:,} bytes")
+    if not hasattr(path, "read") and os.path.getsize(path) > bounds.BYTES:
+        raise ValueError(f"too large to be a radiograph: more than {bounds.BYTES:,} bytes")
     try:
         how = {"stop_before_pixels": not pixels, "specific_tags": list(names)}
-        data = pydicom.dcmread(inflate(path, most), force=True, **how)
+        data = pydicom.dcmread(bounds.inflate(path, most), force=True, **how)
         for element in data:  # pydicom interprets a value when it is asked for
             if element.is_empty:
                 del data[element.tag]
@@ -183,7 +174,7 @@ def _read_elements(path, names: Iterable[str], pixels: bool = False, most: int =
     return data
 
 
-def _read(path, pixels: bool, most: int = HEADER):
+def _read(path, pixels: bool, most: int = bounds.HEADER):
     """Return the elements in `PIXELS` of a file that holds one grey radiograph."""
     data = _read_elements(path, PIXELS, pixels, most)
     try:
@@ -209,8 +200,8 @@ def _read(path, pixels: bool, most: int = HEADER):
         raise ValueError("a DICOM film in colour: give grey ones (MONOCHROME1 or MONOCHROME2)")
     if not square:
         raise ValueError("a DICOM film whose pixels are not square: scale it to square ones")
-    if size > LARGEST:
-        raise ValueError(TOO_LARGE)
+    if size > bounds.LARGEST:
+        raise ValueError(bounds.TOO_LARGE)
     if compressed and syntax in SYNTAXES.values():
         raise ValueError("compressed DICOM pixels without the name of their transfer syntax")
     return data

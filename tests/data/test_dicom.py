@@ -20,7 +20,7 @@ from pydicom.pixels import compress
 from pydicom.sequence import Sequence
 
 import cxrlib as cxr  # lazily: most of these tests need no TensorFlow
-from cxrlib.data import dicom, images
+from cxrlib.data import bounds, dicom, images
 from cxrlib.data.files import is_film, walk_films
 from cxrlib.data.images import ImageError, film_digest, image_size, read_image, view_of
 from cxrlib.data.study import read_study
@@ -401,7 +401,7 @@ def test_a_small_file_does_not_become_a_large_one(tmp_path, film):
 
 def test_a_dicom_file_may_have_so_many_bytes(tmp_path, film, monkeypatch):
     path = write(tmp_path / "film.dcm", film)
-    monkeypatch.setattr(dicom, "BYTES", path.stat().st_size - 1)
+    monkeypatch.setattr(bounds, "BYTES", path.stat().st_size - 1)
     for read in (read_image, image_size, view_of):
         with pytest.raises(ImageError, match="too large to be a radiograph: more than 26.,... byt"):
             read(path)
