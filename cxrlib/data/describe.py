@@ -32,10 +32,11 @@ def describe_study(study: Study) -> str:
         + f"; by {study.split_rule}",
     }
     told = [f"{name:10}{text}" for name, text in lines.items()]
-    kinds = study.problems.groupby(["outcome", "problem", "fix"], sort=False)["row"]
-    for (outcome, problem, fix), rows in kinds:
-        where = f"row {rows.iloc[0]}" + (f" and {len(rows) - 1} more" if len(rows) > 1 else "")
-        told.append(f"{outcome}, {where}: {problem} ({fix})")
+    kind = study.problems["problem"].str.replace("^same film.*", "", regex=True)  # each its own
+    for _, rows in study.problems.groupby([kind, "outcome", "fix"], sort=False):
+        one = rows.iloc[0]
+        where = f"row {one['row']}" + (f" and {len(rows) - 1} more" if len(rows) > 1 else "")
+        told.append(f"{one['outcome']}, {where}: {one['problem']} ({one['fix']})")
     return "\n".join(told)
 
 

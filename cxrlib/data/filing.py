@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -11,10 +12,12 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
+from cxrlib.data.dicom import name_view
 from cxrlib.data.files import DICOM, SUFFIXES, is_dicom, regular_file
 from cxrlib.data.images import ImageError, film_digest, image_size, read_image, view_of
 from cxrlib.data.labels import ProblemLog
 
+VIEWED = re.compile(r"(?:/view\d+_|_vp-)([a-z]+)[_.]", re.I)
 JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 CHUNK = 64  # files that a thread reads before it is given more
 
@@ -79,7 +82,8 @@ def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> None:
 def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) -> pd.DataFrame:
     """Return width and height in pixels, bytes, inode and view of each film that can be read.
 
-    Bytes are 0 for DICOM. The view is that of a DICOM header where no row of the film has one.
+    Bytes are 0 for DICOM. The view is that of a DICOM header, or of a name as CheXpert and BIDS
+    write them, where no row of the film has one.
     """
     kept = rows.drop(index=sorted(log.dropped))
     viewed = set(kept.loc[kept["view"] != "", "filename"])
@@ -91,7 +95,10 @@ def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) 
                 named = name.lower().endswith(tuple(DICOM))  # which the name alone may tell
                 dicom = is_dicom(path if named else file)
                 state, size = os.fstat(file.fileno()), image_size(path if named else file)
-            view = view_of(path) if dicom and name not in viewed else ""
+            view = ""
+            if name not in viewed:
+                told = VIEWED.search(name)
+                view = view_of(path) if dicom else name_view(told[1]) if told else ""
             if decode:
                 read_image(path)
         except FileNotFoundError:

@@ -261,6 +261,22 @@ def test_laterals_leave_the_question_and_unknown_views_are_not_ap(study):
     assert set(count_split(choose_films(bare, "Mass"))["AP share"]) == {"unknown"}
 
 
+@pytest.mark.parametrize(
+    ("name", "view"),
+    [
+        ("train/patient00001/study1/view2_lateral.png", "lateral"),
+        ("train/patient00001/study1/view1_frontal.png", ""),
+        ("sub-1/ses-2/sub-1_ses-2_vp-ap_cr.png", "AP"),
+    ],
+)
+def test_names_of_files_say_the_view_where_no_row_does(study, name, view):
+    (study / "images" / name).parent.mkdir(parents=True)
+    shutil.move(study / "images" / A, study / "images" / name)
+    table = f"filename,label,view\n{name},Mass,%s\n{B},Mass,PA\n"
+    assert rewrite(study, table % "").films["view"].tolist() == [view, "PA"]
+    assert rewrite(study, table % "PA").films["view"].tolist() == ["PA", "PA"]
+
+
 def test_a_question_against_all_others(study):
     read = rewrite(study, f"filename,label\n{A},Mass\n{B},Edema\n{C},{HEALTHY}\n")
     assert choose_films(read, "mass")["filename"].tolist() == [A, C]
