@@ -232,7 +232,7 @@ def test_without_openvino_all_but_the_engine_works(
         load_fast(saved.folder)
     folder = shutil.copytree(saved.folder, tmp_path / "run")
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(EngineError, match=r"cxrlib\[fast\]"):
+    with pytest.raises(EngineError, match=r"\.\[fast\]"):
         add_engine(replace(saved, folder=folder), trained_run[1])
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert list(tmp_path.iterdir()) == [folder]
