@@ -186,6 +186,34 @@ def rare_view(bundled, tmp_path):
     return folder, {"finding": "Épaississement pleural", "against": "others"}
 
 
+@pytest.fixture
+def one_view(bundled, tmp_path):
+    """PA films alone, boxes in test alone."""
+    films, folder = films_of(bundled, 8), tmp_path / "study"
+    films = films[films["ill"] | films["labels"].map(lambda labels: "No Finding" in labels)]
+    put_films(films, films["filename"], folder)
+    label = np.where(films["ill"], "Cardiomegaly", "No Finding")
+    table = pd.DataFrame({"filename": films["filename"], "label": label, "view": "PA"})
+    boxed = films["ill"] & films["split"].eq("test")
+    for name, side in zip(("xmin", "ymin", "xmax", "ymax"), (20, 20, 90, 90), strict=True):
+        table[name] = boxed.map({True: side})
+    table.to_csv(folder / "labels.csv", index=False)
+    return folder, {"finding": "CARDIOMEGALY"}
+
+
+def test_one_view_and_boxes_in_test_alone_end_nothing(one_view, tmp_path, capsys):
+    study, question = one_view
+    places = {"study": str(study), "run": str(tmp_path / "run")}
+    run_cells("02", **places, **SMALL, **question)
+    run_cells("03", **places)
+    groups = assert_honest(tmp_path / "run")["metrics"]["test"]["subgroups"]
+    assert [group["name"] for group in groups if group["group"] == "view"] == ["PA"]
+    assert "view" not in run_cells("05", **places, repeats=1)["models"].index
+    capsys.readouterr()
+    assert not run_cells("08", **places)["has_boxes"]
+    assert "needs boxes on both sides and is left out" in capsys.readouterr().out
+
+
 def test_two_columns_are_enough(two_columns, tmp_path, capsys):
     study, question = two_columns
     places = {"study": str(study), "run": str(tmp_path / "run")}
