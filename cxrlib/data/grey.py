@@ -10,10 +10,10 @@ BRIGHT = 0.01  # this share of the pixels decides nothing: letters, markers, def
 def spread(values: np.ndarray, bits: int = 16, inverted: bool = False) -> np.ndarray:
     """Return stored values as grey, so that one film looks the same at every depth.
 
-    White is the greatest value of `bits` where that is not 16. Detectors of 10, 12 or 14 bits are
-    often stored in 16 as they are, so 16 says little. White is then the greatest value of 8, 10,
-    12, 14 or 16 bits, whichever are the fewest that hold 99 % of the pixels; brighter pixels are
-    white. A film of 16 bits that stays below a quarter of white cannot be told from one of 14.
+    Detectors of 10, 12 or 14 bits are often stored in more as they are, so what a file states is
+    the most. White is the greatest value of 8, 10, 12 or 14 bits or of those stated, whichever are
+    the fewest that hold 99 % of the pixels; brighter pixels are white. A film of 16 bits that stays
+    below a quarter of white cannot be told from one of 14.
 
     Parameters
     ----------
@@ -114,11 +114,10 @@ def _unsign(values: np.ndarray, bits: int) -> np.ndarray:
     if values.dtype.kind != "i" or (bits == 16 and np.mean(values < 0) <= BRIGHT):
         return values
     wide = values.astype(np.int32)
-    return wide + (_white(2 * np.maximum(wide, ~wide), bits) + 1) // 2
+    white = _white(2 * np.maximum(wide, ~wide), bits) if bits == 16 else 2**bits - 1
+    return wide + (white + 1) // 2
 
 
 def _white(values: np.ndarray, bits: int) -> int:
-    if bits == 16:
-        few = BRIGHT * values.size
-        bits = next((b for b in DEPTHS if np.count_nonzero(values >= 2**b) <= few), 16)
-    return 2**bits - 1
+    few, fewer = BRIGHT * values.size, [depth for depth in DEPTHS if depth < bits]
+    return 2 ** next((b for b in fewer if np.count_nonzero(values >= 2**b) <= few), bits) - 1

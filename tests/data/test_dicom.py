@@ -112,6 +112,8 @@ PADDED = np.where(RAMP < 9, 0, RAMP * 16) / 4095
         (RAMP.astype(np.int16) - 128, 8, {}, RAMP / 255),
         (RAMP * 16, 12, {}, RAMP * 16 / 4095),
         (RAMP * 16, 16, {}, RAMP * 16 / 4095),  # as for a PNG: no value needs more than 12 bits
+        (RAMP * 4, 12, {}, RAMP * 4 / 1023),
+        (RAMP * 4, 12, {"PhotometricInterpretation": "MONOCHROME1"}, 1 - RAMP * 4 / 1023),
         (RAMP * 256, 16, {}, RAMP * 256 / 65535),
         (RAMP.astype(np.int16) * 16 - 2048, 16, {}, RAMP * 16 / 4095),
         (RAMP.astype(np.int16) * 64, 16, {}, RAMP * 64 / 16383),
@@ -165,12 +167,12 @@ def test_voi_lut(tmp_path, first):
 
 
 def test_what_old_files_keep_in_unused_bits_is_cut_off(tmp_path):
-    values = RAMP.copy()
+    values = RAMP * 16
     path = write(tmp_path / "film.dcm", values, 12)
     data = dcmread(path)
     data.PixelData = (values | 0x8000).tobytes()
     data.save_as(path)
-    np.testing.assert_allclose(read_image(path), RAMP / 4095, atol=1e-6)
+    np.testing.assert_allclose(read_image(path), RAMP * 16 / 4095, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------- scoring
