@@ -56,7 +56,7 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     print(
         f"Executing {len(sources)} notebooks into {os.path.relpath(args.out)}. The bundled study "
-        "takes about 10 minutes on two cores; each notebook is named when it begins.",
+        "takes about 8 minutes on two cores; each notebook is named when it begins.",
         flush=True,
     )
     for number, source in enumerate(sources, 1):

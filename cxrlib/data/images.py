@@ -16,7 +16,8 @@ from cxrlib.data.bounds import LARGEST, TOO_LARGE, room
 from cxrlib.data.files import exif_of_png, file_digest, is_dicom, regular_file
 from cxrlib.data.grey import BRIGHT, grey_of
 
-# Part of every digest that depends on pixels: change it when what `read_image` returns changes.
+# Part of every digest that depends on pixels: change it when what `read_image` returns changes, and
+# not where only films that were read wrongly are mended: it would end every run.
 PREPROCESSING = "grey in 0..1, longer side to image_size, antialiased bilinear, black padding; 2"
 
 # Pillow would give the memory of each image back and wait for new pages, a third of the time that

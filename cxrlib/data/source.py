@@ -109,8 +109,11 @@ def _read_coco(path: Path) -> pd.DataFrame:
     return pd.DataFrame(columns | {"row": 0})
 
 
-def _read_classes(folder: Path, files: list[str], others, said: list[str]) -> pd.DataFrame:
-    """Return the rows of folders that are named after what their films show."""
+def _read_classes(folder: Path, files: list[str], tables, said: list[str]) -> pd.DataFrame:
+    """Return the rows of folders named after what their films show.
+
+    `tables`: those that are not known, and what is wrong with those that cannot be read.
+    """
     found = {}
     for name in (name for name in files if not MASK.search(name)):
         if by_name := re.search(r"(?:CHN|MCU)CXR_\d+_([01])\.\w+$", name):
@@ -120,7 +123,7 @@ def _read_classes(folder: Path, files: list[str], others, said: list[str]) -> pd
             found[name] = classes[-1] if classes else ""
     classes = set(found.values())
     if "" in classes or not any(spelled_as(name, VOCABULARY) for name in classes):
-        seen, broken = others
+        seen, broken = tables
         if broken:
             raise StudyError(f"{folder / OWN} does not exist, and {broken[0]}")
         hint = f" Its tables are not known: {'; '.join(seen)}." if seen else ""

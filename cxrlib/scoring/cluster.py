@@ -6,6 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distributed.deploy import Cluster
 
 WAIT = 60  # seconds for a scheduler to answer, and for a first worker
 ADDRESS = r"inproc://.+|((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+"
@@ -18,7 +22,7 @@ class ClusterError(ValueError):
 def spread(
     function: Callable,
     tasks: Iterable[tuple],
-    scheduler: str | None = None,
+    scheduler: "str | Cluster | None" = None,
     workers: int | None = None,
 ) -> Iterator[tuple]:
     """Yield (label, function(argument)) once per task, in the order they are done.
@@ -88,7 +92,7 @@ def spread(
 
 
 @contextmanager
-def _connect(scheduler: str | None, workers: int | None, security):
+def _connect(scheduler: "str | Cluster | None", workers: int | None, security):
     from distributed import Client, LocalCluster
 
     if scheduler is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm.auto import tqdm
 
@@ -21,6 +21,9 @@ from cxrlib.model.run import Run, RunError, load_run
 from cxrlib.scoring.cluster import ClusterError, spread
 from cxrlib.scoring.parts import open_parts
 
+if TYPE_CHECKING:
+    from distributed.deploy import Cluster
+
 PART = 64  # films: what a killed process loses, and what a worker is sent
 
 
@@ -29,7 +32,7 @@ def write_scores(
     paths: Iterable[str | Path],
     out: str | Path,
     check: bool = True,
-    scheduler: str | None = None,
+    scheduler: "str | Cluster | None" = None,
     workers: int | None = None,
     part: int = PART,
 ) -> Counter:

@@ -1,12 +1,12 @@
 """`run.json`: what is malformed, changed or never ends is told in a sentence."""
 
-import json
 import os
 import shutil
 
 import pytest
 
 from cxrlib.model.facts import RunError, read_facts
+from facts import edit
 
 
 @pytest.fixture
@@ -48,15 +48,6 @@ def test_run_json_that_is_none(bundled, text, message):
 
 NO_CARD = r"run\.json is not as it was written \((Type|Attribute|Value|Index)Error"
 NO_SHARE = "not a number from 0 to 1"
-
-
-def edit(folder, *keys, value):
-    """Change one value in `run.json`, as a slip of an editor would."""
-    place = facts = json.loads((folder / "run.json").read_text())
-    for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] = value
-    (folder / "run.json").write_text(json.dumps(facts))
 
 
 @pytest.mark.parametrize(

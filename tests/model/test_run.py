@@ -22,6 +22,7 @@ from cxrlib.model.head import fit_head
 from cxrlib.model.predict import score_films, score_test
 from cxrlib.model.run import RunError, load_run
 from cxrlib.model.save import save_run
+from facts import edit
 
 
 @pytest.fixture(scope="module")
@@ -123,15 +124,6 @@ def test_facts_hold_the_contract(parts, tmp_path, weights):
     assert facts["backbone"]["weights"].startswith("../")
     assert str(tmp_path) not in text and str(weights.parent) not in text
     assert '"/' not in text
-
-
-def edit(folder, *keys, value):
-    """Change one value in `run.json`, as a slip of an editor would."""
-    place = facts = json.loads((folder / "run.json").read_text())
-    for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] = value
-    (folder / "run.json").write_text(json.dumps(facts))
 
 
 def test_a_run_of_the_same_name_stands_in_with_a_warning(small, tmp_path):
