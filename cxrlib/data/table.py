@@ -8,6 +8,7 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -114,7 +115,8 @@ def _decode(path: Path) -> tuple[str, list[str]]:
     said = []
     try:
         with (gzip.open if path.suffix == ".gz" else open)(regular_file(path), "rb") as file:
-            content = file.read(LARGEST + 1)
+            blocks = iter(lambda: file.read(2**20), b"")
+            content = b"".join(islice(blocks, LARGEST // 2**20 + 1))
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise StudyError(f"{path} cannot be read: {reason}. Fetch or save it again.") from error
