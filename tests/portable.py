@@ -1,5 +1,9 @@
-"""Run the tests that touch numbers as other processors would: give settings, or none for all."""
+"""Run the tests that touch numbers as other processors would: give settings, or none for all.
 
+With --whole it runs every test, and then the notebooks as `make run` does: half an hour a setting.
+"""
+
+import argparse
 import os
 import subprocess
 import sys
@@ -19,27 +23,33 @@ SETTINGS = {
     "openblas-haswell": {"OPENBLAS_CORETYPE": "Haswell"},
 }
 VARIABLES = {name for setting in SETTINGS.values() for name in setting}
-TESTS = [sys.executable, "-m", "pytest", "-q", "-m", "portable", "-n", "2", "--dist", "loadfile"]
+ALL = [sys.executable, *"-m pytest -q -n 2 --dist loadfile --no-loadscope-reorder".split()]
+SERIES = [sys.executable, "notebooks/execute.py"]
 
 
-def main(names: list[str]) -> None:
-    """Print a line per setting; end with status 1 where a test failed."""
-    if unknown := set(names) - SETTINGS.keys():
+def main() -> None:
+    """Print a line per setting and command; end with status 1 where one failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("settings", nargs="*", help=f"of {', '.join(SETTINGS)}; default: all")
+    parser.add_argument("--whole", action="store_true", help="every test, and the notebooks")
+    options = parser.parse_args()
+    if unknown := set(options.settings) - SETTINGS.keys():
         sys.exit(f"setting '{min(unknown)}': give {', '.join(SETTINGS)}")
     plain = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     failed = False
-    for name in names or SETTINGS:
-        start = time.monotonic()
-        environment = plain | SETTINGS[name]
-        done = subprocess.run(TESTS, env=environment, capture_output=True, text=True)
-        result = "FAILED" if done.returncode else "passed"
-        summary = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr
-        print(f"{name:18}{result}  {time.monotonic() - start:.0f} s  {summary}", flush=True)
-        if done.returncode:
-            failed = True
-            print(done.stdout, done.stderr, sep="\n", flush=True)
+    for name in options.settings or SETTINGS:
+        for command in [ALL, SERIES] if options.whole else [[*ALL, "-m", "portable"]]:
+            start = time.monotonic()
+            environment = plain | SETTINGS[name]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            result = "FAILED" if done.returncode else "passed"
+            summary = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr
+            print(f"{name:18}{result}  {time.monotonic() - start:.0f} s  {summary}", flush=True)
+            if done.returncode:
+                failed = True
+                print(done.stdout, done.stderr, sep="\n", flush=True)
     sys.exit(failed)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
