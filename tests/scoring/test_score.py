@@ -290,7 +290,10 @@ def test_cxr_score_interrupted_writes_nothing(trained_run, films, tmp_path):
         (tmp_path / "films" / f"{n}.jpg").symlink_to(films[n % 10])
     out = tmp_path / "scores.csv"
     command = [CXR, "score", trained_run[0], tmp_path / "films", "--out", out]
+    # Tests that were started in the background ignore this signal, and a child would with them.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        signal.signal(signal.SIGINT, before)
         shown = ""
         for character in iter(lambda: process.stderr.read(1), ""):
             shown += character
