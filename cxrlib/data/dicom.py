@@ -30,6 +30,8 @@ PIXELS = (
 )
 # OT and none at all: secondary captures. RG: film scanners and old CR. HC: a printed film.
 RADIOGRAPHS = {"CR", "DX", "DR", "XR", "RG", "OT", "HC", "SC", ""}
+NEEDED = "PhotometricInterpretation SamplesPerPixel BitsAllocated BitsStored".split()
+NEEDED += ["PixelRepresentation"]
 OTHERS = {"CT", "MR", "US", "NM", "PT", "MG", "XA", "RF", "XC", "ES", "OP", "IO", "PX", "SR"}
 OTHERS |= {"RTIMAGE", "RTDOSE", "RTPLAN", "RTSTRUCT", "ECG", "SEG", "PR", "KO", "DOC"}
 VIEWS = {"PA": "PA", "AP": "AP"} | dict.fromkeys("LL RL LAT LLAT RLAT LATERAL".split(), "lateral")
@@ -137,6 +139,9 @@ def _decode(data) -> np.ndarray:
             bounds.check_runs(frame, data.Rows * data.Columns)
         elif bounds.frame_size(frame) != (data.Rows, data.Columns, 1):
             raise ValueError
+    elif data.get("HighBit", 0) >= data.BitsStored:
+        if np.frombuffer(data.PixelData, f"<u{data.BitsAllocated // 8}").max() >> data.BitsStored:
+            raise ValueError  # values that do not begin at the lowest bit
     stored, unused = data.pixel_array, data.BitsAllocated - data.BitsStored
     if stored.ndim != 2:
         raise ValueError
@@ -180,6 +185,7 @@ def _read(path, pixels: bool, most: int = bounds.HEADER):
     try:
         modality, photometric = _word(data, "Modality"), _word(data, "PhotometricInterpretation")
         size = int(data.get("Rows", 0)) * int(data.get("Columns", 0))
+        missing = [name for name in NEEDED if name not in data]
         several = int(data.get("NumberOfFrames", 1)) > 1
         grey = data.get("SamplesPerPixel") == 1 and photometric.startswith("MONOCHROME")
         shapes = [data.get(name, (1, 1)) for name in ("PixelAspectRatio", "ImagerPixelSpacing")]
@@ -194,6 +200,8 @@ def _read(path, pixels: bool, most: int = bounds.HEADER):
         raise ValueError(f"DICOM modality {name}, not a radiograph (CR, DX or secondary capture)")
     if not size or (pixels and "PixelData" not in data):
         raise ValueError("a DICOM file without pixels")
+    if missing:
+        raise ValueError(f"a DICOM file without {missing[0]}")
     if several:
         raise ValueError("a DICOM file of several frames: give single radiographs")
     if not grey:
