@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 DICOM = {".dcm", ".dicom"}
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"} | DICOM
 PART = ".cxrlib-part."  # so start the names of what is unfinished; no reader takes them
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrlib.data.dicom import is_dicom, patient_key
-from cxrlib.data.labels import ProblemLog
+from cxrlib.data.labels import NOTHING, ProblemLog
 
 # What stands for the patient in a path, by who writes such paths; the first that fits counts.
 WRITTEN = {
@@ -36,7 +36,18 @@ def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
     source, doubts = "a column", []
     if "patient" in rows:
         fix = "fill it in: the split belongs to the patient"
-        log.add(rows.index[rows["patient"] == ""], "no patient_id", fix)
+        log.add(rows.index[rows["patient"].str.casefold().isin(NOTHING)], "no patient_id", fix)
+        short = rows.index[rows["patient"].str.fullmatch(r"\d[.,]\d+E\+?\d+", case=False)]
+        problem = "patient_id was shortened by a spreadsheet, so that several may look alike"
+        log.add(short, problem, "save that column as text, not as numbers", "kept")
+        ways = {name: way[1] for name, way in by_path.items() if way}
+        kept = rows.drop(index=sorted(log.dropped))
+        per = kept["patient"].map(_key).groupby(kept["filename"].map(ways)).nunique()
+        if count := (per > 1).sum():
+            doubts.append(
+                f"{count} patients, by the names of their files, have several patient_id, such as "
+                f"'{per.idxmax()}'"
+            )
     else:
         found = {name: way or _from_file(root / name) for name, way in by_path.items()}
         rows["patient"] = [found.get(name, ("", ""))[1] for name in rows["filename"].tolist()]
@@ -89,7 +100,8 @@ def _unite(rows: pd.DataFrame, in_path: dict[str, str], log: ProblemLog) -> None
     for patient in rows["patient"].unique():
         groups[_key(patient)].append(patient)
     for key, ids in groups.items():
-        best = in_path.get(key) or min(ids, key=lambda name: (-len(name), name))
+        whole = [re.sub(r"^(\d+)\.0$", r"\1", name) for name in ids]
+        best = in_path.get(key) or min(whole, key=lambda name: (-len(name), name))
         named |= dict.fromkeys(ids, best)
         if len(ids) > 1:
             log.note(
