@@ -13,6 +13,7 @@ from cxrlib.data.publishers import CLASSES, PUBLISHERS, WIDE, find_publisher
 from cxrlib.data.table import KNOWN, StudyError, plain, read_table
 
 OWN = "labels.csv"
+NAMES = re.compile(r"labels\.(csv|tsv|txt)(\.gz)?", re.I)
 EDITIONS = ("NIH ChestX-ray14", "RSNA Pneumonia")  # the later, which counts, sorts after the first
 NO_CLASS = re.compile(r"images?|imgs?|train.*|test.*|val.*|all|data|cxr_png|chest_xray", re.I)
 MASK = re.compile(r"(^|/)(\w*masks?)/", re.I)
@@ -116,9 +117,11 @@ def _read_classes(folder: Path, files: list[str], tables, said: list[str]) -> pd
     """
     found = {}
     for name in (name for name in files if not MASK.search(name)):
+        if not is_film(folder / name):
+            continue
         if by_name := re.search(r"(?:CHN|MCU)CXR_\d+_([01])\.\w+$", name):
             found[name] = "Tuberculosis" if by_name[1] == "1" else NO_FINDING
-        elif is_film(folder / name):
+        else:
             classes = [p for p in PurePosixPath(name).parts[:-1] if not NO_CLASS.fullmatch(p)]
             found[name] = classes[-1] if classes else ""
     classes = set(found.values())

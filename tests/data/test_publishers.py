@@ -112,6 +112,10 @@ def test_mimic(tmp_path):
     (tmp_path / f"{MIMIC}negbio.csv").write_text(other)
     again = read_study(tmp_path)
     assert again.findings.equals(study.findings) and f"{MIMIC}negbio.csv is not used" in said(again)
+    paths = "subject_id,study_id,path,Cardiomegaly\n" + f"10000032,50,{files[0]},1\n"
+    (tmp_path / "labels.csv").write_text(paths)
+    assert labels(read_study(tmp_path)) == {"a-1": ("Cardiomegaly",)}
+    (tmp_path / "labels.csv").unlink()
     (tmp_path / f"{MIMIC}metadata.csv").unlink()
     with pytest.raises(StudyError, match=r"chexpert\.csv: .*put mimic-cxr-2\.0\.0-metadata\.csv"):
         read_study(tmp_path)
@@ -126,6 +130,7 @@ def test_rsna(tmp_path):
     assert labels(study) == {"a-1": (HEALTHY,), "b-1": ("Pneumonia",), "c-1": (HEALTHY,)}
     assert study.findings[BOX].dropna().to_numpy().tolist() == [[1, 2, 11, 22], [31, 2, 41, 22]]
     assert study.films["original_width"].isna().all() and "may show another disease" in said(study)
+    assert "patientId is one per film" in said(study)
     (tmp_path / "stage_1_train_labels.csv").write_text(rows.replace(",,,,,0", ",1,2,3,4,1"))
     (tmp_path / "stage_2_sample.csv").write_text(rows.split("b-1")[0])
     again = read_study(tmp_path)
@@ -160,6 +165,20 @@ def test_vindr(tmp_path):
     assert study.findings["xmin"].notna().sum() == 4
     assert "2 films have a finding that half of their readers or fewer saw" in said(study)
     assert "same row" not in said(study)
+    test = "image_id,class_name,x_min,y_min,x_max,y_max\nd,Mass,1,2,30,40\ne,No finding,,,,\n"
+    make(tmp_path, {"annotations_test.csv": test}, [f"test/{n}.png" for n in "de"], 65)
+    both = read_study(tmp_path)
+    assert labels(both) == labels(study) | {"d": ("Mass",), "e": (HEALTHY,)}
+    assert both.split_rule == "the study's folders train and test"
+
+
+def test_vindrs_votes_on_images(tmp_path):
+    rows = [f"a,R{n},{int(n < 3)},{int(n == 3)},0\nb,R{n},0,0,1\n" for n in (1, 2, 3)]
+    table = {"image_labels_train.csv": "image_id,rad_id,Mass,Edema,No finding\n" + "".join(rows)}
+    with pytest.warns(UserWarning, match="nearly one patient per film"):
+        study = read_study(make(tmp_path, table, [f"train/{n}.png" for n in "ab"]))
+    assert labels(study) == {"a": ("Mass",), "b": (HEALTHY,)}
+    assert study.films["doubt"].tolist() == [("Edema",), ()]
 
 
 def test_siim(tmp_path):
@@ -240,8 +259,10 @@ def test_tbx11k_as_csv_and_json(tmp_path):
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:.*no patient_id")
 def test_folders_and_names_that_are_classes(tmp_path, files, expected):
-    study = read_study(make(tmp_path, {"readme.csv": "a,b\n1,2\n"}, files))
+    beside = {"readme.csv": "a,b\n1,2\n", "CHNCXR_0001_0.txt": "male 45yrs"}
+    study = read_study(make(tmp_path, beside, files))
     assert labels(study) == expected and study.publisher == CLASSES
+    assert "unreadable" not in said(study)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +276,8 @@ def test_other_folders_are_refused_with_the_way_out(tmp_path, files):
 
 
 def test_a_column_per_finding(tmp_path):
-    rows = "Image,Patient,Cardiomegaly,Empyema\na.png,1,1,0\nb.png,2,0,1\nc.png,3,0,0\nd.png,4,0,\n"
+    rows = "Image,Patient,Cardiomegaly,Empyema\na.png,1,x,0\nb.png,2,0,1\nc.png,3,nein,0\n"
+    rows += "d.png,4,0,nan\n"
     study = read_study(make(tmp_path, {"labels.csv": rows}, [f"images/{n}.png" for n in "abcd"]))
     assert labels(study) == {"a": ("Cardiomegaly",), "b": ("Empyema",), "c": (HEALTHY,), "d": ()}
     assert "1 films with 0 for each finding" in said(study)
