@@ -83,10 +83,9 @@ def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) 
     """Return width and height in pixels, bytes, inode and view of each film that can be read.
 
     Bytes are 0 for DICOM. The view is that of a DICOM header, or of a name as CheXpert and BIDS
-    write them, where no row of the film has one.
+    write them.
     """
     kept = rows.drop(index=sorted(log.dropped))
-    viewed = set(kept.loc[kept["view"] != "", "filename"])
 
     def examine(name: str) -> tuple:
         path = f"{root}/{name}"
@@ -95,10 +94,8 @@ def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) 
                 named = name.lower().endswith(tuple(DICOM))  # which the name alone may tell
                 dicom = is_dicom(path if named else file)
                 state, size = os.fstat(file.fileno()), image_size(path if named else file)
-            view = ""
-            if name not in viewed:
-                told = VIEWED.search(name)
-                view = view_of(path) if dicom else name_view(told[1]) if told else ""
+            told = VIEWED.search(name)
+            view = view_of(path) if dicom else name_view(told[1]) if told else ""
             if decode:
                 read_image(path)
         except FileNotFoundError:

@@ -20,7 +20,7 @@ VOCABULARY = [NO_FINDING, *NIH_FINDINGS]
 # In plain letters; what means the same, though it is spelt otherwise.
 SPELT = {
     NO_FINDING: "normal healthy health negative none nofindings noabnormality unremarkable "
-    "nonfinding",
+    "nonfinding noabnormalities noabnormalitydetected nopathology clear unauffällig ohnebefund",
     "Edema": "oedema pulmonaryedema",
     "Effusion": "pleuraleffusion effusions",
     "Mass": "masses",
@@ -37,8 +37,8 @@ OTHERS = "empyema pneumonitis hemothorax haemothorax hydrothorax hydropneumothor
 SEPARATORS = re.compile(r"\s*[|;,\t\n]\s*|(?<=['\"])\s+(?=['\"])")
 NOTHING = {"", "nan", "na", "n/a", "<na>", "null", "unknown", "-"}  # 'None' is no finding
 OUT = "row left out"
-PRESENT, ABSENT = {"1", "1.0", "yes", "y", "true"}, {"0", "0.0", "no", "n", "false"}
-DOUBT = {"-1", "-1.0"}
+PRESENT = {"1", "1.0", "yes", "y", "true", "x", "+", "ja"}
+ABSENT, DOUBT = {"0", "0.0", "no", "n", "false", "nein"}, {"-1", "-1.0", "uncertain", "unknown"}
 
 
 class ProblemLog:
@@ -147,7 +147,8 @@ def check_boxes(rows: pd.DataFrame, headers: pd.DataFrame, log: ProblemLog) -> N
     boxes = text.apply(read_number)
     some = text.ne("").any(axis=1)
     some.loc[sorted(log.dropped)] = False
-    sizes = headers[["width", "height"]].reindex(rows["filename"]).set_axis(rows.index)
+    sizes = headers[["width", "height"]].astype(float).reindex(rows["filename"])
+    sizes = sizes.set_axis(rows.index)
     given = boxes.notna().all(axis=1)
     full = (boxes["xmax"] - boxes["xmin"] >= 1) & (boxes["ymax"] - boxes["ymin"] >= 1)
     inside = (boxes[["xmin", "ymin"]] >= 0).all(axis=1)
@@ -155,9 +156,10 @@ def check_boxes(rows: pd.DataFrame, headers: pd.DataFrame, log: ProblemLog) -> N
     leaves = "give it in pixels of the image file"
     for bad, problem, fix in (
         (~given, "box has a missing or non-numeric side", "give all four, or none"),
+        (given & rows["label"].eq(NO_FINDING), f"box beside '{NO_FINDING}'", "delete one of them"),
         (given & ~full, "box is empty", "give corners in pixels, not as shares of the image"),
         (given & full & ~inside, "box leaves the image of {:.0f} x {:.0f} pixels", leaves),
     ):
         for index in rows.index[some & bad]:
             log.add([index], problem.format(*sizes.loc[index]), fix, "box left out")
-    rows[BOX] = boxes.where(given & full & inside & some, np.nan)
+    rows[BOX] = boxes.where(given & full & inside & some & rows["label"].ne(NO_FINDING), np.nan)

@@ -28,9 +28,10 @@ def standard_rows(table: pd.DataFrame, own: bool, said: list[str]) -> tuple[pd.D
     rows, unused, columns = name_columns(table.reset_index(drop=True))
     said += unused if own else []
     if "x" in rows:
+        given = rows[list("xywh")].ne("").any(axis=1)
         x, y, w, h = (read_number(rows.pop(name)) for name in "xywh")
         for name, side in zip(BOX, (x, y, x + w, y + h), strict=True):
-            rows[name] = side.map("{:.10g}".format).replace("nan", "")
+            rows[name] = side.map("{:.10g}".format).where(given, "")
     blank = [n for n in ("view", "sex", "age", "split", "doubt", *ORIGINAL, *BOX) if n not in rows]
     whole = split_cells(rows.assign(**dict.fromkeys(blank, "")))
     if own and len(whole) > len(rows):
@@ -47,6 +48,7 @@ def read_facts(rows: pd.DataFrame, log: ProblemLog) -> None:
         ("view", lambda words: words.map(name_view)),
         ("sex", read_sex),
         ("age", read_age),
+        ("split", lambda words: words),
     ):
         text = rows[name]
         places, words = pd.factorize(text)

@@ -19,8 +19,8 @@ HASH_RULE = (
 )
 FOLDERS = "the study's folders train and test"
 SIDES = dict.fromkeys(("train", "training", "trainval", "development"), "train")
-SIDES |= dict.fromkeys(("val", "valid", "validate", "validation"), "validation")
-SIDES |= dict.fromkeys(("test", "testing"), "test")
+SIDES |= dict.fromkeys("val valid validate validation dev tune tuning".split(), "validation")
+SIDES |= dict.fromkeys(("test", "testing", "holdout", "heldout"), "test")
 
 
 def split_of(patient: str) -> str:
@@ -63,7 +63,8 @@ def split_films(films: pd.DataFrame, folder: Path, log: ProblemLog) -> tuple[pd.
     if crossing := [name for name, count in known.nunique().items() if count > 1]:
         problem = (
             f"{folder}: {rule} would split {len(crossing)} patients, such as "
-            f"{', '.join(map(repr, crossing[:3]))}, between training and test"
+            f"{', '.join(map(repr, crossing[:3]))}, between training and test (copies of a film "
+            "are one patient's)"
         )
         if rule != FOLDERS:
             raise StudyError(
@@ -76,5 +77,7 @@ def split_films(films: pd.DataFrame, folder: Path, log: ProblemLog) -> tuple[pd.
         return hashed, HASH_RULE
     side = patients.map(known.first())
     if side.isna().any():
-        log.note(f"{side.isna().sum()} films have no side in {rule}: their patient's hash decides")
+        odd = ", ".join(map(repr, sorted({*words.fillna("")[own == ""]})[:5]))
+        how = f"have no side in {rule} ({odd}): their patient's hash decides"
+        log.note(f"{side.isna().sum()} films {how}")
     return side.fillna(hashed), rule

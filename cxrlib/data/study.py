@@ -14,7 +14,7 @@ from cxrlib.data.labels import NO_FINDING, ProblemLog, check_boxes, check_labels
 from cxrlib.data.nih import ENTRIES, add_entries
 from cxrlib.data.patients import assign_patients
 from cxrlib.data.rows import gather_films, leave_out_copies, read_facts, standard_rows
-from cxrlib.data.source import OWN, read_source
+from cxrlib.data.source import NAMES, OWN, read_source
 from cxrlib.data.split import HASH_RULE, split_films
 from cxrlib.data.table import StudyError
 
@@ -101,7 +101,7 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     (245, 'NIH (245 films)')
     """
     folder, said = Path(folder), []
-    labels = next((p for p in folder.glob("*") if p.name.casefold() == OWN), None)
+    labels = next((p for p in sorted(folder.glob("*")) if NAMES.fullmatch(p.name)), None)
     publisher, table = read_source(folder, labels, said)
     own, where = publisher == OWN, labels or folder
     root = folder / "images" if labels and (folder / "images").is_dir() else folder
@@ -113,6 +113,9 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     read_facts(rows, log)
     headers = read_headers(rows, root, decode, log)
     views = rows["filename"].map(headers["view"]).astype(object).fillna("")  # not float, if none
+    odd = rows.index[(rows["view"] != "") & (views != "") & (rows["view"] != views)]
+    problem = "the view is not that of the DICOM header or of the file's name"
+    log.add(odd, problem, "look at the film", "the table's counts")
     rows["view"] = rows["view"].mask(rows["view"] == "", views)
     for entries in sorted(folder.glob(ENTRIES)) if own else ():
         add_entries(rows, folder, entries)

@@ -26,26 +26,28 @@ KNOWN = {
         "imagepath dicomid fname",
         "label": "label findinglabels findinglabel classname labels",
         "patient": "patientid patient patientno patientnr patientnumber idpatient pid subjectid "
-        "subject subjectno participantid participant personid mrn",
-        "view": "view viewposition projection",
+        "subject subjectno participantid participant personid mrn patid patientidentifier "
+        "patientuid patientkey patientnummer patientenid deidpatientid dicompatientid",
+        "view": "view viewposition projection viewpos frontallateral",
         "sex": "sex gender patientsex patientgender patientsexdicom",
         "age": "age patientage ageyears",
-        "split": "split subset partition datasplit set dataset",
+        "split": "split subset partition datasplit set dataset setid splitname phase",
         "original_width": "originalwidth originalimagewidth width",
         "original_height": "originalheight originalimageheight height",
         "x": "x bboxx",
         "y": "y bboxy",
         "w": "w width bboxw bboxwidth",
         "h": "h height bboxh bboxheight",
-        "xmin": "xmin x1",
-        "ymin": "ymin y1",
-        "xmax": "xmax x2",
-        "ymax": "ymax y2",
+        "xmin": "xmin x1 bboxxmin",
+        "ymin": "ymin y1 bboxymin",
+        "xmax": "xmax x2 bboxxmax",
+        "ymax": "ymax y2 bboxymax",
         "doubt": "doubt",
     }.items()
 }
 SEXES = {"F": "f female woman girl w weiblich femme", "M": "m male man boy männlich homme"}
 SEXES = {word: sex for sex, words in SEXES.items() for word in words.split()}
+CENTRES = {"xcenter", "xcentre", "centerx", "cx", "x"}  # of boxes, which are not read
 UNKNOWN = {"", "u", "unknown", "n/a", "na", "nan", "none", "?", "-", "o", "other", "unk", "frontal"}
 
 
@@ -122,7 +124,7 @@ def _decode(path: Path) -> tuple[str, list[str]]:
         raise StudyError(f"{path} cannot be read: {reason}. Fetch or save it again.") from error
     if len(content) > LARGEST:
         raise StudyError(f"{path} is too large: tables of up to {LARGEST:,} bytes are read")
-    if content[:2] == b"PK":
+    if content[:2] in (b"PK", b"\xd0\xcf", b"<h", b"<t", b"<!", b"<?"):
         raise StudyError(f"{path} is a workbook, not text. Save it as 'CSV UTF-8'.")
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
@@ -132,7 +134,7 @@ def _decode(path: Path) -> tuple[str, list[str]]:
         said.append("not UTF-8, and read as Windows-1252: look at letters with accents")
     if "\0" in text:
         said.append("zero bytes in the text are left out")
-    text = text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n")
+    text = re.sub("[\0\ufeff\u200b]", "", text).replace("\r\n", "\n").replace("\r", "\n")
     return unicodedata.normalize("NFC", text), said
 
 
@@ -140,9 +142,13 @@ def name_columns(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], dict[str
     """Return the columns in `KNOWN` under its names, what is said of others, and the old names."""
     have = {plain(name): name for name in table if name != "row"}
     known = dict(KNOWN)
-    if all(set(known[name]) & set(have) for name in "xywh"):
+    if not {*KNOWN["xmax"]} & set(have):  # a box by its corner and size
+        known |= {"x": ("x", "bboxx", "left", *KNOWN["xmin"])}
+        known |= {"y": ("y", "bboxy", "top", *KNOWN["ymin"])}
+    box = all(set(known[name]) & set(have) for name in "xywh")
+    if box or CENTRES & set(have):
         known |= {n: known[n][:-1] for n in ORIGINAL}  # width and height are the box's
-    else:
+    if not box:
         known = {new: names for new, names in known.items() if new not in "xywh"}
     found = {new: next((have[n] for n in names if n in have), "") for new, names in known.items()}
     taken = {new: name for new, name in found.items() if name}

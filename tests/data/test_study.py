@@ -46,6 +46,8 @@ def said(study):
             r"is no comma-separated .*in line 2\. Is a quotation mark",
         ),
         (b"PK\x03\x04", r"is a workbook, not text\. Save it as 'CSV UTF-8'"),
+        (b"\xd0\xcf\x11\xe0", r"is a workbook, not text"),
+        (b"<html><table>", r"is a workbook, not text"),
         (b"filename,label\na.png,0\nb.png,1\n", r"the labels are 0 and 1, which name no finding"),
         (b"Path,Mass,Edema\na.png,maybe,0\n", r"'Mass' holds 'maybe': write 1, 0, -1 \(uncertain"),
         (b"filename,label\na.png,x\nb.png,x,y\n", r"no comma-separated .* in line 3, saw 3$"),
@@ -224,7 +226,10 @@ def test_the_patient_stands_in_its_column_or_before_the_first_underscore(make_ti
 
 def test_a_patient_must_be_known_and_one(make_tiny_study, tmp_path):
     rows = with_patients(
-        ("a.png", "Mass", "1"), ("a.png", "Edema", "2"), ("b.png", "Mass", ""), ("c.png", "Mass", 3)
+        ("a.png", "Mass", "1"),
+        ("a.png", "Edema", "2"),
+        ("b.png", "Mass", "NaN"),
+        ("c.png", "Mass", 3),
     )
     study = read_quietly(make_tiny_study(tmp_path, rows))
     assert [(row, problem) for row, problem, _, _ in said(study)] == [
@@ -257,6 +262,13 @@ def test_boxes(make_tiny_study, tmp_path, box, problem):
     expected = [np.nan] * 4 if problem else box
     found = study.findings.loc[1, ["xmin", "ymin", "xmax", "ymax"]].astype(float)
     np.testing.assert_array_equal(found, np.array(expected, float))
+
+
+def test_a_box_beside_no_finding_is_no_box(make_tiny_study, tmp_path):
+    make_tiny_study(tmp_path, [FILM, (OTHER[0], NO_FINDING, 0, 0, 1, 1)])
+    study = read_study(tmp_path)
+    assert [told for _, told, _, _ in said(study)] == ["box beside 'No Finding'"]
+    assert study.findings["xmin"].isna().all()
 
 
 # ------------------------------------------------------------------------------- the question

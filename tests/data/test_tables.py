@@ -48,6 +48,7 @@ def rewrite(study, content):
         (TABLE.replace("58,5", '"58,5"').replace(";", ","), None),
         (TABLE.replace("\r\n", ";;\r\n"), None),
         (TABLE.replace("filename;label;age", "FileName; LABEL ;Age"), None),
+        (TABLE.replace("filename", "\u200b\ufefffilename"), None),
         ("Table 1;;\r\n;;\r\n" + TABLE, "column names stand on line 3"),
         (TABLE.replace("No Finding", "No \0Finding"), "zero bytes in the text"),
         ((TABLE + "é.png;Mass;1\r\n").encode("cp1252"), "read as Windows-1252"),
@@ -75,6 +76,14 @@ def test_a_table_too_large_is_not_read_to_its_end(tmp_path, monkeypatch, name):
         read_table(path, {"filename"}.issubset)
 
 
+@pytest.mark.parametrize("name", ["labels.tsv", "Labels.TXT", "labels.csv.gz"])
+def test_other_endings_of_the_table(study, name):
+    content = TABLE.replace(";", "\t").encode()
+    (study / "labels.csv").unlink()
+    (study / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    assert read_study(study).films["age"].tolist() == [58.5, 7]
+
+
 def test_rows_are_counted_as_in_the_file(study):
     with pytest.warns(UserWarning, match="1 of 3 rows"):
         read = rewrite(study, "sep=;\nTable\n\n" + TABLE + "gone.png;Mass;\n")
@@ -93,7 +102,7 @@ def test_several_findings_of_a_cell_are_several_findings(study, cell):
     assert len(told(read, "2 rows become 3")) == 1
 
 
-@pytest.mark.parametrize("word", ["NORMAL", "healthy", "Negative", "none", "Normal"])
+@pytest.mark.parametrize("word", ["NORMAL", "healthy", "Negative", "none", "No abnormality"])
 def test_words_for_no_finding(study, word):
     read = rewrite(study, f"filename,label\n{A},Mass\n{B},{word}\n")
     assert read.films["labels"].tolist() == [("Mass",), (HEALTHY,)]
@@ -200,10 +209,23 @@ def test_what_spreadsheets_of_macs_and_windows_leave_behind_is_no_film(study):
     assert read.films["filename"].tolist() == [A, B]
 
 
-def test_width_and_height_beside_x_and_y_are_a_box(study):
-    read = rewrite(study, f"filename,x,y,width,height,label\n{A},1,2,10,20,Mass\n{B},,,,,Normal\n")
+@pytest.mark.parametrize("names", ["x,y,width,height", "xmin,ymin,width,height", "left,top,w,h"])
+def test_width_and_height_beside_x_and_y_are_a_box(study, names):
+    read = rewrite(study, f"filename,{names},label\n{A},1,2,10,20,Mass\n{B},,,,,Normal\n")
     assert read.findings.loc[0, ["xmin", "ymin", "xmax", "ymax"]].tolist() == [1, 2, 11, 22]
     assert read.films[["original_width", "original_height"]].isna().all(axis=None)
+
+
+def test_width_and_height_beside_a_centre_are_no_original_size(study):
+    rows = f"{A},0.5,0.5,0.1,0.2,Mass\n{B},,,,,Normal\n"
+    read = rewrite(study, "filename,x_center,y_center,width,height,label\n" + rows)
+    assert read.films[["original_width", "original_height"]].isna().all(axis=None)
+    assert len(told(read, "the column 'width' looks like")) == 1
+
+
+def test_a_box_of_words_is_listed(study):
+    read = rewrite(study, f"filename,x,y,w,h,label\n{A},1 px,2,10,20,Mass\n{B},,,,,Normal\n")
+    assert told(read, "missing or non-numeric side")["row"].tolist() == [2]
 
 
 @pytest.mark.parametrize("column", ["patient_name", "Views", "Age at study", "labels2"])
@@ -228,6 +250,12 @@ def test_the_known_value_wins_and_what_disagrees_is_listed(study):
     )
     for name in ("view", "sex", "age"):
         assert told(read, f"rows of one film disagree on {name}")["row"].tolist() == [4, 5]
+    read = rewrite(study, f"filename,label,split\n{A},Mass,train\n{A},Edema,test\n{B},Mass,test\n")
+    assert told(read, "rows of one film disagree on split")["row"].tolist() == [2, 3]
+
+
+def test_words_that_are_not_understood_are_listed(study):
+    read = rewrite(study, f"filename,label,sex,age\n{A},Mass,x,>89\n")
     assert told(read, "is not understood")["problem"].tolist() == [
         "age '>89' (1 rows) is not understood", "sex 'x' (1 rows) is not understood",
     ]  # fmt: skip
@@ -250,7 +278,7 @@ def test_words_for_views_sexes_and_ages():
 
 def test_laterals_leave_the_question_and_unknown_views_are_not_ap(study):
     table = f"filename,label,view\n{A},Mass,PA\n{B},{HEALTHY},%s\n{C},{HEALTHY},AP\n"
-    read = rewrite(study, table % "LL")
+    read = rewrite(study, (table % "LL").replace("view", "Frontal/Lateral"))
     with pytest.warns(UserWarning, match="1 lateral films are left out of the question"):
         films = choose_films(read, "Mass")
     assert films["filename"].tolist() == [A, C]
@@ -274,7 +302,9 @@ def test_names_of_files_say_the_view_where_no_row_does(study, name, view):
     shutil.move(study / "images" / A, study / "images" / name)
     table = f"filename,label,view\n{name},Mass,%s\n{B},Mass,PA\n"
     assert rewrite(study, table % "").films["view"].tolist() == [view, "PA"]
-    assert rewrite(study, table % "PA").films["view"].tolist() == ["PA", "PA"]
+    read = rewrite(study, table % "PA")
+    assert read.films["view"].tolist() == ["PA", "PA"]
+    assert told(read, "the view is not that of")["row"].tolist() == ([2] if view else [])
 
 
 def test_a_question_against_all_others(study):
@@ -335,6 +365,7 @@ def test_links_to_one_file_are_copies_up_to_a_thousand(study):
         ("train test test", ["train", "test", "test"]),
         ("Training val TEST", ["train", "train", "test"]),
         ("train valid valid", ["train", "test", "test"]),
+        ("train tuning holdout", ["train", "train", "test"]),
     ],
 )
 def test_a_column_splits_where_no_patient_crosses(study, words, sides):
@@ -372,4 +403,4 @@ def test_nihs_lists_split(study):
     read = read_study(study)
     assert read.films["split"].tolist() == ["train", "test", split_of("00000003")]
     assert read.split_rule.startswith("NIH's lists")
-    assert len(told(read, "1 films have no side")) == 1
+    assert len(told(read, "1 films have no side in NIH's lists train_val_list.txt and")) == 1
