@@ -265,7 +265,7 @@ def test_words_for_views_sexes_and_ages():
     pa = "PA,pa,PA ERECT,posteroanterior,Posterior-Anterior,P-A,erect PA".split(",")
     ap = "AP,AP supine,AP_horizontal,AP AXIAL,Antero-posterior,A.P.,portable AP".split(",")
     ap += ["AP lateral decubitus"]
-    lateral = "L,LL,RL,LATERAL,Lateral,left lateral,L-LAT,LLAT".split(",")
+    lateral = "L,LL,RL,LATERAL,Lateral,left lateral,L-LAT,LLAT,Profil,seitlich".split(",")
     unknown = ["", "Frontal", "LLD", "RLO", "apical", "Left Lateral Decubitus", "AP/PA", "PA/LAT"]
     for words, view in ((pa, "PA"), (ap, "AP"), (lateral, "lateral"), (unknown, "")):
         assert set(map(name_view, words)) == {view}, words
