@@ -28,8 +28,13 @@ Image.core.set_block_size(33 * 2**20)
 
 # No others: Pillow would hand EPS to Ghostscript, whatever the file's name.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
-# White is zero in 16 bits with the upper byte first: Pillow knows it with the lower byte first.
-TiffImagePlugin.OPEN_INFO[TiffImagePlugin.MM, 0, (1,), 1, (16,), ()] = ("I;16B", "I;16B")
+TIFF = TiffImagePlugin.OPEN_INFO
+for order, raw in ((TiffImagePlugin.II, "F;64F"), (TiffImagePlugin.MM, "F;64BF")):
+    TIFF.pop((order, 1, (2,), 1, (8,), ()), None)  # signed, and Pillow reads it as unsigned
+    TIFF[order, 1, (3,), 1, (64,), ()] = ("F", raw)
+for (order, zero, *rest), modes in list(TIFF.items()):
+    if zero == 1 and modes[0][0] in "IF":  # where white is zero, `grey_of` turns it over
+        TIFF.setdefault((order, 0, *rest), modes)
 ORIENTATION = ExifTags.Base.Orientation
 
 

@@ -155,10 +155,21 @@ def test_one_film_is_the_same_at_every_depth(tmp_path, bits, suffix, photometric
     np.testing.assert_allclose(values, np.delete(film, 7, 0), atol=2**-bits)
 
 
-def test_white_is_zero_in_floating_point(tmp_path):
-    film = np.array([[0, 0.2, 1]], np.float32)
-    tifffile.imwrite(tmp_path / "film.tif", 1 - film, photometric="miniswhite")
-    np.testing.assert_allclose(read_image(tmp_path / "film.tif"), film, atol=1e-7)
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(("dtype", "most"), [("f4", 1), ("f8", 1), ("i4", 4095), ("u2", 65535)])
+def test_white_is_zero_in_floating_point_and_wide_integers(tmp_path, dtype, most, order):
+    film = np.array([[0, 0.2, 1]])
+    for white in (False, True):
+        stored = (most * (1 - film if white else film)).astype(dtype)
+        how = {"photometric": "miniswhite" if white else "minisblack", "byteorder": order}
+        tifffile.imwrite(tmp_path / "film.tif", stored, **how)
+        np.testing.assert_allclose(read_image(tmp_path / "film.tif"), film, atol=1e-7)
+
+
+def test_signed_bytes_are_not_read_as_unsigned(tmp_path):
+    tifffile.imwrite(tmp_path / "film.tif", np.array([[-128, 127]], np.int8))
+    with pytest.raises(ImageError, match=NOT_AN_IMAGE):
+        read_image(tmp_path / "film.tif")
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
