@@ -144,6 +144,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     followed. What a killed process left beside `path` is deleted.
     """
     path = Path(path).resolve()
+    if path.exists():
+        regular_file(path)  # or the file would take the place of /dev/null for everybody
     with _part_beside(path, Path.touch) as part:
         yield part
         _sync(part)
