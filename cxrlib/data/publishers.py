@@ -60,7 +60,8 @@ def _read_nih(table, beside, said):
 def _read_rsna(table, beside, said):
     rows = table.assign(filename=table["patientid"])
     said.append("patientId is one per film: which films are of one patient is not known")
-    rows["label"] = table["target"].map({"1": "Pneumonia", "0": NO_FINDING}).fillna("")
+    target = table["target"].str.removesuffix(".0")
+    rows["label"] = target.map({"1": "Pneumonia", "0": NO_FINDING}).fillna("")
     classes = _beside(beside, "patientid", "class")
     if classes is None:
         said.append(

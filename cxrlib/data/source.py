@@ -16,7 +16,7 @@ OWN = "labels.csv"
 NAMES = re.compile(r"labels\.(csv|tsv|txt)(\.gz)?", re.I)
 EDITIONS = ("NIH ChestX-ray14", "RSNA Pneumonia")  # the later, which counts, sorts after the first
 NO_CLASS = re.compile(r"images?|imgs?|train.*|test.*|val.*|all|data|cxr_png|chest_xray", re.I)
-MASK = re.compile(r"(^|/)(\w*masks?)/", re.I)
+MASK = re.compile(r"(^|/)[\w -]*masks?/", re.I)
 
 
 def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str, pd.DataFrame]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from PIL import Image
 from pydicom import Dataset, dcmread, encaps, uid
 from pydicom import data as pydicom_data
@@ -187,11 +188,16 @@ def test_the_same_film_scores_the_same(medical, tmp_path, film):
     write(tmp_path / "1.2.840.5", film, syntax=uid.RLELossless)
     shutil.copy(tmp_path / "b.dcm", tmp_path / "f")
     write(tmp_path / "g.dcm", film, ViewPosition="LL")
+    write(tmp_path / "h.dcm", film * 4.0, 10)
+    Image.fromarray(film.astype(np.uint16) * 64).save(tmp_path / "i.png")  # 14 bits
+    white = 65535 - film.astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "j.tif", white, photometric="miniswhite")
     write(tmp_path / "DICOMDIR", film)
     run = cxr.load_run(medical / "models" / "cardiomegaly")
     scores = cxr.score_films(run, [tmp_path]).set_index("path")
     scores.index = [path.rsplit("/", 1)[1] for path in scores.index]
     films = ["1.2.840.5", "a.png", "b.dcm", "c.dcm", "d.dcm", "e.dcm", "f", "g.dcm"]
+    films += ["h.dcm", "i.png", "j.tif"]
     assert scores.index.tolist() == films
     lateral = scores.loc["g.dcm"]
     assert (lateral["status"], lateral["decision"]) == ("refused", "")

@@ -122,7 +122,7 @@ def test_mimic(tmp_path):
 
 
 def test_rsna(tmp_path):
-    rows = "patientId,x,y,width,height,Target\na-1,,,,,0\nb-1,1,2,10,20,1\nb-1,31,2,10,20,1\n"
+    rows = "patientId,x,y,width,height,Target\na-1,,,,,0\nb-1,1,2,10,20,1\nb-1,31,2,10,20,1.0\n"
     rows += "c-1,,,,,0\n"
     tables = {"stage_2_train_labels.csv": rows}
     make(tmp_path, tables, [f"stage_2_train_images/{n}-1.png" for n in "abc"])
@@ -251,7 +251,7 @@ def test_tbx11k_as_csv_and_json(tmp_path):
     [
         (["chest/NORMAL/IM-0001-0001.jpeg", "chest/PNEUMONIA/person1_virus_6.jpeg"],
          {"IM-0001-0001": (HEALTHY,), "person1_virus_6": ("Pneumonia",)}),
-        (["COVID/images/COVID-1.png", "COVID/masks/COVID-1.png", "Normal/images/Normal-1.png"],
+        (["COVID/images/COVID-1.png", "COVID/lung masks/COVID-1.png", "Normal/images/Normal-1.png"],
          {"COVID-1": ("COVID",), "Normal-1": (HEALTHY,)}),
         (["CXR_png/CHNCXR_0001_0.png", "CXR_png/CHNCXR_0002_1.png", "mask/CHNCXR_0002_1_mask.png"],
          {"CHNCXR_0001_0": (HEALTHY,), "CHNCXR_0002_1": ("Tuberculosis",)}),
