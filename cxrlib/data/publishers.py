@@ -149,6 +149,7 @@ def _read_tbx(table, beside, said):
     label = table["imagetype"].str.casefold().map(names).fillna("Sick but not tuberculosis")
     numbers = table.get("bbox", pd.Series("", table.index)).str.findall(r"-?\d+(?:\.\d+)?")
     rows = table.drop(columns="bbox", errors="ignore").assign(label=label)
+    rows = rows.rename(columns={"source": "split"})
     rows[list("xywh")] = [box if len(box) == 4 else [""] * 4 for box in numbers]
     return rows
 
@@ -212,7 +213,8 @@ def _read_mimic(table, beside, said):
     sides = _beside(beside, "filename", "split")
     if sides is not None:
         films = films.merge(sides, "left").fillna("")
-    rows = table.merge(films, "inner", "studyid")
+    films, labels = (t.replace({"studyid": r"\.0$"}, "", regex=True) for t in (films, table))
+    rows = labels.merge(films, "inner", "studyid")
     rows.attrs = table.attrs
     return _read_wide(rows, beside, said)
 

@@ -76,6 +76,11 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
     table = pd.concat(own.values(), ignore_index=True).fillna("")
     try:
         rows = publisher.read(_in_plain(table), [_in_plain(other) for other in beside], said)
+        if rows.empty:
+            raise StudyError(
+                f"read as {publisher.name}, it has no film with a label. Are the tables beside it "
+                "of other films?"
+            )
     except StudyError as error:
         raise StudyError(f"{folder / next(iter(own))}: {error}") from None
     rows.attrs = {}  # pandas copies them at every step

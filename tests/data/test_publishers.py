@@ -93,7 +93,7 @@ def test_chexpert(tmp_path):
 
 def test_mimic(tmp_path):
     tables = {
-        "chexpert.csv": "subject_id,study_id,Cardiomegaly,No Finding\n10000032,50,1.0,\n"
+        "chexpert.csv": "subject_id,study_id,Cardiomegaly,No Finding\n10000032,50.0,1.0,\n"
         "10000033,51,,1.0\n",
         "metadata.csv": "dicom_id,subject_id,study_id,ViewPosition\na-1,10000032,50,PA\n"
         "a-2,10000032,50,LATERAL\nb-1,10000033,51,AP\n",
@@ -116,6 +116,10 @@ def test_mimic(tmp_path):
     (tmp_path / "labels.csv").write_text(paths)
     assert labels(read_study(tmp_path)) == {"a-1": ("Cardiomegaly",)}
     (tmp_path / "labels.csv").unlink()
+    films = tables[f"{MIMIC}metadata.csv"].replace(",5", ",7")
+    (tmp_path / f"{MIMIC}metadata.csv").write_text(films)
+    with pytest.raises(StudyError, match=r"chexpert\.csv: read as MIMIC-CXR-JPG, it has no film"):
+        read_study(tmp_path)
     (tmp_path / f"{MIMIC}metadata.csv").unlink()
     with pytest.raises(StudyError, match=r"chexpert\.csv: .*put mimic-cxr-2\.0\.0-metadata\.csv"):
         read_study(tmp_path)
@@ -233,7 +237,7 @@ def test_tbx11k_as_csv_and_json(tmp_path):
         "fname,image_height,image_width,source,bbox,image_type\nh1.png,64,64,train,none,healthy\n"
     )
     rows += "\"t1.png\",64,64,train,\"{'xmin': 1, 'ymin': 2, 'width': 10, 'height': 20}\",tb\n"
-    rows += "s1.png,64,64,train,none,sick_but_no_tb\n"
+    rows += "s1.png,64,64,val,none,sick_but_no_tb\n"
     make(tmp_path / "csv", {"data.csv": rows}, [f"images/{n}1.png" for n in "hts"])
     images = [{"id": n, "file_name": f"{f}1.png"} for n, f in enumerate(("health/h", "tb/t"))]
     coco = {"images": images, "annotations": [{"image_id": 1, "bbox": [1, 2, 10, 20]}]}
@@ -244,6 +248,7 @@ def test_tbx11k_as_csv_and_json(tmp_path):
             study = read_study(tmp_path / name)
         assert labels(study)["h1"] == (HEALTHY,) and labels(study)["t1"] == ("Tuberculosis",)
         assert study.findings[BOX].dropna().to_numpy().tolist() == [[1, 2, 11, 22]]
+    assert read_study(tmp_path / "csv").films["split"].tolist() == ["train", "train", "test"]
 
 
 @pytest.mark.parametrize(
