@@ -141,7 +141,7 @@ def _read_covid(table, beside, said):
     ray = table["modality"].str.casefold().isin(["x-ray", "xray", ""])
     known = ~table["finding"].str.casefold().isin(["unknown", "todo", ""])
     said.append(f"{(~ray).sum()} rows of CT and {(ray & ~known).sum()} without a finding left out")
-    return table[ray & known].assign(label=table["finding"].str.replace("/", "|"))
+    return table.assign(label=table["finding"].str.replace("/", "|"))[ray & known]
 
 
 def _read_tbx(table, beside, said):

@@ -230,6 +230,11 @@ def test_covid_19(tmp_path):
     assert labels(study) == {"a": ("Pneumonia", "Viral", "COVID-19"), "c": (HEALTHY,)}
     assert study.films["view"].tolist() == ["AP", "PA"]
     assert "1 rows of CT and 1 without a finding" in said(study)
+    (tmp_path / "metadata.csv").write_text(rows.replace("X-ray", "CT"))
+    with pytest.raises(
+        StudyError, match=r"metadata\.csv: read as COVID-19 .* no film with a label"
+    ):
+        read_study(tmp_path)
 
 
 def test_tbx11k_as_csv_and_json(tmp_path):
