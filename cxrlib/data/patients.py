@@ -44,10 +44,8 @@ def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
         kept = rows.drop(index=sorted(log.dropped))
         per = kept["patient"].map(_key).groupby(kept["filename"].map(ways)).nunique()
         if count := (per > 1).sum():
-            doubts.append(
-                f"{count} patients, by the names of their files, have several patient_id, such as "
-                f"'{per.idxmax()}'"
-            )
+            problem = f"{count} patients, by the names of their files, have several patient_id"
+            log.note(f"{problem}, such as '{per.idxmax()}'", "none needed if those names mislead")
     else:
         found = {name: way or _from_file(root / name) for name, way in by_path.items()}
         rows["patient"] = [found.get(name, ("", ""))[1] for name in rows["filename"].tolist()]

@@ -119,8 +119,7 @@ def test_zeros_that_a_spreadsheet_lost_come_back_from_the_name(make_tiny_study, 
 )
 def test_ids_that_cannot_be_trusted_are_said(make_tiny_study, tmp_path, ids, problem):
     names = ["00000005_000.png", "00000005_001.png"]
-    with warnings.catch_warnings(action="ignore"):
-        study = read_named(make_tiny_study, tmp_path / "s", names, patient_id=ids)
+    study = read_named(make_tiny_study, tmp_path / "s", names, patient_id=ids)
     assert study.problems["problem"].str.startswith(problem).any()
 
 
