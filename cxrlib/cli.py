@@ -21,7 +21,8 @@ def main(arguments: list[str] | None = None) -> None:
             setattr(sys, name, open(os.devnull, mode))
     try:
         options = build_parser().parse_args(arguments)
-        print(options.command(options), flush=True)
+        told = options.command(options).split("\n")
+        print("\n".join(map(_printable, told)), flush=True)
     except BrokenPipeError:  # whoever read this has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError) as error:
@@ -102,7 +103,7 @@ def _score(options) -> str:
 
     how = {"scheduler": options.scheduler, "workers": options.workers}
     films = options.paths
-    if not options.out:
+    if options.out is None:
         films = list(islice(walk_films(films), SHOWN + 1))
         if len(films) > SHOWN or how != dict.fromkeys(how):
             raise ValueError(
@@ -115,7 +116,7 @@ def _score(options) -> str:
     run, check = load(options.run), not options.no_check
     if run.caution:
         print(f"cxr: {run.caution}", file=sys.stderr)
-    if options.out:
+    if options.out is not None:
         from cxrlib.scoring.write import write_scores
 
         counts = write_scores(run, films, options.out, check, **how)

@@ -1,6 +1,7 @@
-"""How large a film may be, asked before it is decoded: a small file can stand for gigabytes."""
+"""What is asked of a file before it is decoded, since a small one can stand for gigabytes."""
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from threading import Condition
 from typing import BinaryIO
 
+from PIL.ImageFile import ImageFile
+
 from cxrlib.data.files import regular_file
 
 LARGEST = 50_000_000  # pixels of any film; detectors have up to about 20 million
@@ -17,6 +20,8 @@ TOO_LARGE = f"too large to be a radiograph: more than {LARGEST:,} pixels"
 BYTES, HEADER = 2**27, 2**23  # of a DICOM file; of what is inflated of it before the pixels
 DEFLATED, RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
 FRAME_STARTS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # markers of JPEG and JPEG-LS
+
+SCANS = 500  # of a JPEG; progressive ones have about ten, and each takes as long as a whole film
 
 _free, _turn = [LARGEST], Condition()
 
@@ -68,6 +73,32 @@ def frame_size(frame: bytes) -> tuple[int, ...]:
         raise ValueError
     right, bottom, left, top = struct.unpack(">4I", frame[at + 16 : at + 32])
     return bottom - top, right - left, int.from_bytes(frame[at + 48 : at + 50])
+
+
+def exif_of_png(file: BinaryIO) -> bytes:
+    """Return the eXIf chunk of a PNG, before or after its pixels, and leave the file as it was.
+
+    Pillow's `getexif` would decode the pixels to get there.
+    """
+    place, exif = file.tell(), b""
+    file.seek(8)
+    while not exif and len(head := file.read(8)) == 8:
+        length = int.from_bytes(head[:4])
+        if head[4:] == b"eXIf":
+            exif = file.read(length)
+        file.seek(length + 4, os.SEEK_CUR)
+    file.seek(place)
+    return exif
+
+
+def check_scans(image: ImageFile) -> None:
+    """Raise where a JPEG has more than `SCANS`; in its data the marker stands for nothing else."""
+    if image.format not in ("JPEG", "MPO"):
+        return
+    image.fp.seek(0)  # decoding seeks anew
+    blocks = iter(lambda: image.fp.read(2**20), b"")
+    if sum(block.count(b"\xff\xda") for block in blocks) > SCANS:
+        raise ValueError(f"a JPEG of more than {SCANS} scans: save it anew")
 
 
 def check_runs(frame: bytes, pixels: int) -> None:

@@ -141,6 +141,8 @@ def _decode(data) -> np.ndarray:
             bounds.check_runs(frame, data.Rows * data.Columns)
         elif bounds.frame_size(frame) != (data.Rows, data.Columns, 1):
             raise ValueError
+        elif frame.count(b"\xff\xda") > bounds.SCANS:
+            raise ValueError
     elif data.get("HighBit", 0) >= data.BitsStored:
         if np.frombuffer(data.PixelData, f"<u{data.BitsAllocated // 8}").max() >> data.BitsStored:
             raise ValueError  # values that do not begin at the lowest bit

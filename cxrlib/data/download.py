@@ -4,14 +4,17 @@ import hashlib
 import os
 import re
 import shutil
-import time
 import zipfile
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Event, Thread
 
 import pooch
 import requests
 import urllib3
 from tqdm.auto import tqdm
+
+from cxrlib.data.files import place_to_write
 
 # One archive, since GitHub lets nobody fetch thousands of single files. It makes the archive on
 # request: its bytes may change, so trust rests on the manifest, and a broken transfer starts again.
@@ -67,6 +70,7 @@ def download_nih_sample(
     >>> study = cxr.read_study(cxr.download_nih_sample())  # doctest: +SKIP
     """
     folder, files = Path(folder), read_manifest(manifest)
+    place_to_write(folder, "folder")
     archive = folder / ".download" / "archive.zip"
     try:
         missing = {
@@ -79,7 +83,7 @@ def download_nih_sample(
             _fetch(url, archive, sum(size for _, size in files.values()))
             _extract(archive, missing, folder)
         shutil.rmtree(archive.parent, ignore_errors=True)
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:  # ValueError: a redirection's address
         raise DownloadError(
             f"{url} could not be fetched: {error}. Check the network (behind a proxy, set "
             f"HTTPS_PROXY) and call again; an archive that you save as {archive} is used too."
@@ -123,9 +127,8 @@ def git_hash(content: bytes) -> str:
 def _fetch(url: str, archive: Path, expected_bytes: int) -> None:
     """Fetch `url` unless `archive` is there; pooch retries, and moves it in place if whole."""
 
-    def download(url, output_file, _):
+    def receive(url, output_file, left):
         # pooch's own downloader shows no progress without a Content-Length, and takes any answer.
-        end = time.monotonic() + 3600 * HOURS
         with requests.get(url, stream=True, timeout=30) as answer, open(output_file, "wb") as file:
             answer.raise_for_status()
             length = answer.headers.get("Content-Length", "")
@@ -135,13 +138,30 @@ def _fetch(url: str, archive: Path, expected_bytes: int) -> None:
                     progress.update(file.write(chunk))
                     if file.tell() > 2 * expected_bytes + 2**20:
                         raise DownloadError(f"{url} sends far more than the sample: is it right?")
-                    if time.monotonic() > end:
-                        raise DownloadError(f"{url} is too slow: not done in {HOURS} hours")
+                    if left.is_set():
+                        return
         if not zipfile.is_zipfile(output_file):
             start = Path(output_file).read_bytes()[:60]
             raise requests.RequestException(
                 f"the answer is not a zip archive, or is cut off; it begins with {start!r}"
             )
+
+    def download(url, output_file, _):
+        done, left = Future(), Event()
+
+        def work():
+            try:
+                done.set_result(receive(url, output_file, left))
+            except BaseException as error:
+                done.set_exception(error)
+
+        Thread(target=work, daemon=True).start()  # trickling headers would keep this one for ever
+        try:
+            done.result(3600 * HOURS)
+        except TimeoutError:
+            raise DownloadError(f"{url} is too slow: not done in {HOURS} hours") from None
+        finally:
+            left.set()
 
     for left_by_a_killed_call in archive.parent.glob("tmp*"):
         left_by_a_killed_call.unlink()

@@ -30,34 +30,31 @@ def regular_file(path: str | Path | BinaryIO) -> str | Path | BinaryIO:
     ------
     FileNotFoundError
     OSError
-        A directory, pipe or device; `strerror` says so without the file's name.
+        A directory, pipe, device or impossible name; `strerror` says so without the file's name.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "a name with a zero byte, which no file has", repr(str(path)))
     if not hasattr(path, "read") and not stat.S_ISREG(os.stat(path).st_mode):
         reason = "a directory, pipe or device, not a regular file"
         raise OSError(errno.EINVAL, reason, str(path))
     return path
 
 
+def place_to_write(path: str | Path, name: str) -> Path:
+    """Return where a path leads, links followed; an error begins with `name`."""
+    before, zero, _ = str(path).partition("\0")
+    if zero:
+        raise ValueError(f"{name} has a zero byte behind '{before}': give another name")
+    real = Path(os.path.realpath(path))
+    if os.path.lexists(real) and not (real.is_file() or real.is_dir()):
+        raise ValueError(f"{name} is {path}, a pipe, a device or a circle of links: give another")
+    return real
+
+
 def file_digest(path: str | Path) -> str:
     """Return the SHA-256 of a file's content; what is not a regular file is an OSError."""
     with open(regular_file(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def exif_of_png(file: BinaryIO) -> bytes:
-    """Return the eXIf chunk of a PNG, before or after its pixels, and leave the file as it was.
-
-    Pillow's `getexif` would decode the pixels to get there.
-    """
-    place, exif = file.tell(), b""
-    file.seek(8)
-    while not exif and len(head := file.read(8)) == 8:
-        length = int.from_bytes(head[:4])
-        if head[4:] == b"eXIf":
-            exif = file.read(length)
-        file.seek(length + 4, os.SEEK_CUR)
-    file.seek(place)
-    return exif
 
 
 def is_dicom(path: str | Path | BinaryIO) -> bool:
@@ -143,9 +140,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     The path given is hidden and ends as `path` does, for writers that go by the ending. A link is
     followed. What a killed process left beside `path` is deleted.
     """
-    path = Path(path).resolve()
-    if path.exists():
-        regular_file(path)  # or the file would take the place of /dev/null for everybody
+    path = place_to_write(path, "the file to write")
     with _part_beside(path, Path.touch) as part:
         yield part
         _sync(part)
@@ -160,7 +155,7 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
     one step (Linux, most file systems). Elsewhere a kill may leave none: `take_back` mends that.
     A link is followed. What killed processes left is deleted.
     """
-    folder = Path(folder).resolve()
+    folder = place_to_write(folder, "the folder to write")
     folder.parent.mkdir(parents=True, exist_ok=True)
     take_back(folder)
     with _part_beside(folder, Path.mkdir) as part:
@@ -203,7 +198,10 @@ def _part_beside(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
         part = None
         while not (part and part.exists()):  # or it was taken for left over before it was locked
             part = path.with_name(f"{PART}{secrets.token_hex(6)}{path.suffix}")
-            make(part)
+            try:
+                make(part)
+            except OSError as error:  # of a name that nobody gave
+                raise OSError(error.errno, error.strerror, str(path)) from error
             with suppress(OSError):
                 stack.enter_context(_locked(part))
         try:

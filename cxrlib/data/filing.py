@@ -35,7 +35,10 @@ def list_files(root: Path) -> list[str]:
             for entry in entries:
                 if not entry.name.startswith(".") and entry.name not in JUNK:
                     name = f"{below}/{entry.name}".lstrip("/")
-                    (waiting if entry.is_dir() else found).append(name)
+                    # A link in a circle is no folder; `DirEntry.is_dir` would raise.
+                    link = entry.is_symlink()
+                    folder = os.path.isdir(entry) if link else entry.is_dir()
+                    (waiting if folder else found).append(name)
     return sorted(found)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from cxrlib.data import dicom
-from cxrlib.data.bounds import LARGEST, TOO_LARGE, room
-from cxrlib.data.files import exif_of_png, file_digest, is_dicom, regular_file
+from cxrlib.data.bounds import LARGEST, TOO_LARGE, check_scans, exif_of_png, room
+from cxrlib.data.files import file_digest, is_dicom, regular_file
 from cxrlib.data.grey import BRIGHT, grey_of
 
 # Part of every digest that depends on pixels: change it when what `read_image` returns changes, and
@@ -96,6 +96,7 @@ def colour_of(path: str | Path | BinaryIO) -> float:
         if image.mode in ("1", "L", "LA") or image.mode.startswith(("I", "F")):
             return 0.0
         with room(image.width * image.height):
+            check_scans(image)
             image.draft("RGB", (128, 128))
             colours = np.asarray(image.convert("RGB").reduce(max(1, min(image.size) // 128)))
     return float(np.ptp(colours / np.float32(255), axis=2).mean())
@@ -184,6 +185,7 @@ def _decoded(path: str | Path | BinaryIO) -> Iterator[np.ndarray]:
 
 def _read_picture(image: ImageFile.ImageFile, size: int | None) -> Image.Image:
     """Return an opened picture in mode F, in 0..1; reduced, but at least `size`."""
+    check_scans(image)
     turned = _orientation(image)
     if size:
         # JPEG alone: decodes at 1/2, 1/4 or 1/8 where that is still at least `size`.

@@ -15,7 +15,7 @@ import pandas as pd
 
 from cxrlib.data.files import regular_file
 
-LARGEST = 2**28  # bytes of a table, inflated
+LARGEST, LONGEST = 2**28, 2**21  # bytes and lines of a table, inflated
 BOX = ["xmin", "ymin", "xmax", "ymax"]
 ORIGINAL = ["original_width", "original_height"]
 # Names of columns in plain letters; of several in one table, the first is taken.
@@ -67,7 +67,7 @@ def read_table(path: Path, known: Callable[[set], bool]) -> tuple[pd.DataFrame, 
     names of columns are those of a table that can be used.
     """
     text, said = _decode(path)
-    lines = text.split("\n")
+    lines = text.split("\n", 21)
     skip = int(lines[0].strip('" ').casefold().startswith("sep="))
     places = [(n, sep) for n in range(skip, min(skip + 20, len(lines))) for sep in ",;\t|"]
     found = (p for p in places if known({plain(cell) for cell in lines[p[0]].split(p[1])}))
@@ -75,8 +75,13 @@ def read_table(path: Path, known: Callable[[set], bool]) -> tuple[pd.DataFrame, 
     if start > skip:
         said.append(f"the column names stand on line {start + 1}; the lines above are left out")
     reader = csv.reader(io.StringIO("\n".join(lines[start:])), delimiter=separator, strict=True)
+    rows = []
     try:
-        rows = [(reader.line_num + start, [cell.strip() for cell in row]) for row in reader]
+        for row in reader:
+            if reader.line_num > LONGEST:
+                raise StudyError(f"{path} is too long: tables of up to {LONGEST:,} lines are read")
+            if any(cells := [cell.strip() for cell in row]):  # blank lines mean nothing
+                rows.append((reader.line_num + start, cells))
     except csv.Error as error:
         raise StudyError(
             f"{path} is no comma-separated UTF-8 text: {error} in line {reader.line_num + start}. "
@@ -88,7 +93,6 @@ def read_table(path: Path, known: Callable[[set], bool]) -> tuple[pd.DataFrame, 
     while names and not names[-1]:
         names.pop()
     width = len(names)
-    rows = [(line, cells) for line, cells in rows if any(cells)]  # blank lines mean nothing
     longer = [(line, cells) for line, cells in rows if any(cells[width:])]
     if longer and len(longer) == len(rows):
         raise StudyError(
@@ -107,8 +111,8 @@ def read_table(path: Path, known: Callable[[set], bool]) -> tuple[pd.DataFrame, 
         )
     if not rows:
         raise StudyError(f"{path} has column names but no row. Add one row a finding.")
-    cells = [(cells + [""] * width)[:width] for _, cells in rows]
-    table = pd.DataFrame(cells, columns=names, dtype=str).drop(columns="", errors="ignore")
+    filled = [(cells + [""] * width)[:width] for _, cells in rows]
+    table = pd.DataFrame(filled, columns=names, dtype=str).drop(columns="", errors="ignore")
     return table.assign(row=[line for line, _ in rows]), said
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import expit
 
 from cxrlib import versions
-from cxrlib.data.files import file_digest, whole_folder
+from cxrlib.data.files import file_digest, place_to_write, whole_folder
 from cxrlib.data.images import read_image
 from cxrlib.deploy.doctor import GOLDEN
 from cxrlib.deploy.engine import EngineError, import_openvino
@@ -59,6 +59,7 @@ def export_run(run: Run, form: str, out: str | Path) -> dict:
         raise ExportError(f"format '{form}': give {', '.join(FORMATS)}")
     name, packages = FORMATS[form]
     runtime = _runtime(form, packages)
+    place_to_write(out, "out")  # before what takes long
     out = Path(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ExportError(f"{out} is there already: give an empty or a new folder")

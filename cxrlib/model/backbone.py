@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from cxrlib.data.files import whole_file
+from cxrlib.data.files import regular_file, whole_file
 from cxrlib.data.images import PREPROCESSING, film_digest, read_batch
 from cxrlib.model._keras import OUT_OF_MEMORY, keras
 
@@ -224,7 +224,8 @@ def _build(build, pixels, weights: str | None) -> keras.Model:
     try:
         network.load_weights(path)
     except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise BackboneError(f"{path} does not hold weights of {build.__name__}: {error}") from error
+        told = f"{path} does not hold weights of {build.__name__}: {error!s:.200}"
+        raise BackboneError(told) from error
     return network
 
 
@@ -241,8 +242,8 @@ def _digest(model: keras.Model, to_range: keras.layers.Rescaling) -> str:
 def _kept(file: Path, shape: tuple[int, ...]) -> np.ndarray | float:
     """Return the features in a file of the cache; NaN where it is missing or damaged."""
     try:
-        kept = np.lib.format.open_memmap(file, mode="r")
-    except (OSError, ValueError, SyntaxError):
+        kept = np.lib.format.open_memmap(regular_file(file), mode="r")
+    except Exception:  # numpy raises many kinds where a header is damaged
         return np.nan
     whole = kept.shape == shape and kept.dtype == np.float16 and np.isfinite(kept).all()
     return kept if whole else np.nan

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from functools import reduce
+from math import isfinite
 from operator import getitem
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def read_facts(folder: Path) -> dict:
         raise RunError(f"{path} is no JSON: {error}. Train again.") from error
     form = facts.get("format") if isinstance(facts, dict) else None
     if form not in (2, FORMAT):
-        raise RunError(f"{path}: format {form} is not known here. Train again.")
+        raise RunError(f"{path}: format {form!r:.40} is not known here. Train again.")
     try:
         for kind, names in KEYS.items():
             for name in names.split():
@@ -57,6 +58,11 @@ def read_facts(folder: Path) -> dict:
                     raise ValueError(f"{name} is {value!r:.40}, not {WORDS[kind]}")
         if facts["stage"] not in MODELS:
             raise ValueError(f"stage is {facts['stage']!r:.40}, not one of {', '.join(MODELS)}")
+        if not {type(n) for n in facts["split"]["patients"].values()} <= {int, list}:
+            raise ValueError("split.patients has neither numbers nor lists")
+        engine = facts.get("engine", {"files": [], "shift": 0})
+        if not (isfinite(engine["shift"]) and {*engine["files"]} <= facts["files"].keys()):
+            raise ValueError("engine has a file that is not listed, or a shift that is no number")
         model_card(facts)  # it wants all that is measured
     except KeyError as error:
         raise RunError(f"{path} lacks {error}. Train again.") from error

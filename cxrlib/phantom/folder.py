@@ -27,7 +27,7 @@ def claim_folder(out: Path, wanted: dict) -> Iterator[None]:
     """
     record, found = out / "phantom.json", {}
     if record.is_file():
-        with suppress(ValueError, TypeError):
+        with suppress(ValueError, TypeError, RecursionError):
             found = dict(json.loads(record.read_text()))
         for key, value in wanted.items():
             if found.get(key) != value:

@@ -185,6 +185,8 @@ def make_study(
     for name, n, least, most in bounds:
         if n is not None and not least <= n <= most:
             raise ValueError(f"{name} is {n}: give {least} to {most:,}")
+    if "\0" in str(out):
+        raise ValueError("out has a zero byte in its name: give another one")
     out = Path(out)
     with claim_folder(out, _record(seed)):
         context = get_context("spawn")  # a fork of a process that runs TensorFlow may hang

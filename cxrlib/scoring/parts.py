@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from cxrlib.data.files import whole_file
+from cxrlib.data.files import place_to_write, whole_file
 from cxrlib.scoring.tables import COLUMNS, is_parquet, is_scores, shield, write_parquet
 
 LOCK, LISTED, PLAN = "lock", "films.jsonl", "plan.json"
@@ -134,7 +134,7 @@ class Parts:
             self.count += len(chunk)
         plan = settings | {"films": digest.hexdigest(), "part": self.part}
         path = self.folder / PLAN
-        if any(self._files()) and path.exists() and path.read_text() != json.dumps(plan):
+        if any(self._files()) and path.exists() and path.read_bytes() != json.dumps(plan).encode():
             listed.unlink()
             raise OutputError(
                 f"{self.folder} holds parts of other work: another run, other versions or "
@@ -185,8 +185,10 @@ def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int)
         process writes it; parts of other work or a link are beside it; the folder cannot be
         written to; or pyarrow is wanted and missing.
     """
-    parts = Parts(Path(out).resolve() if Path(out).is_symlink() else Path(out), part)
-    other = parts.out.exists() and not parts.out.is_file()
+    given = Path(out)
+    other = given.exists() and not given.is_file()
+    real = given if other else place_to_write(given, "out")
+    parts = Parts(real if given.is_symlink() else given, part)
     if other or not parts.out.absolute().parent.is_dir():
         raise FileNotFoundError(f"{out} cannot be written: give a file in a folder that exists")
     if parts.out.suffix.lower() not in (".csv", ".parquet"):
@@ -198,8 +200,8 @@ def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int)
         )
     if parts.out.exists() and not is_scores(parts.out):
         raise OutputError(f"{out} is there and is not a table of scores: give another file")
-    if parts.folder.is_symlink():
-        raise OutputError(f"{parts.folder} is a link: delete it, or give another file")
+    if parts.folder.is_symlink() or parts.folder.is_file():
+        raise OutputError(f"{parts.folder} is no folder: move it, or give another file")
     lock = FileLock(parts.folder / LOCK)
     with parts._told():
         parts.folder.mkdir(exist_ok=True)

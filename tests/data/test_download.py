@@ -48,6 +48,7 @@ def zip_of(files, top=TOP, extra=()):
 
 
 GOOD = zip_of(FILES)
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def send(body=GOOD, status=200, content_type="application/zip"):
@@ -88,11 +89,14 @@ def cut_off(announced):
     return answer
 
 
-def redirect(handler):
-    handler.send_response(302)
-    handler.send_header("Location", "/codeload.zip")
-    handler.send_header("Content-Length", "0")
-    handler.end_headers()
+def redirect_to(place):
+    def answer(handler):
+        handler.send_response(302)
+        handler.send_header("Location", place)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
 
 
 @pytest.fixture
@@ -149,7 +153,7 @@ def contents(folder):
 
 @pytest.mark.parametrize("answer", [send(), send_chunked()], ids=["with length", "chunked"])
 def test_everything_arrives_and_a_second_call_fetches_nothing(server, manifest, tmp_path, answer):
-    server.answers = [redirect, answer]
+    server.answers = [redirect_to("/codeload.zip"), answer]
     folder = tmp_path / "medical" / "nih-sample"
     assert download_nih_sample(folder, server.url, manifest) == folder
     assert contents(folder) == FILES
@@ -199,8 +203,9 @@ def test_a_passing_failure_is_tried_again(server, manifest, tmp_path, waits, bad
         (send(b"<!DOCTYPE html>Sign in"), "begins with b'<!DOCTYPE html>Sign in'"),
         (send(b"", status=404), "404 Client Error: Not Found"),
         (send(b"", status=503), "503 Server Error"),
+        (redirect_to("http://[::bad/"), "Invalid IPv6 URL"),
     ],
-    ids=["cut off", "cut off, no length", "cut off, chunked", "HTML page", "404", "503"],
+    ids=["cut off", "no length", "cut off, chunked", "HTML page", "404", "503", "no address"],
 )
 def test_a_lasting_failure_is_a_clear_error(server, manifest, tmp_path, bad, message):
     server.answers = [bad]
@@ -250,6 +255,24 @@ def test_an_endless_or_trickling_answer_is_left(
     with pytest.raises(DownloadError, match=message):
         download_nih_sample(tmp_path / "s", server.url, manifest)
     assert server.requests == 1
+    assert contents(tmp_path / "s") == {}
+
+
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX: ", b"", CHUNKED + b"1;"])
+def test_headers_that_trickle_are_left(server, manifest, tmp_path, monkeypatch, start):
+    left = threading.Event()
+
+    def answer(handler):
+        handler.wfile.write(start)
+        with suppress(OSError):
+            while not left.wait(0.02):
+                handler.wfile.write(b"x" if start else b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    monkeypatch.setattr(download, "HOURS", 5e-5)
+    server.answers = [answer]
+    with pytest.raises(DownloadError, match="not done in 5e-05 h"):
+        download_nih_sample(tmp_path / "s", server.url, manifest)
+    left.set()
     assert contents(tmp_path / "s") == {}
 
 

@@ -187,6 +187,36 @@ def test_only_regular_files_are_opened(tmp_path, target):
     assert not is_dicom(tmp_path / "link") and not is_dicom(tmp_path / "a\0b")
 
 
+def pipe_behind_a_link(path):
+    os.mkfifo(path.parent / "pipe")
+    path.symlink_to("pipe")
+
+
+# Name: what stands at the place, its name, and what is said.
+PLACES = {
+    "pipe": (pipe_behind_a_link, "x", "to write is .*x, a pipe, a device or a circle of links"),
+    "circle": (lambda path: path.symlink_to("x"), "x", "a pipe, a device or a circle of links"),
+    "zero byte": (lambda path: None, "a\0b", "to write has a zero byte behind '.*a': give another"),
+}
+
+
+@pytest.mark.parametrize("write", [whole_file, whole_folder])
+@pytest.mark.parametrize("name", PLACES)
+def test_what_is_no_place_for_a_file_is_left_as_it_is(tmp_path, name, write):
+    make, given, said = PLACES[name]
+    make(tmp_path / given)
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(ValueError, match=said), write(tmp_path / given):
+        raise AssertionError("given a part to write")
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_folder_that_is_not_there_is_told_by_the_name_that_was_given(tmp_path):
+    with pytest.raises(OSError, match="No such file or directory: .*/gone/x.csv'$"):
+        with whole_file(tmp_path / "gone" / "x.csv"):
+            pass
+
+
 def test_regular_files_links_to_them_and_files_in_memory_pass(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to("file")

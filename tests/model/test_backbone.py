@@ -287,11 +287,12 @@ def test_killed_extraction_goes_on(small, paths, features, tmp_path):
         lambda whole: b"",
         lambda whole: whole.tobytes()[:40],
         lambda whole: b"PK\3\4" + bytes(200),  # the start of a zip archive
+        lambda whole: b"\x93NUMPY\1\0v\0{'descr': (".ljust(128),
         lambda whole: whole[:-1],
         lambda whole: whole.astype(np.float32),
         lambda whole: np.where(whole == whole.max(), np.inf, whole),
     ],
-    ids=["empty", "no header", "archive", "shape", "dtype", "infinite"],
+    ids=["empty", "no header", "archive", "half a header", "shape", "dtype", "infinite"],
 )
 def test_a_damaged_file_of_the_cache_is_made_anew(small, paths, features, tmp_path, damage):
     extract_features(small, paths[:2], grid=3, cache=tmp_path)

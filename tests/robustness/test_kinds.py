@@ -62,6 +62,23 @@ def nothing(folder):
 
 
 ROWS = b"Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Cardiomegaly\n" * 99
+LINES = ROWS[: ROWS.index(b"\n")] + b"\n" * 2_200_000
+
+
+def in_images(make):
+    def both(folder):
+        table_of(b"filename,label\nb_0.jpg,A\n")(folder)
+        make(folder / "study" / "images" / "link")
+
+    return both
+
+
+def simulated(text):
+    def make(folder):
+        (folder / "new").mkdir()
+        (folder / "new" / "phantom.json").write_text(text)
+
+    return make
 
 
 # Name: what is made in an empty folder, the command given there, a word of what is said.
@@ -81,6 +98,20 @@ COMMANDS = {
     "pipe for boxes": (publishers("boxes.json", os.mkfifo), STUDY, "does not exist"),
     "deep boxes": (publishers("boxes.json", raw(b"[" * 99_999)), STUDY, "does not exist"),
     "cut archive": (publishers("a.csv.gz", raw(gzip.compress(ROWS)[:-9])), STUDY, "does not exist"),
+    "endless lines": (publishers("a.csv.gz", raw(gzip.compress(LINES))), STUDY, "too long"),
+    "circle of links": (in_images(link("link")), STUDY, "file missing in images/"),
+    "zero byte to write": (
+        table_of(b"filename,label\na_0.jpg,A\n"),
+        [*STUDY, "--write", "a\0b"],
+        "the file to write has a zero byte",
+    ),
+    "zero byte for a study": (nothing, ["phantom", "--out", "a\0b"], "out has a zero byte"),
+    "zero byte for a folder": (
+        nothing,
+        ["download", "nih-sample", "--out", "a\0b"],
+        "folder has a zero byte",
+    ),
+    "deep phantom.json": (simulated("[" * 99_999), ["phantom", "--out", "new"], "phantom.json"),
     "no study": (nothing, STUDY, "study"),
     "name too long": (nothing, ["study", "a" * 5000], ""),
     "no patients": (nothing, ["phantom", "--out", "new", "--patients", "0"], "patients is 0"),

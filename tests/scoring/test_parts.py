@@ -156,10 +156,11 @@ def test_a_part_that_lost_its_rows_is_named(tmp_path, left):
     assert work(out) == [1]
 
 
-def test_a_lost_plan_is_other_work(tmp_path):
+@pytest.mark.parametrize("plan", [b"", b"\xff"])
+def test_a_lost_plan_is_other_work(tmp_path, plan):
     out = tmp_path / "scores.csv"
     stop_after(out, 4)
-    (Path(f"{out}.parts") / "plan.json").write_bytes(b"")
+    (Path(f"{out}.parts") / "plan.json").write_bytes(plan)
     with pytest.raises(OutputError, match="holds parts of other work"):
         work(out)
 
@@ -400,10 +401,11 @@ def test_nothing_is_deleted_or_written_where_a_link_leads(tmp_path):
     theirs.mkdir()
     (theirs / "0000000.csv").write_text("the only copy")
     parts = tmp_path / "scores.csv.parts"
-    parts.symlink_to("theirs")
-    with pytest.raises(OutputError, match="scores.csv.parts is a link: delete it, or give anoth"):
-        work(out)
-    parts.unlink()
+    for make in (lambda: parts.symlink_to("theirs"), parts.touch):
+        make()
+        with pytest.raises(OutputError, match="scores.csv.parts is no folder: move it, or give an"):
+            work(out)
+        parts.unlink()
     parts.mkdir()
     for name in ("films.jsonl.part", "plan.json", "0000000.csv"):
         (parts / name).symlink_to(theirs / "0000000.csv")
