@@ -93,18 +93,22 @@ def spread(
 
 @contextmanager
 def _connect(scheduler: "str | Cluster | None", workers: int | None, security):
+    from dask import config
     from distributed import Client, LocalCluster
 
     if scheduler is None:
-        started = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            memory_limit=None,
-            dashboard_address=None,
-            silence_logs=logging.CRITICAL,  # what fails is raised; the rest is of workers that end
-            protocol="tls://",
-            security=security,
-        )
+        # Their pages, which any account of this machine could read, would show tasks and logs.
+        pages = {f"distributed.{who}.http.routes": [] for who in ("scheduler", "worker")}
+        with config.set(pages):
+            started = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                memory_limit=None,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,  # what fails is raised; others are of ends
+                protocol="tls://",
+                security=security,
+            )
     elif isinstance(scheduler, str) and not re.fullmatch(ADDRESS, scheduler):
         raise ClusterError(f"scheduler '{scheduler}': give an address such as tls://host:8786")
     else:

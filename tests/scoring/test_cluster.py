@@ -6,6 +6,8 @@ import signal
 import socket
 import ssl
 import sys
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -84,6 +86,10 @@ def test_workers_of_this_call_take_orders_from_nobody_else():
         with pytest.raises(ssl.SSLError, match="certificate required"):
             with stranger.wrap_socket(socket.create_connection((host, int(port)))) as connection:
                 connection.recv(1)
+        pages = client.cluster.scheduler.http_server
+        for page in ("info/main/workers.html", "json/identity.json", "metrics"):
+            with pytest.raises(HTTPError, match="404"):
+                urlopen(f"http://{pages.address}:{pages.port}/{page}")
 
 
 def test_a_cluster_of_this_process_brings_its_credentials():
