@@ -61,8 +61,8 @@ def read_facts(folder: Path) -> dict:
         if not {type(n) for n in facts["split"]["patients"].values()} <= {int, list}:
             raise ValueError("split.patients has neither numbers nor lists")
         engine = facts.get("engine", {"files": [], "shift": 0})
-        if not (isfinite(engine["shift"]) and {*engine["files"]} <= facts["files"].keys()):
-            raise ValueError("engine has a file that is not listed, or a shift that is no number")
+        if not isfinite(engine["shift"]) or {type(name) for name in engine["files"]} - {str}:
+            raise ValueError("engine has a shift that is no number, or a file without a name")
         model_card(facts)  # it wants all that is measured
     except KeyError as error:
         raise RunError(f"{path} lacks {error}. Train again.") from error

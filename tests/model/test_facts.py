@@ -80,7 +80,7 @@ NO_SHARE = "not a number from 0 to 1"
         (["engine"], True, NO_CARD),
         (["engine"], {}, "lacks 'shift'"),
         (["engine"], {"shift": float("nan"), "files": []}, "a shift that is no number"),
-        (["engine"], {"shift": 0, "files": ["engine.xml"]}, "a file that is not listed"),
+        (["engine"], {"shift": 0, "files": [["engine.xml"]]}, "a file without a name"),
         (["engine"], {"shift": 0, "files": None}, NO_CARD),
         (["versions"], "3.15", "versions is '3.15', not an object"),
         (["files"], ["head.keras"], "files is .*, not an object"),
