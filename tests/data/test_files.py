@@ -178,8 +178,6 @@ def test_only_regular_files_are_opened(tmp_path, target):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(target)
-    with pytest.raises(OSError, match="not a regular file"), whole_file(tmp_path / "pipe"):
-        pass
     for read in (regular_file, file_digest):
         with pytest.raises(OSError, match=r"device, not a regular file: .*link") as caught:
             read(tmp_path / "link")
