@@ -74,6 +74,15 @@ def build_parser() -> argparse.ArgumentParser:
     place = Path("medical/nih-sample")
     option("--out", metavar="DIR", default=place, type=Path, help="folder (default: %(default)s)")
 
+    option = add("audit", _audit, "audit the predictions of any model").add_argument
+    option("table", metavar="TABLE", help="CSV with image, patient, target and probability")
+    option("--threshold", metavar="T", type=float, help="of a positive call (default: Youden's)")
+    report = add("report", _report, "audit a run on its test patients").add_argument
+    report("run", metavar="RUN", type=_find_run, help=RUN)
+    for either in (option, report):
+        either("--study", metavar="FOLDER", help="study to search for copies (default: none)")
+        either("--out", metavar="FILE", required=True, help="HTML file to write (required)")
+
     option = add("phantom", _phantom, "write a study of simulated radiographs").add_argument
     option("--patients", metavar="N", type=int, default=130, help="how many (default: 130)")
     option("--seed", metavar="S", type=int, default=0, help="of all that is random (default: 0)")
@@ -178,16 +187,41 @@ def _download(options) -> str:
     return f"{download_nih_sample(options.out)} is complete and checked"
 
 
-def _study(options) -> str:
-    from cxrlib.data.describe import describe_study, write_labels
+def _read_quietly(folder):
     from cxrlib.data.study import read_study
 
     with warnings.catch_warnings(action="ignore"):  # the problems say it all
-        study = read_study(options.folder)
+        return read_study(folder)
+
+
+def _study(options) -> str:
+    from cxrlib.data.describe import describe_study, write_labels
+
+    study = _read_quietly(options.folder)
     told = describe_study(study)
     if options.write:
         told += f"\nwritten: {options.write}, {write_labels(study, options.write)}"
     return told
+
+
+def _audit(options) -> str:
+    from cxrlib.audit.report import write_report
+
+    study = _read_quietly(options.study) if options.study else None
+    verdicts = write_report(options.table, options.out, study, options.threshold)
+    return _list_verdicts(verdicts, options.out)
+
+
+def _report(options) -> str:
+    from cxrlib.audit.report import report_run
+
+    study = _read_quietly(options.study) if options.study else None
+    return _list_verdicts(report_run(options.run, options.out, study), options.out)
+
+
+def _list_verdicts(table, out: str) -> str:
+    rows = [f"{row.verdict:30}  {row.claim}" for row in table.itertuples()]
+    return "\n".join([*rows, f"written: {out}"])
 
 
 def _phantom(options) -> str:

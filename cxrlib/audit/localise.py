@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 
-from cxrlib.audit.maps import map_films, randomise, resize_map
+from cxrlib.audit.maps import map_films, randomise
 from cxrlib.data.images import boxes_on_square
 from cxrlib.data.labels import BOX
 from cxrlib.data.study import Study
 from cxrlib.metrics.bootstrap import RESAMPLES, interval, mean, resample_patients, share
 from cxrlib.metrics.report import format_interval
 from cxrlib.model.run import Run
+from cxrlib.plots.evidence import resize_map
 
 SIDE = 100  # of the square on which maps and boxes are compared; a film spans it
 SHARES = (0.25, 0.5, 0.75)  # of a map's largest value, from which a cell counts as marked

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import join, load_backbone
@@ -51,9 +50,3 @@ def randomise(run: Run, seed: int = 0) -> Run:
     shuffled = np.random.default_rng(seed).permutation(kernel.ravel()).reshape(kernel.shape)
     head.get_layer("logit").set_weights([shuffled, bias])
     return replace(run, model=join(backbone, head))
-
-
-def resize_map(heat: np.ndarray, side: int) -> np.ndarray:
-    """Return a map, (height, width), at (side, side), interpolated between the cells' centres."""
-    image = Image.fromarray(np.asarray(heat, np.float32))
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))

@@ -1,17 +1,22 @@
 """Films changed on purpose: which part of a film a score depends on."""
 
+from __future__ import annotations
+
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy.special import logit
 from tqdm.auto import tqdm
 
-from cxrlib.audit.maps import resize_map
 from cxrlib.data.images import read_image
 from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, mean, resample_patients
 from cxrlib.metrics.report import format_interval
-from cxrlib.model.run import Run
+from cxrlib.plots.evidence import resize_map
+
+if TYPE_CHECKING:
+    from cxrlib.model.run import Run
 
 BORDER = 0.1  # of the side, masked on each of the four
 CORNER = (0.25, 0.2)  # height and width of an upper corner, where side markers mostly stand

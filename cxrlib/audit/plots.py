@@ -9,22 +9,31 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from cxrlib.audit.maps import resize_map
 from cxrlib.audit.perturb import change_film
 from cxrlib.data.images import read_image
+from cxrlib.plots.evidence import resize_map
 from cxrlib.plots.style import BOX_COLOUR, LINES, NEGATIVE, POSITIVE, literal, new_axes, plain
 
 
-def plot_metadata(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw the AUC of metadata models and of the image model; see `tabulate_metadata`."""
-    ax = ax or new_axes((5.6, 0.5 + 0.45 * len(table)))
+def plot_intervals(
+    table: pd.DataFrame,
+    value: str = "auc",
+    xlabel: str = "AUC",
+    reference: float = 0.5,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a column of a table, row by row, from `low` to `high`; the row 'image' stands out.
+
+    The table is as `tabulate_metadata` gives it; a vertical line stands at `reference`.
+    """
+    ax = ax or new_axes((5.6, 0.6 + 0.42 * len(table)))
     for row, (name, measured) in enumerate(table[::-1].iterrows()):
         colour, marker = (POSITIVE, "s") if name == "image" else (NEGATIVE, "o")
         ax.plot([measured["low"], measured["high"]], [row, row], color=colour, lw=2)
-        ax.plot(measured["auc"], row, marker, color=colour)
-    ax.axvline(0.5, color="0.6", lw=1)
-    ax.set_yticks(range(len(table)), table.index[::-1])
-    return plain(ax, xlabel="AUC, held-out training patients", xlim=(0, 1.02))
+        ax.plot(measured[value], row, marker, color=colour)
+    ax.axvline(reference, color="0.6", lw=1)
+    ax.set_yticks(range(len(table)), [literal(name) for name in table.index[::-1]])
+    return plain(ax, xlabel=xlabel, xlim=(0, 1.02) if value == "auc" else None)
 
 
 def plot_leakage(summary: dict, repeats: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -69,6 +69,54 @@ def tabulate_reliability(predictions: pd.DataFrame, seed: int = 0) -> pd.DataFra
     return pd.DataFrame(rows).rename(columns={"value": "share"})
 
 
+def measure_calibration(
+    target: np.ndarray, probability: np.ndarray, weights: np.ndarray
+) -> dict[str, dict]:
+    """Return slope, intercept and observed_to_expected, each as a dict of value, low and high.
+
+    Of a logistic curve from logits to labels (Cox, Biometrika 1958): the slope, 1 where
+    probabilities are calibrated and below 1 where they are too extreme; the intercept at a slope of
+    1, above 0 where they are too low. And films with the label over the sum of probabilities (Van
+    Calster et al., BMC Medicine 2019). `weights` are of `resample_patients`. A slope is None where
+    the scores separate the labels.
+    """
+    score = logit(np.clip(probability, 1e-6, 1 - 1e-6))
+    parts = (weights[start : start + 32] for start in range(0, len(weights), 32))
+    fits = [_fit_logistic(score, target, part) for part in parts]
+    slope, intercept = (np.concatenate(column) for column in zip(*fits, strict=True))
+    expected = weights @ probability.astype(np.float64)
+    return {
+        "slope": interval(slope),
+        "intercept": interval(intercept),
+        "observed_to_expected": interval((weights @ target.astype(np.float64)) / expected),
+    }
+
+
+def _fit_logistic(
+    score: np.ndarray, target: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the slope in each resample, and the intercept where the slope is 1 (NaN: none)."""
+    free, tilt, fixed = (np.zeros((len(weights), 1)) for _ in range(3))
+    with np.errstate(all="ignore"):
+        for _ in range(20):  # Newton's steps, of two unknowns and of one
+            share = expit(free + tilt * score)
+            left, curve = weights * (target - share), weights * share * (1 - share)
+            a, b, c = ((curve * score**power).sum(1, keepdims=True) for power in range(3))
+            u, v = left.sum(1, keepdims=True), (left * score).sum(1, keepdims=True)
+            share = expit(fixed + score)
+            gap = (weights * (target - share)).sum(1, keepdims=True)
+            if max(np.abs(x).max() for x in (u, v, gap)) < 1e-6:
+                break
+            free = free + np.clip((c * u - b * v) / (a * c - b * b), -3, 3)
+            tilt = tilt + np.clip((a * v - b * u) / (a * c - b * b), -3, 3)
+            curve = (weights * share * (1 - share)).sum(1, keepdims=True)
+            fixed = fixed + np.clip(gap / curve, -3, 3)
+    ill, films = weights @ target, weights.sum(1)
+    one_class = (ill == 0) | (ill == films)
+    lost = one_class | ~(np.abs(u[:, 0]) + np.abs(v[:, 0]) < 1e-3)
+    return np.where(lost, np.nan, tilt[:, 0]), np.where(one_class, np.nan, fixed[:, 0])
+
+
 def fit_platt(score: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     """Return slope and intercept of the logistic curve from scores to probabilities.
 

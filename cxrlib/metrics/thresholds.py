@@ -10,6 +10,7 @@ from cxrlib.metrics.bootstrap import RESAMPLES, interval, resample_patients, sha
 from cxrlib.metrics.report import format_interval, measure_decisions
 
 RULES = "'youden', 'sensitivity=0.9', 'specificity=0.9', 'cost=5' (any number), or a threshold"
+THRESHOLDS = tuple(percent / 100 for percent in range(1, 100))
 PREVALENCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
@@ -146,5 +147,39 @@ def tabulate_prevalences(
         for name in ("ppv", "npv", "false_alarms"):
             ends = (name, f"{name}_low", f"{name}_high")
             row |= zip(ends, interval(worth[name]).values(), strict=True)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def tabulate_net_benefit(
+    predictions: pd.DataFrame, thresholds: Sequence[float] = THRESHOLDS, seed: int = 0
+) -> pd.DataFrame:
+    """Return the decision curve (Vickers and Elkin, Med Decis Making 2006), at these films'
+    prevalence.
+
+    Net benefit counts films found less false alarms, at the rate that a threshold implies: whoever
+    treats from 0.2 on takes four false alarms for one film found. One row per threshold, with
+    model and treat_all (nobody treated has 0), per film; gain, the model less the better of both;
+    and 95 % intervals over patients in `..._low` and `..._high`. `predictions` has target,
+    probability and patient.
+
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> curve = tabulate_net_benefit(scores, [0.2, 0.5])
+    >>> curve["treat_all"].round(2).tolist()
+    [0.21, -0.27]
+    """
+    ill, score = (predictions[n].to_numpy()[:, None] for n in ("target", "probability"))
+    weights = resample_patients(predictions["patient"], RESAMPLES, seed)
+    cuts = np.asarray(thresholds)
+    worth = np.where(ill == 1, 1, -cuts / (1 - cuts)).astype(np.float32)
+    films = weights.sum(axis=1, keepdims=True)
+    model, everyone = (weights @ x / films for x in (worth * (score >= cuts), worth))
+    gain, rows = model - np.maximum(everyone, 0), []
+    for at, threshold in enumerate(cuts):
+        row = {"threshold": float(threshold), "treat_all": float(everyone[0, at])}
+        for name, values in {"model": model[:, at], "gain": gain[:, at]}.items():
+            ends = (name, f"{name}_low", f"{name}_high")
+            row |= zip(ends, interval(values).values(), strict=True)
         rows.append(row)
     return pd.DataFrame(rows)

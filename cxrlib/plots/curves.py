@@ -184,6 +184,22 @@ def plot_prevalences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return plain(ax, {"frameon": False}, ylim=(0, 1.02))
 
 
+def plot_net_benefit(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw net benefit over the threshold, beside treating everyone and no one; see
+    `tabulate_net_benefit`."""
+    ax = ax or new_axes((5.2, 3.6))
+    threshold, highest = table["threshold"], max(table["model_high"].max(), 0.01)
+    ax.plot(threshold, table["model"], color=NEGATIVE, label="by the scores")
+    band = {"color": NEGATIVE, "alpha": 0.15, "lw": 0}
+    ax.fill_between(threshold, table["model_low"], table["model_high"], **band)
+    ax.plot(threshold, table["treat_all"], "--", color=POSITIVE, label="everyone")
+    ax.axhline(0, color="0.5", lw=1, ls=":", label="no one")
+    labels = {"xlabel": "threshold probability", "ylabel": "net benefit per radiograph"}
+    return plain(
+        ax, {"frameon": False}, xlim=(0, 1), ylim=(-0.2 * highest, 1.05 * highest), **labels
+    )
+
+
 def _curve(curve, films: pd.DataFrame) -> tuple:
     """Return the first two arrays that scikit-learn gives, empty ones where a class is absent."""
     both = films["target"].nunique() == 2

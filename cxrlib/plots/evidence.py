@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from PIL import Image
 
 from cxrlib.plots.curves import plot_roc, plot_scores
 from cxrlib.plots.style import literal, new_axes
@@ -64,3 +65,9 @@ def plot_summary(run: Run, film: np.ndarray, evidence: np.ndarray) -> Figure:
     middle.set_title(literal(f"{run.finding} against {run.facts['negative']}"), fontsize=9)
     right.set_title("test radiographs", fontsize=9)
     return figure
+
+
+def resize_map(heat: np.ndarray, side: int) -> np.ndarray:
+    """Return a map, (height, width), at (side, side), interpolated between the cells' centres."""
+    image = Image.fromarray(np.asarray(heat, np.float32))
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))

@@ -5,14 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from cxrlib.audit.leakage import measure_leakage, measure_run_leakage
+from cxrlib.audit.metadata import compare_with_metadata, predict_from_metadata, tabulate_metadata
 from cxrlib.audit.mislabels import measure_label_ranking, rank_labels
-from cxrlib.audit.shortcuts import (
-    compare_with_metadata,
-    measure_leakage,
-    measure_run_leakage,
-    predict_from_metadata,
-    tabulate_metadata,
-)
 from cxrlib.model.folds import TrainError, patient_folds
 from cxrlib.model.run import load_run
 

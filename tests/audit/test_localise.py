@@ -8,10 +8,11 @@ from scipy.special import logit
 
 from cxrlib.audit import localise
 from cxrlib.audit.localise import SIDE, boxed_films, locate, score_map, tabulate_locations
-from cxrlib.audit.maps import map_films, randomise, resize_map
+from cxrlib.audit.maps import map_films, randomise
 from cxrlib.audit.perturb import CHANGES, add_controls, change_film, perturb_films, tabulate_changes
 from cxrlib.data.images import read_image
 from cxrlib.data.study import choose_films, read_study
+from cxrlib.plots.evidence import resize_map
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,18 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 from scipy.stats import binom
+from sklearn.linear_model import LogisticRegression
 
 from cxrlib.metrics import calibration
+from cxrlib.metrics.bootstrap import resample_patients
 from cxrlib.metrics.calibration import (
     calibration_error,
     count_bins,
     decompose_brier,
     equal_count_bins,
+    measure_calibration,
     shift_prevalence,
     tabulate_reliability,
 )
@@ -141,3 +145,39 @@ def test_shifted_probabilities_are_calibrated_in_the_other_population():
 def test_a_prevalence_is_a_share(old, new):
     with pytest.raises(ValueError, match="prevalence is .* give a share between 0 and 1"):
         shift_prevalence(np.array([0.5]), old, new)
+
+
+# ---------------------------------------------------------------------------- slope and intercept
+
+
+def tilted(films, seed, slope=0.6, intercept=0.3):
+    """Targets of logits that the model states too far from 0, each film of its own patient."""
+    rng = np.random.default_rng(seed)
+    score = rng.normal(-0.5, 1.5, films)
+    return (rng.random(films) < expit(intercept + slope * score)).astype(int), expit(score)
+
+
+def test_slope_is_that_of_a_logistic_regression_and_the_intercept_balances_the_mean():
+    target, probability = tilted(500, 0)
+    fit = measure_calibration(target, probability, resample_patients(range(500), 50, 0))
+    regression = LogisticRegression(C=np.inf, tol=1e-9).fit(logit(probability)[:, None], target)
+    assert fit["slope"]["value"] == pytest.approx(regression.coef_.item(), abs=1e-3)
+    moved = expit(logit(probability) + fit["intercept"]["value"])
+    assert moved.mean() == pytest.approx(target.mean(), abs=1e-4)
+    assert fit["observed_to_expected"]["value"] == pytest.approx(target.sum() / probability.sum())
+
+
+def test_intervals_of_the_slope_hold_the_truth():
+    held = 0
+    for seed in range(100):
+        target, probability = tilted(300, seed)
+        fit = measure_calibration(target, probability, resample_patients(range(300), 200, seed))
+        held += fit["slope"]["low"] <= 0.6 <= fit["slope"]["high"]
+    assert binom.cdf(held, 100, 0.95) > 0.001 and held > 85
+
+
+@pytest.mark.parametrize("targets", [[0] * 10 + [1] * 10, [0] * 20])
+def test_labels_that_scores_separate_have_no_slope(targets):
+    target, probability = np.array(targets), np.linspace(0.1, 0.9, 20)
+    fit = measure_calibration(target, probability, resample_patients(range(20), 50, 0))
+    assert fit["slope"]["value"] is None

@@ -10,6 +10,7 @@ from test_metrics import scored_films
 from cxrlib.metrics.thresholds import (
     at_prevalence,
     choose_threshold,
+    tabulate_net_benefit,
     tabulate_operating_points,
     tabulate_prevalences,
 )
@@ -169,3 +170,14 @@ def test_thresholds_come_from_training_and_are_applied_to_test():
         for name, films in (("train", train), ("test", test)):
             found = (films["probability"] >= threshold)[films["target"] == 1].mean()
             assert table.loc[rule, f"sensitivity, {name}"].startswith(f"{found:.2f} (")
+
+
+def test_net_benefit_by_hand():
+    # From 0.25 on: 3 of 3 found, 2 of 4 false alarms, each worth a third of a film found.
+    films = {"target": TARGET, "probability": PROBABILITY, "patient": np.arange(7)}
+    curve = tabulate_net_benefit(pd.DataFrame(films), [0.25, 3 / 7]).set_index("threshold")
+    assert curve.loc[0.25, "model"] == pytest.approx((3 - 2 / 3) / 7)
+    assert curve.loc[0.25, "treat_all"] == pytest.approx((3 - 4 / 3) / 7)
+    assert curve.loc[0.25, "gain"] == pytest.approx(2 / 3 / 7)
+    assert curve["treat_all"].iloc[1] == pytest.approx(0)  # at the prevalence
+    assert curve["gain"].between(curve["gain_low"], curve["gain_high"]).all()

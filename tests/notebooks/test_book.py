@@ -88,7 +88,7 @@ def test_no_link_and_no_picture_is_broken_and_no_other_host_is_asked(chromium, s
         ]
     sources = [*ROOT.glob("notebooks/0[1-9]_*.ipynb"), *ROOT.glob("docs/*.md")]
     places = {str(source.relative_to(ROOT).with_suffix(".html")) for source in sources}
-    modules = {f"api/cxrlib{part}.html" for part in ("", "/model/head", "/audit/shortcuts")}
+    modules = {f"api/cxrlib{part}.html" for part in ("", "/model/head", "/audit/leakage")}
     found = {unquote(address.removeprefix(home)) for address in seen}
     assert found >= places | modules | {"index.html", "CONTRIBUTING.html"}
     assert [read["broken"] for read in seen.values() if read["broken"]] == []

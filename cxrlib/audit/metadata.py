@@ -1,0 +1,112 @@
+"""What a classifier can learn without looking at a film: its metadata."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+
+from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, resample_patients
+from cxrlib.model.folds import patient_folds, refuse_test_films
+
+if TYPE_CHECKING:
+    from cxrlib.model.run import Run
+
+PREDICTORS = {
+    "patient number": ["number"],
+    "view": ["view"],
+    "original size": ["original_width", "original_height"],
+    "age": ["age"],
+    "sex": ["sex"],
+}
+
+
+def predict_from_metadata(films: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Predict the label of training films from what is known without looking at them.
+
+    Random forests (Breiman, Machine Learning 2001) of 50 trees with leaves of ten films or more, on
+    the folds of `fit_head`: each film is scored by trees that did not see its patient. `films` are
+    as `choose_films` gives them. Returns probabilities, a column for each of PREDICTORS that varies
+    in the study, and 'all of these'. Raises TrainError at a test patient's film, or too few
+    patients.
+    """
+    refuse_test_films(films)
+    known = pd.DataFrame(
+        {
+            "number": pd.to_numeric(films["patient"], errors="coerce"),
+            "view": films["view"].map({"PA": 0.0, "AP": 1.0}),
+            "sex": films["sex"].map({"F": 0.0, "M": 1.0}),
+            **films[["age", "original_width", "original_height"]],
+        }
+    )
+    known = known[[name for name in known if len(known[name].unique()) > 1]].astype(float)
+    predictors = {name: known.filter(columns) for name, columns in PREDICTORS.items()}
+    predictors = {name: columns for name, columns in predictors.items() if columns.size}
+    if len(predictors) > 1:
+        predictors["all of these"] = known
+    scores = predict_from_columns(predictors, films["target"], patient_folds(films, seed), seed)
+    return scores.set_index(films.index)
+
+
+def predict_from_columns(
+    predictors: dict[str, pd.DataFrame], target: pd.Series, fold: np.ndarray, seed: int
+) -> pd.DataFrame:
+    """Return the probability that each predictor's columns of numbers, NaN where unknown, give.
+
+    One column per predictor, one row per film, scored by trees that did not see its fold.
+    """
+    forest = RandomForestClassifier(
+        n_estimators=50, min_samples_leaf=10, class_weight="balanced", random_state=seed
+    )
+    how = {"cv": PredefinedSplit(fold), "method": "predict_proba"}
+    scores = {
+        name: cross_val_predict(forest, columns.to_numpy(), target, **how)[:, 1]
+        for name, columns in predictors.items()
+    }
+    return pd.DataFrame(scores)
+
+
+def tabulate_metadata(
+    films: pd.DataFrame, metadata: pd.DataFrame, image: np.ndarray, seed: int = 0
+) -> pd.DataFrame:
+    """Return the AUC of each metadata model and of the image model on the same films.
+
+    Pairs of films are compared within a fold: a score means one thing in one fold only, and pooled
+    folds would push an uninformative predictor below 0.5 (Airola et al., Computational Statistics
+    and Data Analysis 2011).
+
+    Parameters
+    ----------
+    films, metadata, seed : as given to and returned by `predict_from_metadata`
+    image : (films,), the held-out scores of the image model; films without one (NaN), as a
+        fine-tuned network has, are left out
+
+    Returns
+    -------
+    DataFrame, one row per model
+        auc, low, high; less, less_low and less_high: the image model's AUC less this one. 95 %
+        intervals over patients, the same resamples for all.
+    """
+    fold, known = patient_folds(films, seed), np.isfinite(image)
+    films, scores, fold = films[known], metadata.assign(image=image)[known], fold[known]
+    weights = resample_patients(films["patient"], RESAMPLES, seed)
+    target = films["target"].to_numpy()
+    areas = {name: auc(target, scores[name].to_numpy(), weights, strata=fold) for name in scores}
+    rows = {}
+    for name, area in areas.items():
+        rows[name] = [*interval(area).values(), *interval(areas["image"] - area).values()]
+    columns = ["auc", "low", "high", "less", "less_low", "less_high"]
+    return pd.DataFrame(rows, index=columns, dtype=float).T.rename_axis("model")
+
+
+def compare_with_metadata(run: Run, films: pd.DataFrame) -> pd.DataFrame:
+    """Return `tabulate_metadata` of a run, on its own folds.
+
+    `films` are all its training films, as `run.split("train", study)` gives them.
+    """
+    seed = run.facts["seed"]
+    metadata = predict_from_metadata(films, seed)
+    return tabulate_metadata(films, metadata, films["probability"].to_numpy(), seed)

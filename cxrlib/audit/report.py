@@ -1,0 +1,125 @@
+"""An audit as one HTML file, without a request to any host."""
+
+import base64
+import io
+from collections.abc import Iterator
+from html import escape
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from cxrlib.audit.questions import Answer, ask_all
+from cxrlib.audit.table import AuditError, audited_rows, read_predictions
+from cxrlib.data.files import whole_file
+from cxrlib.data.study import Study
+from cxrlib.metrics.thresholds import choose_threshold
+from cxrlib.model.facts import read_facts
+
+SAME_EACH_TIME = {"metadata": {"Date": None}}  # of an SVG
+
+
+def write_report(
+    table: str | Path,
+    out: str | Path,
+    study: Study | None = None,
+    threshold: float | None = None,
+    title: str = "",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Audit predictions of any model; write one HTML file and return its verdicts.
+
+    Parameters
+    ----------
+    table : file with a row per radiograph, as `read_predictions` takes it
+    out : the HTML file
+    study : its images are searched for copies, and its patients are taken
+    threshold : from which a radiograph is called positive, 0..1; otherwise by Youden's rule on the
+        rows that a split calls training, or 0.5
+    seed : of resamples and folds
+
+    Returns
+    -------
+    DataFrame, one row per claim: claim, verdict ('shown', 'not shown', 'cannot be told from these
+    films') and reason
+
+    Raises
+    ------
+    AuditError, StudyError
+        The table cannot be audited; see `read_predictions`.
+    """
+    everything = read_predictions(table)
+    rows = audited_rows(everything)
+    if rows["target"].nunique() < 2 or rows["patient"].nunique() < 2:
+        raise AuditError(f"{table}: its test rows are of one class or one patient. Give more.")
+    train = everything[everything["split"].str.casefold().str.startswith("train")]
+    how = "as given"
+    if threshold is None and train["target"].nunique() == 2:
+        how = "by Youden's rule on the training rows, as they are scored in the table"
+        threshold = choose_threshold(train["target"].to_numpy(), train["probability"].to_numpy())
+    elif threshold is None:
+        threshold, how = 0.5, "for want of training rows"
+    if not 0 <= threshold <= 1:
+        raise AuditError(f"the threshold is {threshold}: give a number from 0 to 1")
+    facts = (
+        f"{len(rows)} radiographs of {rows['patient'].nunique()} patients, "
+        f"{rows['target'].sum()} with the finding; {len(everything) - len(rows)} further rows of "
+        f"{Path(table).name} are not of the test set. A radiograph is called positive from "
+        f"{threshold:.3g} on, {how}."
+    )
+    answers = list(ask_all(rows, everything, threshold, study, seed))
+    verdicts = pd.DataFrame(
+        [(a.claim, a.verdict, a.reason) for a in answers], columns=["claim", "verdict", "reason"]
+    )
+    page = Template((files("cxrlib.audit") / "report.html").read_text(encoding="utf-8")).substitute(
+        title=escape(title or f"Audit of {Path(table).name}"),
+        facts=escape(facts),
+        verdicts=verdicts.drop(columns="reason").to_html(index=False, border=0),
+        sections="\n".join(line for answer in answers for line in _section(answer)),
+        version=version("cxrlib"),
+    )
+    with whole_file(out) as part:
+        part.write_text(page, encoding="utf-8")
+    return verdicts
+
+
+def report_run(
+    run: str | Path, out: str | Path, study: Study | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Write the audit of a run that was scored on its test patients; see `write_report`.
+
+    Raises
+    ------
+    RunError, AuditError
+        No run, or none with test scores.
+    """
+    facts = read_facts(Path(run))
+    if "test" not in facts["metrics"]:
+        raise AuditError(f"{run} was not scored on its test patients. Run notebook 03 on it.")
+    title = f"Audit of {Path(run).name}: {facts['finding']} against {facts['negative']}"
+    how = {"threshold": facts["threshold"]["value"], "title": title, "seed": seed}
+    return write_report(Path(run) / "predictions.csv", out, study, **how)
+
+
+def _section(answer: Answer) -> Iterator[str]:
+    yield f"<section>\n<h2>{escape(answer.claim)}</h2>"
+    verdict = f"<strong>{answer.verdict.capitalize()}.</strong>"
+    yield f"<p>{verdict} {escape(answer.reason)}</p>"
+    if answer.draw:
+        yield f'<img alt="{escape(answer.reason)}" src="{_picture(answer.draw())}">'
+    if len(answer.table):
+        yield answer.table.to_html(border=0)
+    yield "</section>"
+
+
+def _picture(figure: Figure) -> str:
+    """Return a figure as an SVG in a URL, and close it."""
+    drawn = io.BytesIO()
+    with plt.rc_context({"svg.hashsalt": "cxrlib"}):
+        figure.savefig(drawn, format="svg", bbox_inches="tight", **SAME_EACH_TIME)
+    plt.close(figure)
+    return f"data:image/svg+xml;base64,{base64.b64encode(drawn.getvalue()).decode()}"

@@ -1,0 +1,90 @@
+"""Predictions of any model, as a table: read and checked before anything is measured on them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.data.table import KNOWN, plain, read_age, read_number, read_sex, read_table
+
+NAMES = {
+    "id": ("id", "filename", *KNOWN["filename"]),
+    "patient": KNOWN["patient"],
+    "target": ("target", "truth", "groundtruth", "ytrue", "y", *KNOWN["label"]),
+    "probability": tuple("probability score prediction yprob yscore yhat prob p".split()),
+    "split": KNOWN["split"],
+    "fold": ("fold", "cvfold"),
+    **{name: KNOWN[name] for name in ("view", "sex", "age")},
+}
+NEEDED = ("id", "patient", "target", "probability")
+DERIVED = {"decision", "status", "reason", "row"}  # columns that follow from the scores
+CLASSES = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
+
+
+class AuditError(ValueError):
+    """A table that cannot be audited, with the row or column and the way out."""
+
+
+def read_predictions(path: str | Path) -> pd.DataFrame:
+    """Read a table of predictions: one row per radiograph, from any model.
+
+    Returns
+    -------
+    DataFrame
+        id, patient, split, fold, view, sex (str, '' where unknown), target (0 or 1), probability
+        (0..1), age (years, NaN where unknown); every other column under its own name, as text.
+
+    Raises
+    ------
+    AuditError, StudyError
+        No table; a column that is needed is missing; a target or probability that is none; an image
+        twice; films of one class, or of one patient.
+    """
+    path = Path(path)
+    table, _ = read_table(path, lambda names: len(names & set(sum(NAMES.values(), ()))) > 2)
+    have = {plain(name): name for name in table}
+    found = {new: next((have[n] for n in names if n in have), None) for new, names in NAMES.items()}
+    if missing := [name for name in NEEDED if not found[name]]:
+        raise AuditError(
+            f"{path} has no column {' and no column '.join(missing)}. It has "
+            f"{', '.join(table.columns.drop('row'))}. Rename the columns that are meant."
+        )
+    table = table.rename(columns={old: new for new, old in found.items() if old})
+    for name in NAMES.keys() - set(table):
+        table[name] = ""
+    target = table["target"].str.casefold().map(CLASSES)
+    _refuse(table, "target", target.isna(), path, "give 1 with the finding and 0 without")
+    probability = read_number(table["probability"])
+    outside = ~probability.between(0, 1)  # NaN is outside, too
+    _refuse(table, "probability", outside, path, "give a number from 0 to 1")
+    _refuse(table, "patient", table["patient"] == "", path, "fill it in: intervals are by patient")
+    _refuse(table, "id", table["id"].duplicated(), path, "give each radiograph one row")
+    table = table.assign(target=target.astype(int), probability=probability)
+    table["age"], table["sex"] = read_age(table["age"]), read_sex(table["sex"])
+    if table["target"].nunique() < 2:
+        raise AuditError(f"{path}: every target is {target[0]:.0f}. An audit needs both classes.")
+    if table["patient"].nunique() < 2:
+        raise AuditError(f"{path}: all rows are of patient '{table['patient'][0]}'. Give more.")
+    return table.drop(columns=[name for name in table if plain(name) in DERIVED])
+
+
+def audited_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the test set where a split names one, else all rows."""
+    test = table["split"].str.casefold().str.startswith("test")
+    return table[test if test.any() else np.ones(len(table), bool)].reset_index(drop=True)
+
+
+def groups_of(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return, by name, each column that tells groups of films: two to ten values, known or ''."""
+    others = table.drop(columns=["id", "patient", "target", "probability", "split", "fold", "age"])
+    groups = {name: others[name] for name in others if 2 <= others[name].nunique() <= 10}
+    return {name: values for name, values in groups.items() if values.ne("").sum() > 1}
+
+
+def _refuse(table: pd.DataFrame, name: str, bad: pd.Series, path: Path, fix: str) -> None:
+    if bad.any():
+        first = table[bad].iloc[0]
+        raise AuditError(
+            f"{path}, line {first['row']}: {name} is '{first[name]}'; {bad.sum()} rows are so. "
+            f"{fix.capitalize()}."
+        )
