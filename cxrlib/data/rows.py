@@ -8,25 +8,40 @@ import pandas as pd
 from cxrlib.data.dicom import name_view
 from cxrlib.data.files import file_digest
 from cxrlib.data.filing import find_copies
-from cxrlib.data.labels import OUT, ProblemLog, split_cells
+from cxrlib.data.labels import ABSENT, NO_FINDING, OUT, PRESENT, ProblemLog, split_cells
 from cxrlib.data.table import (
     BOX,
     ORIGINAL,
     UNKNOWN,
+    StudyError,
     name_columns,
+    plain,
     read_age,
     read_number,
     read_sex,
 )
 
+TOLD = "value present presence ispresent positive ispositive target status".split()
 STAND_IN = 1_000  # names of one file, from which it stands for films that are not at hand
 FILM = ["patient", "view", "sex", "age", *ORIGINAL, "split"]
 
 
-def standard_rows(table: pd.DataFrame, own: bool, said: list[str]) -> tuple[pd.DataFrame, dict]:
-    """Return rows with all columns, a finding each, and how the columns were called."""
+def standard_rows(
+    table: pd.DataFrame, own: Path | None, said: list[str]
+) -> tuple[pd.DataFrame, dict]:
+    """Return rows with all columns, a finding each, and how the columns were called.
+
+    `own` is the file of a study's own table, None of a publisher's.
+    """
     rows, unused, columns = name_columns(table.reset_index(drop=True))
     said += unused if own else []
+    for name in table if own else ():
+        values = {value.casefold() for value in table[name]} if plain(name) in TOLD else set()
+        if values & ABSENT and values <= PRESENT | ABSENT | {""}:
+            raise StudyError(
+                f"{own}: the column '{name}' says of each row whether the finding is there. Delete "
+                f"the rows that say no; an image without a finding needs one row '{NO_FINDING}'."
+            )
     if "x" in rows:
         given = rows[list("xywh")].ne("").any(axis=1)
         x, y, w, h = (read_number(rows.pop(name)) for name in "xywh")

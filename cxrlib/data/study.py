@@ -105,7 +105,7 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     publisher, table = read_source(folder, labels, said)
     own, where = publisher == OWN, labels or folder
     root = folder / "images" if labels and (folder / "images").is_dir() else folder
-    rows, columns = standard_rows(table, own, said)
+    rows, columns = standard_rows(table, labels if own else None, said)
     log = ProblemLog(rows, said)
     match_files(rows, root, log)
     twice = rows.index[rows.duplicated(rows.columns.drop("row"))]
