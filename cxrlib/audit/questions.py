@@ -10,17 +10,16 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from tqdm.auto import tqdm
 
+from cxrlib.audit.copies import find_near_copies
+from cxrlib.audit.groups import compare_groups, groups_of
 from cxrlib.audit.metadata import predict_from_columns, tabulate_metadata
 from cxrlib.audit.mislabels import rank_labels
 from cxrlib.audit.plots import plot_intervals
-from cxrlib.audit.table import groups_of
-from cxrlib.data.images import read_image
 from cxrlib.data.study import Study
-from cxrlib.metrics.bootstrap import FEW, RESAMPLES, auc, resample_patients, share
+from cxrlib.metrics.bootstrap import FEW, RESAMPLES, resample_patients
 from cxrlib.metrics.calibration import measure_calibration
-from cxrlib.metrics.report import AGES, BANDS, evaluate, format_interval, tabulate_metrics
+from cxrlib.metrics.report import evaluate, format_interval, tabulate_metrics
 from cxrlib.metrics.thresholds import tabulate_net_benefit
 from cxrlib.model.folds import TrainError, patient_folds
 from cxrlib.plots.curves import (
@@ -35,8 +34,6 @@ SHOWN, NOT_SHOWN, UNTOLD = "shown", "not shown", "cannot be told from these film
 MARGIN = 0.1  # of AUC or a rate, within which groups count as served alike
 NEAR_ONE = (0.8, 1.25)  # of slope and of observed to expected, within which they count as 1
 DOUBTFUL = 0.1  # of the probability of its label, from which down a film is listed
-ALIKE = 0.99  # correlation of thumbnails; the most of two patients was 0.973 in 1,266 NIH films
-THUMBNAIL = 32  # pixels
 THESE = "these radiographs"
 
 
@@ -135,54 +132,23 @@ def _helps(films: pd.DataFrame, seed: int, few: int) -> Answer:
 
 
 def _serves_alike(films: pd.DataFrame, threshold: float, weights: np.ndarray) -> Answer:
-    """Compare each group with all other films whose group is known."""
-    groups = groups_of(films)
-    if films["age"].notna().any():
-        bands = pd.cut(films["age"], AGES, right=False, labels=BANDS)
-        groups["age"] = bands.astype(object).fillna("")
-    ill, called = films["target"].to_numpy() == 1, films["probability"].to_numpy() >= threshold
-    patients, rows = films["patient"].to_numpy(), {}
-    sides = {
-        (group, name): (names.eq(name).to_numpy(), (names.ne(name) & names.ne("")).to_numpy())
-        for group, names in groups.items()
-        for name in sorted(set(names) - {""})
-    }
-    enough = {
-        key: both
-        for key, both in sides.items()
-        if all(len(set(patients[x & side])) >= FEW for x in both for side in (ill, ~ill))
-    }
-    measures: dict[str, Callable] = {
-        "AUC": lambda x: auc(ill[x].astype(int), films["probability"].to_numpy()[x], weights[:, x]),
-        "sensitivity": lambda x: share(called & ill & x, ill & x, patients, weights),
-        "specificity": lambda x: share(~called & ~ill & x, ~ill & x, patients, weights),
-    }
-    tail = 2.5 / max(1, len(enough) * len(measures))  # per cent; Bonferroni, all of them at once
-    for (group, name), (inside, others) in enough.items():
-        for measure, value in measures.items():
-            here, there = value(inside), value(others)
-            low, high = np.nanpercentile((here - there)[1:], [tail, 100 - tail])
-            rows[f"{group} {name}: {measure}"] = [here[0], there[0], here[0] - there[0], low, high]
-    table = pd.DataFrame(rows, ["here", "others", "difference", "low", "high"], dtype=float).T
+    table, left_out = compare_groups(films, threshold, weights)
     apart = table[(table["low"] > 0) | (table["high"] < 0)]
     within = table["low"].gt(-MARGIN).all() and table["high"].lt(MARGIN).all()
-    missed = [key for key in sides if key not in enough]
     reason = (
         f"{len(table)} differences between a group and all others were measured, with intervals "
         "that hold together in 95 % of samples. "
         + (f"{len(apart)} differ: {'; '.join(apart.index)}. " if len(apart) else "None differs. ")
         + f"All within {MARGIN:g} would show it."
-        + (
-            f" Left out, for fewer than {FEW} patients of a class: "
-            f"{', '.join(f'{group} {name}' for group, name in missed)}."
-            if missed
-            else ""
-        )
     )
+    if left_out:
+        reason += f" Left out, for fewer than {FEW} patients of a class: {', '.join(left_out)}."
+    elif table.empty:
+        reason = "The table tells no groups: no column has two to ten values."
     return Answer(
         "All groups are served alike.",
         UNTOLD if table.empty else NOT_SHOWN if len(apart) else SHOWN if within else UNTOLD,
-        reason if len(sides) else "The table tells no groups: no column has two to ten values.",
+        reason,
         table.round(3),
         (lambda: plot_intervals(table, "difference", "this group less all others", 0).figure)
         if len(table)
@@ -236,7 +202,7 @@ def _keeps_apart(everything: pd.DataFrame, study: Study | None) -> Answer:
         said += f" {there.sum()} of {len(everything)} rows are films of the study {name}."
         patient = place.map(known["patient"]).fillna(patient)
         paths = place[there].map(known["path"])
-        for one, other in _near_copies(paths, patient[there]):
+        for one, other in find_near_copies(paths, patient[there]):
             if side[one] != side[other]:
                 found.append((*everything.loc[[one, other], "id"], "two patients, one picture"))
     crossing = side.groupby(patient).transform("nunique") > 1
@@ -251,25 +217,6 @@ def _keeps_apart(everything: pd.DataFrame, study: Study | None) -> Answer:
         f"near copies. " + ("" if study is not None else "Without --study, copies are not found."),
         pd.DataFrame(found[:20], columns=["film", "other film", "what"]),
     )
-
-
-def _near_copies(paths: pd.Series, patient: pd.Series) -> list[tuple]:
-    """Return the pairs of labels whose films have thumbnails ALIKE, and different patients.
-
-    Films that were scaled, compressed or brightened are found, those that were cropped are not.
-    """
-    if paths.empty:
-        return []
-    reading = tqdm(paths, desc="thumbnails", unit="film")
-    small = np.stack([read_image(path, THUMBNAIL).ravel() for path in reading])
-    small -= small.mean(axis=1, keepdims=True)
-    small /= np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
-    pairs = []
-    for start in range(0, len(small), 1000):
-        rows, columns = np.nonzero(small[start : start + 1000] @ small.T > ALIKE)
-        pairs += [(row + start, column) for row, column in zip(rows, columns, strict=True)]
-    who, label = patient.to_numpy(), paths.index
-    return [(label[i], label[j]) for i, j in pairs if i < j and who[i] != who[j]]
 
 
 def _labels_are_right(films: pd.DataFrame) -> Answer:

@@ -74,13 +74,6 @@ def audited_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table[test if test.any() else np.ones(len(table), bool)].reset_index(drop=True)
 
 
-def groups_of(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return, by name, each column that tells groups of films: two to ten values, known or ''."""
-    others = table.drop(columns=["id", "patient", "target", "probability", "split", "fold", "age"])
-    groups = {name: others[name] for name in others if 2 <= others[name].nunique() <= 10}
-    return {name: values for name, values in groups.items() if values.ne("").sum() > 1}
-
-
 def _refuse(table: pd.DataFrame, name: str, bad: pd.Series, path: Path, fix: str) -> None:
     if bad.any():
         first = table[bad].iloc[0]

@@ -21,8 +21,7 @@ from cxrlib.data.grey import BRIGHT, grey_of
 PREPROCESSING = "grey in 0..1, longer side to image_size, antialiased bilinear, black padding; 2"
 
 # Pillow would give the memory of each image back and wait for new pages, a third of the time that
-# reading takes. This keeps up to eight blocks. Of those up to 32 MiB, glibc would keep more: what
-# each thread ever had.
+# reading takes. This keeps eight blocks; of smaller ones glibc would keep all a thread ever had.
 Image.core.set_blocks_max(8)
 Image.core.set_block_size(33 * 2**20)
 
@@ -35,7 +34,6 @@ for order, raw in ((TiffImagePlugin.II, "F;64F"), (TiffImagePlugin.MM, "F;64BF")
 for (order, zero, *rest), modes in list(TIFF.items()):
     if zero == 1 and modes[0][0] in "IF":  # where white is zero, `grey_of` turns it over
         TIFF.setdefault((order, 0, *rest), modes)
-ORIENTATION = ExifTags.Base.Orientation
 
 
 class ImageError(ValueError):
@@ -196,7 +194,7 @@ def _read_picture(image: ImageFile.ImageFile, size: int | None) -> Image.Image:
     if cut and np.mean(np.asarray(grey) > 0.25) <= BRIGHT:
         raise ValueError("fewer than 16 bits a channel in 16: save it as grey, not in colour")
     # The image's own EXIF may be damaged, and would then be written anew.
-    grey.getexif()[ORIENTATION] = turned
+    grey.getexif()[ExifTags.Base.Orientation] = turned
     ImageOps.exif_transpose(grey, in_place=True)
     return grey
 
@@ -214,7 +212,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     try:
         if image.format == "PNG" and (exif := exif_of_png(image.fp)):
             image.info["exif"] = exif
-        return int(Image.Image.getexif(image).get(ORIENTATION, 1))
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
     except Exception:  # of many kinds; viewers pass over damaged EXIF, too
         return 1
 

@@ -1,0 +1,60 @@
+"""Groups of films, and what a model does in each."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.metrics.bootstrap import FEW, auc, share
+from cxrlib.metrics.report import AGES, BANDS
+
+
+def groups_of(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return, by name, each column that tells groups of films: two to ten values, known or ''."""
+    others = table.drop(columns=["id", "patient", "target", "probability", "split", "fold", "age"])
+    groups = {name: others[name] for name in others if 2 <= others[name].nunique() <= 10}
+    return {name: values for name, values in groups.items() if values.ne("").sum() > 1}
+
+
+def compare_groups(
+    films: pd.DataFrame, threshold: float, weights: np.ndarray
+) -> tuple[pd.DataFrame, list[str]]:
+    """Compare each group, and each age band, with all other films whose group is known.
+
+    `films` are `audited_rows`, `weights` of `resample_patients`.
+
+    Returns
+    -------
+    table : DataFrame, one row per group and measure (AUC, sensitivity, specificity)
+        here, others, difference, low and high: intervals of the difference over patients, widened
+        by Bonferroni's correction so that all hold together in 95 % of samples.
+    left_out : the groups that have, or leave, fewer than ten patients of a class
+    """
+    groups = groups_of(films)
+    if films["age"].notna().any():
+        bands = pd.cut(films["age"], AGES, right=False, labels=BANDS)
+        groups["age"] = bands.astype(object).fillna("")
+    patients, ill = films["patient"].to_numpy(), films["target"].to_numpy() == 1
+    score, rows, enough, left_out = films["probability"].to_numpy(), {}, {}, []
+    called = score >= threshold
+    for group, names in groups.items():
+        for name in sorted(set(names) - {""}):
+            sides = names.eq(name).to_numpy(), (names.ne(name) & names.ne("")).to_numpy()
+            few = [len(set(patients[x & of])) < FEW for x in sides for of in (ill, ~ill)]
+            if any(few):
+                left_out.append(f"{group} {name}")
+            else:
+                enough[f"{group} {name}"] = sides
+    measures: dict[str, Callable] = {
+        "AUC": lambda x: auc(ill[x].astype(int), score[x], weights[:, x]),
+        "sensitivity": lambda x: share(called & ill & x, ill & x, patients, weights),
+        "specificity": lambda x: share(~called & ~ill & x, ~ill & x, patients, weights),
+    }
+    tail = 2.5 / max(1, len(enough) * len(measures))  # per cent, on either side
+    for group, sides in enough.items():
+        for measure, value in measures.items():
+            here, there = map(value, sides)
+            low, high = np.nanpercentile((here - there)[1:], [tail, 100 - tail])
+            rows[f"{group}: {measure}"] = [here[0], there[0], here[0] - there[0], low, high]
+    columns = ["here", "others", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns, dtype=float).T, left_out
