@@ -10,6 +10,7 @@ from scipy.special import betaincinv, ndtri, stdtrit
 
 RESAMPLES = 2000
 UNDEFINED = {"value": None, "low": None, "high": None}
+LARGE = 2**24  # weights at once, of which some copies are held
 FEW = 10  # patients of an outcome: with fewer, resamples that lack it decide about the interval
 
 
@@ -38,6 +39,9 @@ def auc(
     of one stratum are compared (the covariate-adjusted AUC, Janes and Pepe, Biometrika 2009, each
     stratum weighing as its number of pairs). Columns are (n,), weights of `resample_patients`.
     """
+    if weights.size > LARGE and len(weights) > 1:
+        halves = np.array_split(weights, 2)
+        return np.concatenate([auc(target, probability, half, strata) for half in halves])
     strata = np.zeros(len(target)) if strata is None else np.asarray(strata)
     concordant = pairs = np.zeros(len(weights))
     for stratum in np.unique(strata):
@@ -53,6 +57,9 @@ def average_precision(
     target: np.ndarray, probability: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """Return the average precision of each resample, as scikit-learn defines it; see `auc`."""
+    if weights.size > LARGE and len(weights) > 1:
+        halves = np.array_split(weights, 2)
+        return np.concatenate([average_precision(target, probability, half) for half in halves])
     positive, negative = _by_score(target, probability, weights)
     at_least = np.cumsum(positive[:, ::-1], axis=1)
     called = at_least + np.cumsum(negative[:, ::-1], axis=1)

@@ -78,13 +78,14 @@ def measure_calibration(
     probabilities are calibrated and below 1 where they are too extreme; the intercept at a slope of
     1, above 0 where they are too low. And films with the label over the sum of probabilities (Van
     Calster et al., BMC Medicine 2019). `weights` are of `resample_patients`. A slope is None where
-    the scores separate the labels.
+    the scores separate the labels or are all equal.
     """
     score = logit(np.clip(probability, 1e-6, 1 - 1e-6))
     parts = (weights[start : start + 32] for start in range(0, len(weights), 32))
     fits = [_fit_logistic(score, target, part) for part in parts]
     slope, intercept = (np.concatenate(column) for column in zip(*fits, strict=True))
     expected = weights @ probability.astype(np.float64)
+    expected[expected == 0] = np.nan
     return {
         "slope": interval(slope),
         "intercept": interval(intercept),
@@ -97,12 +98,14 @@ def _fit_logistic(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the slope in each resample, and the intercept where the slope is 1 (NaN: none)."""
     free, tilt, fixed = (np.zeros((len(weights), 1)) for _ in range(3))
+    centre, spread = score.mean(), score.std() or 1.0
+    even = (score - centre) / spread  # far from 0, the steps would not arrive
     with np.errstate(all="ignore"):
-        for _ in range(20):  # Newton's steps, of two unknowns and of one
-            share = expit(free + tilt * score)
+        for _ in range(50):  # Newton's steps, of two unknowns and of one
+            share = expit(free + tilt * even)
             left, curve = weights * (target - share), weights * share * (1 - share)
-            a, b, c = ((curve * score**power).sum(1, keepdims=True) for power in range(3))
-            u, v = left.sum(1, keepdims=True), (left * score).sum(1, keepdims=True)
+            a, b, c = ((curve * even**power).sum(1, keepdims=True) for power in range(3))
+            u, v = left.sum(1, keepdims=True), (left * even).sum(1, keepdims=True)
             share = expit(fixed + score)
             gap = (weights * (target - share)).sum(1, keepdims=True)
             if max(np.abs(x).max() for x in (u, v, gap)) < 1e-6:
@@ -113,8 +116,13 @@ def _fit_logistic(
             fixed = fixed + np.clip(gap / curve, -3, 3)
     ill, films = weights @ target, weights.sum(1)
     one_class = (ill == 0) | (ill == films)
-    lost = one_class | ~(np.abs(u[:, 0]) + np.abs(v[:, 0]) < 1e-3)
-    return np.where(lost, np.nan, tilt[:, 0]), np.where(one_class, np.nan, fixed[:, 0])
+    sides = [np.where((weights > 0) & (target == side), score, np.nan) for side in (0, 1)]
+    (well_low, well_high), (ill_low, ill_high) = (
+        (np.fmin.reduce(side, axis=1), np.fmax.reduce(side, axis=1)) for side in sides
+    )
+    apart = (well_high <= ill_low) | (ill_high <= well_low)
+    lost = one_class | apart | ~(np.abs(u[:, 0]) + np.abs(v[:, 0]) < 1e-3)
+    return np.where(lost, np.nan, tilt[:, 0] / spread), np.where(one_class, np.nan, fixed[:, 0])
 
 
 def fit_platt(score: np.ndarray, target: np.ndarray) -> tuple[float, float]:

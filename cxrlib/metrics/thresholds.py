@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
-from cxrlib.metrics.bootstrap import RESAMPLES, interval, resample_patients, share
+from cxrlib.metrics.bootstrap import RESAMPLES, interval, mean, resample_patients, share
 from cxrlib.metrics.report import format_interval, measure_decisions
 
 RULES = "'youden', 'sensitivity=0.9', 'specificity=0.9', 'cost=5' (any number), or a threshold"
@@ -169,16 +169,16 @@ def tabulate_net_benefit(
     >>> curve["treat_all"].round(2).tolist()
     [0.21, -0.27]
     """
-    ill, score = (predictions[n].to_numpy()[:, None] for n in ("target", "probability"))
+    ill, score = predictions["target"].to_numpy() == 1, predictions["probability"].to_numpy()
     weights = resample_patients(predictions["patient"], RESAMPLES, seed)
-    cuts = np.asarray(thresholds)
-    worth = np.where(ill == 1, 1, -cuts / (1 - cuts)).astype(np.float32)
-    films = weights.sum(axis=1, keepdims=True)
-    model, everyone = (weights @ x / films for x in (worth * (score >= cuts), worth))
-    gain, rows = model - np.maximum(everyone, 0), []
-    for at, threshold in enumerate(cuts):
-        row = {"threshold": float(threshold), "treat_all": float(everyone[0, at])}
-        for name, values in {"model": model[:, at], "gain": gain[:, at]}.items():
+    patients, prevalence, rows = pd.factorize(predictions["patient"])[0], mean(ill, weights), []
+    for threshold in thresholds:
+        called, cost = score >= threshold, (1 - prevalence) * threshold / (1 - threshold)
+        model = prevalence * share(called & ill, ill, patients, weights)
+        model = model - cost * share(called & ~ill, ~ill, patients, weights)
+        everyone = prevalence - cost
+        row: dict[str, float | None] = {"threshold": threshold, "treat_all": float(everyone[0])}
+        for name, values in {"model": model, "gain": model - np.maximum(everyone, 0)}.items():
             ends = (name, f"{name}_low", f"{name}_high")
             row |= zip(ends, interval(values).values(), strict=True)
         rows.append(row)

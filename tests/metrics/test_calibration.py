@@ -157,8 +157,10 @@ def tilted(films, seed, slope=0.6, intercept=0.3):
     return (rng.random(films) < expit(intercept + slope * score)).astype(int), expit(score)
 
 
-def test_slope_is_that_of_a_logistic_regression_and_the_intercept_balances_the_mean():
+@pytest.mark.parametrize("shift", [0, 7])  # of logits: a finding that the model thinks common
+def test_slope_is_that_of_a_logistic_regression_and_the_intercept_balances_the_mean(shift):
     target, probability = tilted(500, 0)
+    probability = expit(logit(probability) + shift)
     fit = measure_calibration(target, probability, resample_patients(range(500), 50, 0))
     regression = LogisticRegression(C=np.inf, tol=1e-9).fit(logit(probability)[:, None], target)
     assert fit["slope"]["value"] == pytest.approx(regression.coef_.item(), abs=1e-3)
@@ -176,8 +178,9 @@ def test_intervals_of_the_slope_hold_the_truth():
     assert binom.cdf(held, 100, 0.95) > 0.001 and held > 85
 
 
+@pytest.mark.parametrize("low, high", [(0.1, 0.9), (0.01, 0.99), (0.3, 0.3), (0, 0)])
 @pytest.mark.parametrize("targets", [[0] * 10 + [1] * 10, [0] * 20])
-def test_labels_that_scores_separate_have_no_slope(targets):
-    target, probability = np.array(targets), np.linspace(0.1, 0.9, 20)
+def test_labels_that_scores_separate_have_no_slope(targets, low, high):
+    target, probability = np.array(targets), np.linspace(low, high, 20)
     fit = measure_calibration(target, probability, resample_patients(range(20), 50, 0))
     assert fit["slope"]["value"] is None

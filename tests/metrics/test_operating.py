@@ -181,3 +181,11 @@ def test_net_benefit_by_hand():
     assert curve.loc[0.25, "gain"] == pytest.approx(2 / 3 / 7)
     assert curve["treat_all"].iloc[1] == pytest.approx(0)  # at the prevalence
     assert curve["gain"].between(curve["gain_low"], curve["gain_high"]).all()
+
+
+def test_a_few_films_below_a_threshold_are_no_benefit():
+    """None of the lowest 20 has the finding: chance, which resamples of them would not show."""
+    films = {"target": np.arange(400) % 10 == 9, "probability": np.linspace(0, 1, 400)}
+    films["target"][:40] = False
+    curve = tabulate_net_benefit(pd.DataFrame(films | {"patient": np.arange(400)}), [0.05])
+    assert curve["gain"].item() > 0 > curve["gain_low"].item()
