@@ -1,30 +1,67 @@
 """Copies of a film under two patients."""
 
+from contextlib import suppress
+
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from cxrlib.audit.table import AuditError
+from cxrlib.data.files import SUFFIXES
 from cxrlib.data.images import read_image
+from cxrlib.data.study import Study
 
 ALIKE = 0.99  # correlation of thumbnails; the most of two patients was 0.973 in 1,266 NIH films
 THUMBNAIL = 32  # pixels
+SUFFIX = f"(?i)({'|'.join(SUFFIXES)})$".replace(".", r"\.")
 
 
-def find_near_copies(paths: pd.Series, patient: pd.Series) -> list[tuple]:
-    """Return the pairs of films of two patients that look alike, by the labels of the columns.
+def match_films(ids: pd.Series, study: Study) -> pd.Series:
+    """Return the row of `study.films` that each id names, NaN where none or more than one does.
 
-    `paths` and `patient` are columns with the same labels. Films that were scaled, compressed or
-    brightened are found, those that were cropped are not.
+    Of file names, without their ending, as many last parts count as tell the films apart. Raises
+    AuditError where none is found.
     """
-    if paths.empty:
-        return []
-    reading = tqdm(paths, desc="thumbnails", unit="film")
-    small = np.stack([read_image(path, THUMBNAIL).ravel() for path in reading])
+    names = study.films["filename"]
+    for depth in range(1, names.str.count("/").max() + 2):
+        known, named = (
+            x.str.replace("\\", "/")
+            .str.replace(SUFFIX, "", regex=True)
+            .str.split("/")
+            .str[-depth:]
+            .str.join("/")
+            for x in (names, ids)
+        )
+        if known.is_unique:
+            break
+    known = known.drop_duplicates(keep=False)
+    film = named.map(pd.Series(known.index, known)).mask(named.duplicated(keep=False))
+    if film.isna().all():
+        raise AuditError(
+            f"no image of the table is in {study.folder}. The table names images such as "
+            f"'{ids.iloc[0]}', the study such as '{names.iloc[0]}'. Give the study they are of."
+        )
+    return film
+
+
+def find_near_copies(paths: pd.Series, patient: pd.Series) -> tuple[list[tuple], int]:
+    """Return the pairs of films of two patients that look alike, and how many cannot be read.
+
+    `paths` and `patient` are columns with the same labels, by which films are named. Films that
+    were scaled, compressed or brightened are found, those that were cropped are not.
+    """
+    films = {}
+    for name, path in tqdm(paths.items(), "thumbnails", len(paths), unit="film"):
+        with suppress(OSError, ValueError):
+            films[name] = read_image(path, THUMBNAIL).ravel()
+    if not films:
+        return [], len(paths)
+    small = np.stack(list(films.values()))
     small -= small.mean(axis=1, keepdims=True)
     small /= np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
-    pairs = []
+    who, label, pairs = pd.factorize(patient[list(films)])[0], list(films), []
     for start in range(0, len(small), 1000):
-        rows, columns = np.nonzero(small[start : start + 1000] @ small.T > ALIKE)
-        pairs += [(row + start, column) for row, column in zip(rows, columns, strict=True)]
-    who, label = patient.to_numpy(), paths.index
-    return [(label[i], label[j]) for i, j in pairs if i < j and who[i] != who[j]]
+        alike = small[start : start + 1000] @ small.T > ALIKE
+        alike &= who[start : start + 1000, None] != who
+        pairs += [(i + start, j) for i, j in zip(*np.nonzero(alike), strict=True) if i + start < j]
+    return [(label[i], label[j]) for i, j in pairs], len(paths) - len(films)

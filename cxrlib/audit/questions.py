@@ -11,11 +11,12 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from cxrlib.audit.copies import find_near_copies
+from cxrlib.audit.copies import find_near_copies, match_films
 from cxrlib.audit.groups import compare_groups, groups_of
 from cxrlib.audit.metadata import predict_from_columns, tabulate_metadata
 from cxrlib.audit.mislabels import rank_labels
 from cxrlib.audit.plots import plot_intervals
+from cxrlib.data.dicom import name_view
 from cxrlib.data.study import Study
 from cxrlib.metrics.bootstrap import FEW, RESAMPLES, resample_patients
 from cxrlib.metrics.calibration import measure_calibration
@@ -58,12 +59,12 @@ def ask_all(
     """
     weights = resample_patients(films["patient"], RESAMPLES, seed)
     few = min(films.groupby("target")["patient"].nunique())
-    metrics = evaluate(films, threshold, seed)
+    metrics = evaluate(films.assign(view=films["view"].map(name_view)), threshold, seed)
     yield _ranks(films, metrics, threshold, few)
     yield _is_calibrated(films, metrics, weights, few)
-    yield _helps(films, seed, few)
+    yield _helps(films, metrics, seed, few)
     yield _serves_alike(films, threshold, weights)
-    yield _beats_metadata(films, seed)
+    yield _beats_metadata(films, seed, few)
     yield _keeps_apart(everything, study)
     yield _labels_are_right(films)
 
@@ -92,18 +93,16 @@ def _is_calibrated(films: pd.DataFrame, metrics: dict, weights: np.ndarray, few:
     fit = measure_calibration(target, probability, weights)
     ratios = [fit[name] for name in ("slope", "observed_to_expected")]
     low, high = NEAR_ONE
-    if few < FEW or any(ratio["value"] is None for ratio in ratios):
-        verdict = UNTOLD
-    elif any(not ratio["low"] <= 1 <= ratio["high"] for ratio in ratios):
+    known = [ratio for ratio in ratios if ratio["value"] is not None]
+    within = all(low <= ratio["low"] and ratio["high"] <= high for ratio in known)
+    verdict = SHOWN if within and known == ratios else UNTOLD
+    if any(not ratio["low"] <= 1 <= ratio["high"] for ratio in known):
         verdict = NOT_SHOWN
-    else:
-        within = all(low <= ratio["low"] and ratio["high"] <= high for ratio in ratios)
-        verdict = SHOWN if within else UNTOLD
     rows = {name: format_interval(value) for name, value in fit.items()}
     rows |= {name: f"{value:.3g}" for name, value in metrics["calibration"].items()}
     return Answer(
         "A probability means what it says.",
-        verdict,
+        UNTOLD if few < FEW else verdict,
         f"The calibration slope is {rows['slope']} and observed to expected is "
         f"{rows['observed_to_expected']}. Both are 1 where probabilities are right; {low:g} to "
         f"{high:g} counts as right.",
@@ -112,7 +111,7 @@ def _is_calibrated(films: pd.DataFrame, metrics: dict, weights: np.ndarray, few:
     )
 
 
-def _helps(films: pd.DataFrame, seed: int, few: int) -> Answer:
+def _helps(films: pd.DataFrame, metrics: dict, seed: int, few: int) -> Answer:
     curve = tabulate_net_benefit(films, seed=seed)
     better = curve[curve["gain_low"] > 0]["threshold"]
     where = f"At the prevalence of these films ({films['target'].mean():.2f}), deciding by the "
@@ -124,7 +123,12 @@ def _helps(films: pd.DataFrame, seed: int, few: int) -> Answer:
     shown = curve[(curve["threshold"] * 100).round() % 10 == 0].set_index("threshold")
     return Answer(
         "Deciding by the scores helps.",
-        UNTOLD if few < FEW else SHOWN if len(better) else NOT_SHOWN,
+        # So many thresholds are tried that some would help by chance.
+        UNTOLD
+        if few < FEW
+        else SHOWN
+        if len(better) and metrics["auc"]["low"] > 0.5
+        else NOT_SHOWN,
         where + reason,
         shown[["model", "treat_all", "gain", "gain_low", "gain_high"]].round(3),
         lambda: plot_net_benefit(curve).figure,
@@ -138,16 +142,17 @@ def _serves_alike(films: pd.DataFrame, threshold: float, weights: np.ndarray) ->
     reason = (
         f"{len(table)} differences between a group and all others were measured, with intervals "
         "that hold together in 95 % of samples. "
-        + (f"{len(apart)} differ: {'; '.join(apart.index)}. " if len(apart) else "None differs. ")
-        + f"All within {MARGIN:g} would show it."
+        + (f"{len(apart)} differ: {'; '.join(apart.index)}. " if len(apart) else "")
+        + f"Intervals of all groups within {MARGIN:g} of 0 would show it."
     )
+    if table.empty:
+        reason = "No group was measured: groups are columns of two to ten values, and ages."
     if left_out:
-        reason += f" Left out, for fewer than {FEW} patients of a class: {', '.join(left_out)}."
-    elif table.empty:
-        reason = "The table tells no groups: no column has two to ten values."
+        few = f"with fewer than {FEW} patients of a class, in the group or outside"
+        reason += f" Left out, {few}: {', '.join(left_out)}."
     return Answer(
         "All groups are served alike.",
-        UNTOLD if table.empty else NOT_SHOWN if len(apart) else SHOWN if within else UNTOLD,
+        NOT_SHOWN if len(apart) else SHOWN if within and len(table) and not left_out else UNTOLD,
         reason,
         table.round(3),
         (lambda: plot_intervals(table, "difference", "this group less all others", 0).figure)
@@ -156,7 +161,7 @@ def _serves_alike(films: pd.DataFrame, threshold: float, weights: np.ndarray) ->
     )
 
 
-def _beats_metadata(films: pd.DataFrame, seed: int) -> Answer:
+def _beats_metadata(films: pd.DataFrame, seed: int, few: int) -> Answer:
     claim = "The scores know more than the metadata."
     columns = {name: x.astype("category").cat.codes for name, x in groups_of(films).items()}
     columns["age"] = films["age"]
@@ -178,7 +183,7 @@ def _beats_metadata(films: pd.DataFrame, seed: int) -> Answer:
     less = format_interval(dict(zip(("value", "low", "high"), best[3:], strict=True)))
     return Answer(
         claim,
-        SHOWN if best["less_low"] > 0 else NOT_SHOWN,
+        UNTOLD if few < FEW else SHOWN if best["less_low"] > 0 else NOT_SHOWN,
         f"The best that metadata can do alone is '{rival}', with an AUC of {best['auc']:.2f}, on "
         f"folds of patients. The model's AUC is higher by {less}.",
         table.round(2),
@@ -188,35 +193,35 @@ def _beats_metadata(films: pd.DataFrame, seed: int) -> Answer:
 
 def _keeps_apart(everything: pd.DataFrame, study: Study | None) -> Answer:
     claim = "No patient and no copy of a film stands on two sides."
-    side = everything["fold"].where(everything["fold"] != "", everything["split"])
+    side = everything["split"].str.cat(everything["fold"], " ").str.strip()
     if side.nunique() < 2:
-        said = "The table has neither a split nor folds, so no side is known."
+        said = "The table names neither two sides of a split nor two folds."
         return Answer(claim, UNTOLD, said, pd.DataFrame())
-    patient, found = everything["patient"], []
-    said = f"{side.nunique()} sides, {patient.nunique()} patients."
+    patient, found, whole = everything["patient"], [], False
+    said = f"{side.nunique()} sides ({', '.join(sorted(set(side))[:10])})."
     if study is not None:
-        known = study.films.set_index(study.films["filename"].map(_stem))
-        place = everything["id"].map(_stem)
-        there = place.isin(known.index)
-        name = study.folder.resolve().name
-        said += f" {there.sum()} of {len(everything)} rows are films of the study {name}."
-        patient = place.map(known["patient"]).fillna(patient)
-        paths = place[there].map(known["path"])
-        for one, other in find_near_copies(paths, patient[there]):
-            if side[one] != side[other]:
-                found.append((*everything.loc[[one, other], "id"], "two patients, one picture"))
-    crossing = side.groupby(patient).transform("nunique") > 1
-    for name in sorted(set(patient[crossing])):
-        films = everything.loc[patient == name, "id"]
+        film = match_films(everything["id"], study)
+        patient = film.map(study.films["patient"]).fillna(patient)
+        pairs, unread = find_near_copies(film.dropna().map(study.films["path"]), patient)
+        found = [
+            (*everything.loc[[*pair], "id"], "two patients, one picture")
+            for pair in pairs
+            if side[pair[0]] != side[pair[1]]
+        ]
+        compared, whole = film.count() - unread, film.notna().all() and not unread
+        said += f" {compared} of {len(everything)} rows were compared as films of the study "
+        said += f"{study.folder.resolve().name}; {len(found)} pairs of films of two patients are "
+        said += "near copies."
+    else:
+        said += " Without --study, copies are not found."
+    crossing = patient[side.groupby(patient).transform("nunique") > 1]
+    said += f" {len(crossing)} films are of {crossing.nunique()} patients who stand on two sides."
+    verdict = NOT_SHOWN if found or len(crossing) else SHOWN if whole else UNTOLD
+    for name in sorted(set(crossing))[:20]:
+        films = everything.loc[patient == name, "id"].groupby(side).first()
         found.append((films.iloc[0], films.iloc[-1], f"patient {name} on two sides"))
-    return Answer(
-        claim,
-        NOT_SHOWN if found else SHOWN if study is not None else UNTOLD,
-        f"{said} {crossing.sum()} films are of {patient[crossing].nunique()} patients who stand on "
-        f"two sides. {len(found) - patient[crossing].nunique()} pairs of films of two patients are "
-        f"near copies. " + ("" if study is not None else "Without --study, copies are not found."),
-        pd.DataFrame(found[:20], columns=["film", "other film", "what"]),
-    )
+    columns = ["film", "other film", "what"]
+    return Answer(claim, verdict, said, pd.DataFrame(found[:20], columns=columns))
 
 
 def _labels_are_right(films: pd.DataFrame) -> Answer:
@@ -226,11 +231,7 @@ def _labels_are_right(films: pd.DataFrame) -> Answer:
     return Answer(
         "The labels are right.",
         UNTOLD,
-        f"Of {doubtful} films the model gives the label less than {DOUBTFUL:g}, at even odds of "
-        "both labels. A wrong label and a hard film look alike here: look at the films.",
+        f"The model gives {doubtful} films their label with a probability below {DOUBTFUL:g}, were "
+        "both labels equally common. A wrong label and a hard film look alike here: look at them.",
         shown.set_index("id").round(3),
     )
-
-
-def _stem(name: str) -> str:
-    return name.replace("\\", "/").rpartition("/")[2].rpartition(".")[0] or name

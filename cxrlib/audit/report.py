@@ -52,11 +52,13 @@ def write_report(
     AuditError, StudyError
         The table cannot be audited; see `read_predictions`.
     """
+    if Path(out).suffix.casefold() not in (".html", ".htm"):
+        raise AuditError(f"'{out}' is no name of a page. Give one that ends in .html.")
     everything = read_predictions(table)
     rows = audited_rows(everything)
     if rows["target"].nunique() < 2 or rows["patient"].nunique() < 2:
         raise AuditError(f"{table}: its test rows are of one class or one patient. Give more.")
-    train = everything[everything["split"].str.casefold().str.startswith("train")]
+    train = everything[everything["split"] == "train"]
     how = "as given"
     if threshold is None and train["target"].nunique() == 2:
         how = "by Youden's rule on the training rows, as they are scored in the table"
@@ -67,23 +69,28 @@ def write_report(
         raise AuditError(f"the threshold is {threshold}: give a number from 0 to 1")
     facts = (
         f"{len(rows)} radiographs of {rows['patient'].nunique()} patients, "
-        f"{rows['target'].sum()} with the finding; {len(everything) - len(rows)} further rows of "
-        f"{Path(table).name} are not of the test set. A radiograph is called positive from "
+        f"{rows['target'].sum()} with the finding. A radiograph is called positive from "
         f"{threshold:.3g} on, {how}."
     )
+    if other := len(everything) - len(rows):
+        sides = "', '".join(sorted(set(rows["split"])))
+        facts += f" Rows of '{sides}' are measured; {other} further rows of the table are not."
     answers = list(ask_all(rows, everything, threshold, study, seed))
     verdicts = pd.DataFrame(
         [(a.claim, a.verdict, a.reason) for a in answers], columns=["claim", "verdict", "reason"]
     )
+    with pd.option_context("display.max_colwidth", None):
+        tables = [line for answer in answers for line in _section(answer)]
+        summary = verdicts.drop(columns="reason").to_html(index=False, border=0)
     page = Template((files("cxrlib.audit") / "report.html").read_text(encoding="utf-8")).substitute(
         title=escape(title or f"Audit of {Path(table).name}"),
         facts=escape(facts),
-        verdicts=verdicts.drop(columns="reason").to_html(index=False, border=0),
-        sections="\n".join(line for answer in answers for line in _section(answer)),
+        verdicts=summary,
+        sections="\n".join(tables),
         version=version("cxrlib"),
     )
     with whole_file(out) as part:
-        part.write_text(page, encoding="utf-8")
+        part.write_text(page, encoding="utf-8", errors="replace")
     return verdicts
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from cxrlib.data.table import KNOWN, plain, read_age, read_number, read_sex, read_table
@@ -11,13 +10,16 @@ NAMES = {
     "id": ("id", "filename", *KNOWN["filename"]),
     "patient": KNOWN["patient"],
     "target": ("target", "truth", "groundtruth", "ytrue", "y", *KNOWN["label"]),
-    "probability": tuple("probability score prediction yprob yscore yhat prob p".split()),
+    "probability": tuple("probability yprob prob p yscore score yhat prediction".split()),
     "split": KNOWN["split"],
     "fold": ("fold", "cvfold"),
     **{name: KNOWN[name] for name in ("view", "sex", "age")},
 }
 NEEDED = ("id", "patient", "target", "probability")
-DERIVED = {"decision", "status", "reason", "row"}  # columns that follow from the scores
+# Columns that follow from the label or the score, and would pass for metadata.
+DERIVED = set("decision status reason predicted predictedlabel pred ypred correct".split())
+DERIVED |= {*NAMES["patient"], *NAMES["target"], *NAMES["probability"]} - set(NAMES)
+SIDES = {r"(?i)^(train|development).*": "train", r"(?i)^(test|hold-?_?out|held-?_?out).*": "test"}
 CLASSES = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
@@ -49,7 +51,10 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
             f"{path} has no column {' and no column '.join(missing)}. It has "
             f"{', '.join(table.columns.drop('row'))}. Rename the columns that are meant."
         )
-    table = table.rename(columns={old: new for new, old in found.items() if old})
+    taken = {old: new for new, old in found.items() if old}
+    spare = [name for name in table if name not in taken and plain(name) in DERIVED]
+    spare += [name for name in NAMES if name in table and name not in taken]
+    table = table.drop(columns=spare).rename(columns=taken)
     for name in NAMES.keys() - set(table):
         table[name] = ""
     target = table["target"].str.casefold().map(CLASSES)
@@ -61,17 +66,19 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     _refuse(table, "id", table["id"].duplicated(), path, "give each radiograph one row")
     table = table.assign(target=target.astype(int), probability=probability)
     table["age"], table["sex"] = read_age(table["age"]), read_sex(table["sex"])
+    table["split"] = table["split"].replace(SIDES, regex=True)
     if table["target"].nunique() < 2:
         raise AuditError(f"{path}: every target is {target[0]:.0f}. An audit needs both classes.")
     if table["patient"].nunique() < 2:
         raise AuditError(f"{path}: all rows are of patient '{table['patient'][0]}'. Give more.")
-    return table.drop(columns=[name for name in table if plain(name) in DERIVED])
+    return table.drop(columns="row")
 
 
 def audited_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the test set where a split names one, else all rows."""
-    test = table["split"].str.casefold().str.startswith("test")
-    return table[test if test.any() else np.ones(len(table), bool)].reset_index(drop=True)
+    """Return the rows of the test set, else those of another side than training, else all."""
+    split = table["split"]
+    sides = split == "test", ~split.isin(["train", ""]), pd.Series(True, table.index)
+    return table[next(rows for rows in sides if rows.any())].reset_index(drop=True)
 
 
 def _refuse(table: pd.DataFrame, name: str, bad: pd.Series, path: Path, fix: str) -> None:

@@ -13,7 +13,7 @@ from scipy.special import expit
 from cxrlib import cli
 from cxrlib.audit.questions import NOT_SHOWN, SHOWN, UNTOLD, ask_all
 from cxrlib.audit.report import report_run, write_report
-from cxrlib.audit.table import AuditError, audited_rows, read_predictions
+from cxrlib.audit.table import NAMES, AuditError, audited_rows, read_predictions
 from cxrlib.data.study import read_study
 from facts import edit
 
@@ -117,6 +117,65 @@ def test_copies_of_a_film_under_two_patients_are_found(audit, tmp_path):
     assert str(tmp_path) not in found.reason
 
 
+@pytest.fixture
+def films(tmp_path):
+    """A study of two patients whose films have the same names in two folders."""
+    root = tmp_path / "study"
+    for n in range(12):
+        path = root / "images" / f"p{n // 6}" / f"1.2.{n % 6}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(n).integers(0, 255, (32, 32), np.uint8)
+        Image.fromarray(noise).save(path)
+    names = [f"p{n // 6}/1.2.{n % 6}.png" for n in range(12)]
+    labels = {"filename": names, "label": "Mass", "patient_id": [f"p{n // 6}" for n in range(12)]}
+    pd.DataFrame(labels).to_csv(root / "labels.csv", index=False)
+    return read_study(root)
+
+
+def test_only_films_that_were_compared_are_said_to_be_apart(audit, films):
+    table = predictions(12, target=[0, 1] * 6, split=["train"] * 6 + ["test"] * 6)
+    table["Patient ID"] = ["p0"] * 6 + ["p1"] * 6
+    table["image"] = ["/scans/" + name.removesuffix(".png") for name in films.films["filename"]]
+    assert audit(table, films)["apart"].verdict == SHOWN
+    assert audit(table)["apart"].verdict == UNTOLD
+    damaged = films.films["path"].iloc[0]
+    with open(damaged, "r+b") as file:
+        file.truncate(200)
+    found = audit(table, films)["apart"]
+    assert found.verdict == UNTOLD and "11 of 12 rows" in found.reason
+    table.loc[:3, "image"] = "elsewhere" + table.index[:4].astype(str)
+    assert "8 of 12 rows" in audit(table, films)["apart"].reason
+    with pytest.raises(AuditError, match="no image of the table is in"):
+        audit(table.assign(image=[f"x{n}" for n in range(12)]), films)
+
+
+def test_a_patient_in_one_fold_of_two_sides_crosses(audit):
+    table = predictions(40, target=[0, 0, 1, 1] * 10, split=["train", "test"] * 20, fold=0)
+    found = audit(table)["apart"]
+    assert found.verdict == NOT_SHOWN and "40 films are of 20 patients" in found.reason
+    assert found.table.iloc[0].tolist()[:2] == ["film001.png", "film000.png"]
+
+
+def test_useless_scores_of_a_rare_finding_help_at_no_threshold(audit):
+    target = (np.arange(400) % 10 == 9).astype(int)
+    target[:40] = 0
+    table = predictions(400, target=target, probability=np.linspace(0, 1, 400)[::-1])
+    assert audit(table)["helps"].verdict == NOT_SHOWN
+
+
+def test_equal_probabilities_are_wrong_where_their_mean_is(audit):
+    answers = audit(predictions(200, target=[0, 1] * 100, probability=0.1))
+    assert answers["calibrated"].verdict == answers["helps"].verdict == NOT_SHOWN
+    assert "slope is undefined" in answers["calibrated"].reason
+
+
+def test_groups_that_were_left_out_are_not_served_alike(audit):
+    table = predictions(2400)
+    table.loc[:4, "site"] = "c"
+    found = audit(table)["groups"]
+    assert found.verdict == UNTOLD and "site c" in found.reason
+
+
 def test_few_patients_tell_nothing(audit):
     answers = audit(predictions(12, target=[0, 1] * 6, site="a"))
     assert {answer.verdict for answer in answers.values()} == {UNTOLD}
@@ -131,10 +190,21 @@ def test_the_page_stands_alone_and_is_the_same_each_time(write):
     assert len(pictures) >= 4 and all(len(text) > 40 for text in pictures)
 
 
-def test_only_test_rows_are_measured_and_the_threshold_comes_from_the_others(write):
-    page = write(predictions(80, split=["train"] * 50 + ["test"] * 30))
+@pytest.mark.parametrize("sides", [("train", "test"), ("Training", "val"), ("development", "1")])
+def test_rows_of_training_give_the_threshold_and_are_not_measured(write, sides):
+    page = write(predictions(80, split=[sides[0]] * 50 + [sides[1]] * 30))
     assert "30 radiographs of 15 patients" in page and "50 further rows" in page
     assert "Youden" in page
+
+
+def test_names_are_whole_and_no_markup(write):
+    name = "<b>" + "a" * 90 + ".png"
+    table = predictions(60).replace({"image": "film000.png"}, name)
+    table["<i>$x_"] = table["site"]
+    table.loc[0, ["probability", "target"]] = 0.0001, 1
+    page = write(table)
+    assert "&lt;b&gt;" + "a" * 90 in page and "<b>" not in page and "<i>" not in page
+    assert "finding from films without.</td>" in page
 
 
 FAULTS = {
@@ -172,6 +242,22 @@ def test_a_table_of_another_spelling_is_read(tmp_path):
     read = read_predictions(tmp_path / "t.csv")
     assert read["target"].sum() == 10 and read["probability"].between(0, 1).all()
     assert {"id", "patient", "site"} <= set(read) and "decision" not in read
+
+
+def test_columns_that_repeat_the_label_the_score_or_the_patient_are_no_metadata(tmp_path):
+    table = predictions(20, target=[0, 1] * 10, prediction=[0, 1] * 10, label=["No", "Mass"] * 10)
+    table = table.rename(columns={"probability": "y_prob"}).assign(patient="x", correct=1, id=1)
+    table["id"] = range(20)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    read = read_predictions(tmp_path / "t.csv")
+    assert read["probability"].nunique() > 2 and read["patient"].nunique() == 10
+    assert {"site", "image"} == set(read) - set(NAMES)
+
+
+def test_a_page_replaces_no_table(tmp_path):
+    predictions(60).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(AuditError, match="ends in .html"):
+        write_report(tmp_path / "t.csv", tmp_path / "t.csv")
 
 
 def test_commands(tmp_path, medical, capsys):
