@@ -38,7 +38,8 @@ def compare_groups(
     score, rows, enough, left_out = films["probability"].to_numpy(), {}, {}, []
     called = score >= threshold
     for group, names in groups.items():
-        for name in sorted(set(names) - {""}):
+        known = sorted(set(names) - {""})
+        for name in known if len(known) > 1 else ():
             sides = names.eq(name).to_numpy(), (names.ne(name) & names.ne("")).to_numpy()
             few = [len(set(patients[x & of])) < FEW for x in sides for of in (ill, ~ill)]
             if any(few):

@@ -113,22 +113,18 @@ def _is_calibrated(films: pd.DataFrame, metrics: dict, weights: np.ndarray, few:
 
 def _helps(films: pd.DataFrame, metrics: dict, seed: int, few: int) -> Answer:
     curve = tabulate_net_benefit(films, seed=seed)
-    better = curve[curve["gain_low"] > 0]["threshold"]
+    # Of so many thresholds, some would seem to help by chance.
+    better = curve[(curve["gain_low"] > 0) & (metrics["auc"]["low"] > 0.5)]["threshold"]
     where = f"At the prevalence of these films ({films['target'].mean():.2f}), deciding by the "
     if len(better):
         reason = f"scores beats treating everyone and no one at {len(better)} of {len(curve)} "
         reason += f"thresholds, from {better.min():.2f} to {better.max():.2f}."
     else:
-        reason = "scores does not beat treating everyone or no one at any threshold."
+        reason = "scores is not shown to beat treating everyone and no one at any threshold."
     shown = curve[(curve["threshold"] * 100).round() % 10 == 0].set_index("threshold")
     return Answer(
         "Deciding by the scores helps.",
-        # So many thresholds are tried that some would help by chance.
-        UNTOLD
-        if few < FEW
-        else SHOWN
-        if len(better) and metrics["auc"]["low"] > 0.5
-        else NOT_SHOWN,
+        UNTOLD if few < FEW else SHOWN if len(better) else NOT_SHOWN,
         where + reason,
         shown[["model", "treat_all", "gain", "gain_low", "gain_high"]].round(3),
         lambda: plot_net_benefit(curve).figure,
@@ -197,12 +193,12 @@ def _keeps_apart(everything: pd.DataFrame, study: Study | None) -> Answer:
     if side.nunique() < 2:
         said = "The table names neither two sides of a split nor two folds."
         return Answer(claim, UNTOLD, said, pd.DataFrame())
-    patient, found, whole = everything["patient"], [], False
+    people, found, whole = [everything["patient"]], [], False
     said = f"{side.nunique()} sides ({', '.join(sorted(set(side))[:10])})."
     if study is not None:
         film = match_films(everything["id"], study)
-        patient = film.map(study.films["patient"]).fillna(patient)
-        pairs, unread = find_near_copies(film.dropna().map(study.films["path"]), patient)
+        people.append(film.map(study.films["patient"]))
+        pairs, unread = find_near_copies(film.dropna().map(study.films["path"]), people[0])
         found = [
             (*everything.loc[[*pair], "id"], "two patients, one picture")
             for pair in pairs
@@ -210,15 +206,16 @@ def _keeps_apart(everything: pd.DataFrame, study: Study | None) -> Answer:
         ]
         compared, whole = film.count() - unread, film.notna().all() and not unread
         said += f" {compared} of {len(everything)} rows were compared as films of the study "
-        said += f"{study.folder.resolve().name}; {len(found)} pairs of films of two patients are "
-        said += "near copies."
+        said += f"{study.folder.resolve().name}; {len(found)} pairs of films of two patients, "
+        said += "on two sides, are near copies."
     else:
         said += " Without --study, copies are not found."
-    crossing = patient[side.groupby(patient).transform("nunique") > 1]
+    # By the table's patients or the study's: either may be a guess, one per film.
+    crossing = max((p[side.groupby(p).transform("nunique") > 1] for p in people), key=len)
     said += f" {len(crossing)} films are of {crossing.nunique()} patients who stand on two sides."
     verdict = NOT_SHOWN if found or len(crossing) else SHOWN if whole else UNTOLD
     for name in sorted(set(crossing))[:20]:
-        films = everything.loc[patient == name, "id"].groupby(side).first()
+        films = everything.loc[crossing.index[crossing == name], "id"].groupby(side).first()
         found.append((films.iloc[0], films.iloc[-1], f"patient {name} on two sides"))
     columns = ["film", "other film", "what"]
     return Answer(claim, verdict, said, pd.DataFrame(found[:20], columns=columns))

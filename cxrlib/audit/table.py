@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxrlib.data.labels import NOTHING
 from cxrlib.data.table import KNOWN, plain, read_age, read_number, read_sex, read_table
 
 NAMES = {
@@ -44,6 +45,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     """
     path = Path(path)
     table, _ = read_table(path, lambda names: len(names & set(sum(NAMES.values(), ()))) > 2)
+    table = table.mask(table.astype(str).apply(lambda x: x.str.casefold().isin(NOTHING)), "")
     have = {plain(name): name for name in table}
     found = {new: next((have[n] for n in names if n in have), None) for new, names in NAMES.items()}
     if missing := [name for name in NEEDED if not found[name]]:

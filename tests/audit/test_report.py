@@ -134,10 +134,12 @@ def films(tmp_path):
 
 def test_only_films_that_were_compared_are_said_to_be_apart(audit, films):
     table = predictions(12, target=[0, 1] * 6, split=["train"] * 6 + ["test"] * 6)
-    table["Patient ID"] = ["p0"] * 6 + ["p1"] * 6
+    table["Patient ID"] = ["a"] * 6 + ["b"] * 6
     table["image"] = ["/scans/" + name.removesuffix(".png") for name in films.films["filename"]]
     assert audit(table, films)["apart"].verdict == SHOWN
     assert audit(table)["apart"].verdict == UNTOLD
+    crossing = audit(table.assign(split=(["train"] * 3 + ["test"] * 3) * 2), films)["apart"]
+    assert "12 films are of 2 patients" in crossing.reason
     damaged = films.films["path"].iloc[0]
     with open(damaged, "r+b") as file:
         file.truncate(200)
@@ -171,8 +173,9 @@ def test_equal_probabilities_are_wrong_where_their_mean_is(audit):
 
 def test_groups_that_were_left_out_are_not_served_alike(audit):
     table = predictions(2400)
-    table.loc[:4, "site"] = "c"
+    table.loc[:4, "site"], table["device"] = "c", np.where(table.index % 9, "", "x")
     found = audit(table)["groups"]
+    assert "device" not in found.reason
     assert found.verdict == UNTOLD and "site c" in found.reason
 
 
@@ -217,7 +220,7 @@ FAULTS = {
     "another class": (lambda t: t.assign(target=2), "target is '2'"),
     "one class": (lambda t: t.assign(target=1), "every target is 1"),
     "one patient": (lambda t: t.assign(**{"Patient ID": "x"}), "all rows are of patient 'x'"),
-    "no patient": (lambda t: t.assign(**{"Patient ID": ""}), "patient is ''"),
+    "no patient": (lambda t: t.assign(**{"Patient ID": "NaN"}), "patient is ''"),
     "twice": (lambda t: t.assign(image="a.png"), "id is 'a.png'; 11 rows"),
     "test of one class": (
         lambda t: t.assign(split=["test"] * 2 + ["train"] * 10, target=[1, 1] + [0] * 10),
