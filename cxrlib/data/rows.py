@@ -8,7 +8,7 @@ import pandas as pd
 from cxrlib.data.dicom import name_view
 from cxrlib.data.files import file_digest
 from cxrlib.data.filing import find_copies
-from cxrlib.data.labels import ABSENT, NO_FINDING, OUT, PRESENT, ProblemLog, split_cells
+from cxrlib.data.labels import ABSENT, NO_FINDING, OUT, PRESENT, ProblemLog, spelled_as, split_cells
 from cxrlib.data.table import (
     BOX,
     ORIGINAL,
@@ -35,9 +35,10 @@ def standard_rows(
     """
     rows, unused, columns = name_columns(table.reset_index(drop=True))
     said += unused if own else []
-    for name in table if own else ():
-        values = {value.casefold() for value in table[name]} if plain(name) in TOLD else set()
-        if values & ABSENT and values <= PRESENT | ABSENT | {""}:
+    for name in (n for n in table if own and plain(n) in TOLD):
+        values, label = table[name].str.casefold().set_axis(rows.index), rows["label"]
+        denied = {x for x in set(label[values.isin(ABSENT)]) if not spelled_as(x, [NO_FINDING])}
+        if denied and set(values) <= PRESENT | ABSENT | {""}:
             raise StudyError(
                 f"{own}: the column '{name}' says of each row whether the finding is there. Delete "
                 f"the rows that say no; an image without a finding needs one row '{NO_FINDING}'."

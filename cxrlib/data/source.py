@@ -19,6 +19,17 @@ NO_CLASS = re.compile(r"images?|imgs?|train.*|test.*|val.*|all|data|cxr_png|ches
 MASK = re.compile(r"(^|/)[\w -]*masks?/", re.I)
 
 
+def find_labels(folder: Path) -> Path | None:
+    """Return the study's own table, if any; a labels.txt without columns is a list of classes."""
+    for path in (p for p in sorted(folder.glob("*")) if NAMES.fullmatch(p.name)):
+        if path.suffix.casefold() != ".txt":
+            return path
+        with open(regular_file(path), "rb") as file:
+            if re.search(rb"[,;\t|]", file.read(2**16)):
+                return path
+    return None
+
+
 def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str, pd.DataFrame]:
     """Return whose table a folder has, and its rows: of `labels`, or else of what else is there.
 

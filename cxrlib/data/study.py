@@ -14,7 +14,7 @@ from cxrlib.data.labels import NO_FINDING, ProblemLog, check_boxes, check_labels
 from cxrlib.data.nih import ENTRIES, add_entries
 from cxrlib.data.patients import assign_patients
 from cxrlib.data.rows import gather_films, leave_out_copies, read_facts, standard_rows
-from cxrlib.data.source import NAMES, OWN, read_source
+from cxrlib.data.source import OWN, find_labels, read_source
 from cxrlib.data.split import HASH_RULE, split_films
 from cxrlib.data.table import StudyError
 
@@ -101,7 +101,7 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     (245, 'NIH (245 films)')
     """
     folder, said = Path(folder), []
-    labels = next((p for p in sorted(folder.glob("*")) if NAMES.fullmatch(p.name)), None)
+    labels = find_labels(folder)
     publisher, table = read_source(folder, labels, said)
     own, where = publisher == OWN, labels or folder
     root = folder / "images" if labels and (folder / "images").is_dir() else folder

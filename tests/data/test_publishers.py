@@ -270,6 +270,7 @@ def test_tbx11k_as_csv_and_json(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*no patient_id")
 def test_folders_and_names_that_are_classes(tmp_path, files, expected):
     beside = {"readme.csv": "a,b\n1,2\n", "CHNCXR_0001_0.txt": "male 45yrs"}
+    beside["labels.txt"] = "0 NORMAL\n1 PNEUMONIA\n"  # a list of classes
     study = read_study(make(tmp_path, beside, files))
     assert labels(study) == expected and study.publisher == CLASSES
     assert "unreadable" not in said(study)

@@ -80,6 +80,13 @@ def test_two_columns_are_enough(make_tiny_study, tmp_path):
     assert study.problems.empty
 
 
+def test_a_number_beside_the_label_may_say_the_same(make_tiny_study, tmp_path):
+    make_tiny_study(tmp_path, [FILM, OTHER])
+    text = f"filename,label,target\n{FILM[0]},{FILM[1]},1\n{OTHER[0]},normal,0\n"
+    (tmp_path / "labels.csv").write_text(text)
+    assert read_study(tmp_path).films["labels"].tolist() == [(FILM[1],), ("No Finding",)]
+
+
 def test_byte_order_mark_spaces_and_blank_lines_do_no_harm(make_tiny_study, tmp_path):
     make_tiny_study(tmp_path, [FILM, OTHER])
     text = f"\ufeff filename , label,view\n{FILM[0]} , {FILM[1]}, pa\n\n{OTHER[0]},{OTHER[1]}\n\n"
