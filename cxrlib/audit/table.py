@@ -69,6 +69,9 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     table = table.assign(target=target.astype(int), probability=probability)
     table["age"], table["sex"] = read_age(table["age"]), read_sex(table["sex"])
     table["split"] = table["split"].replace(SIDES, regex=True)
+    source = found["split"]
+    if source and plain(source) != "split" and not {"train", "test"} & set(table["split"]):
+        table = table.rename(columns={"split": source}).assign(split="")  # a group: dataset 'NIH'
     if table["target"].nunique() < 2:
         raise AuditError(f"{path}: every target is {target[0]:.0f}. An audit needs both classes.")
     if table["patient"].nunique() < 2:

@@ -257,6 +257,11 @@ def test_columns_that_repeat_the_label_the_score_or_the_patient_are_no_metadata(
     assert {"site", "image"} == set(read) - set(NAMES)
 
 
+def test_a_dataset_is_a_group_where_it_names_no_side(audit):
+    answers = audit(predictions(80, dataset=["NIH", "CheXpert"] * 40))
+    assert answers["apart"].table.empty and "dataset" in answers["metadata"].table.index
+
+
 def test_a_page_replaces_no_table(tmp_path):
     predictions(60).to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(AuditError, match="ends in .html"):
