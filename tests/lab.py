@@ -1,6 +1,7 @@
 """A JupyterLab and a headless Chromium of their own, for tests and benchmarks of the widgets."""
 
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -76,3 +77,14 @@ def open_notebook(page, address: str) -> None:
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=300_000)
     page.get_by_text("| Idle").wait_for(timeout=300_000)
     page.get_by_role("button", name="No", exact=True).click()  # to Jupyter's news
+
+
+def run_all(page) -> None:
+    """Run all cells, again where they were lost, until the first has run: it may take minutes."""
+    first, end = page.locator(".jp-Notebook .jp-InputPrompt").first, time.monotonic() + 300
+    while not re.search(r"\d", prompt := first.inner_text()):
+        assert time.monotonic() < end, "no cell was run"
+        if "*" not in prompt:  # a kernel that is not quite there takes nothing
+            page.get_by_role("menuitem", name="Run", exact=True).click()
+            page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.wait_for_timeout(2_000)

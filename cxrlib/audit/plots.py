@@ -37,13 +37,21 @@ def plot_intervals(
 
 
 def plot_leakage(summary: dict, repeats: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw the AUC of each repeat (grey) and their means; see `measure_leakage`."""
+    """Draw the AUC of each repeat (grey) and their means; see `measure_leakage`.
+
+    The axis runs from chance to 1, so that a gap looks as large as it is.
+    """
     ax = ax or new_axes((4.4, 3.6))
     both = ["row_wise", "patient_wise"]
     ax.plot([0, 1], repeats[both].T, color="0.75", lw=1, marker=".")
     ax.plot([0, 1], [summary[name]["value"] for name in both], color=NEGATIVE, lw=2, marker="o")
     ax.set_xticks([0, 1], ["split by film", "split by patient"])
-    return plain(ax, xlim=(-0.3, 1.3), ylabel="cross-validated AUC")
+    return plain(
+        ax,
+        xlim=(-0.3, 1.3),
+        ylim=(min(0.5, repeats[both].min(axis=None)), 1),
+        ylabel="cross-validated AUC",
+    )
 
 
 def plot_changes(table: pd.DataFrame, scores: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -79,7 +79,7 @@ def _ranks(films: pd.DataFrame, metrics: dict, threshold: float, few: int) -> An
 
     area = metrics["auc"]
     return Answer(
-        "The scores tell films with the finding from films without.",
+        "Scores rank films with the finding higher.",
         UNTOLD if few < FEW else SHOWN if area["low"] > 0.5 else NOT_SHOWN,
         f"The AUC is {format_interval(area)}, and 0.50 is chance. The class with fewer patients "
         f"has {few}.",
@@ -188,7 +188,7 @@ def _beats_metadata(films: pd.DataFrame, seed: int, few: int) -> Answer:
 
 
 def _keeps_apart(everything: pd.DataFrame, study: Study | None) -> Answer:
-    claim = "No patient and no copy of a film stands on two sides."
+    claim = "Patients and copies stay on one side."
     side = everything["split"].str.cat(everything["fold"], " ").str.strip()
     if side.nunique() < 2:
         said = "The table names neither two sides of a split nor two folds."

@@ -56,8 +56,8 @@ def write_report(
         raise AuditError(f"'{out}' is no name of a page. Give one that ends in .html.")
     everything = read_predictions(table)
     rows = audited_rows(everything)
-    if rows["target"].nunique() < 2 or rows["patient"].nunique() < 2:
-        raise AuditError(f"{table}: its test rows are of one class or one patient. Give more.")
+    if rows["target"].nunique() < 2:
+        raise AuditError(f"{table}: its test rows are of one class. Give more.")
     train = everything[everything["split"] == "train"]
     how = "as given"
     if threshold is None and train["target"].nunique() == 2:

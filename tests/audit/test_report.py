@@ -207,7 +207,7 @@ def test_names_are_whole_and_no_markup(write):
     table.loc[0, ["probability", "target"]] = 0.0001, 1
     page = write(table)
     assert "&lt;b&gt;" + "a" * 90 in page and "<b>" not in page and "<i>" not in page
-    assert "finding from films without.</td>" in page
+    assert "Patients and copies stay on one side.</td>" in page
 
 
 FAULTS = {

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from cxrlib.metrics.report import evaluate
-from lab import open_notebook, serve_lab
+from lab import open_notebook, run_all, serve_lab
 
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "runs" / "screenshots"
@@ -53,9 +53,8 @@ def page(chromium, lab):
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))
     open_notebook(page, lab("lab/tree/widgets.ipynb"))
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     try:
+        run_all(page)
         page.get_by_role("group", name="Radiograph reader").wait_for(timeout=300_000)
     finally:
         page.screenshot(path=SHOTS / "notebook.png")
@@ -319,9 +318,8 @@ def test_widgets_in_notebook_7(chromium, lab):
     page.on("request", lambda request: asked.append(request.url))
     page.goto(lab("notebooks/few.ipynb"))
     page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for(timeout=300_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     try:
+        run_all(page)
         page.get_by_role("group", name="Operating point").wait_for(timeout=300_000)
     finally:
         page.screenshot(path=SHOTS / "notebook7.png")
