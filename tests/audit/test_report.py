@@ -11,10 +11,13 @@ from PIL import Image
 from scipy.special import expit
 
 from cxrlib import cli
+from cxrlib.audit import metadata, questions
 from cxrlib.audit.questions import NOT_SHOWN, SHOWN, UNTOLD, ask_all
 from cxrlib.audit.report import report_run, write_report
 from cxrlib.audit.table import NAMES, AuditError, audited_rows, read_predictions
 from cxrlib.data.study import read_study
+from cxrlib.metrics import bootstrap, calibration, thresholds
+from cxrlib.metrics import report as measures
 from facts import edit
 
 CLAIMS = ("ranks", "calibrated", "helps", "groups", "metadata", "apart", "labels")
@@ -33,6 +36,14 @@ def predictions(films=400, seed=0, **columns):
         "decision": (score > 0).astype(int),
     }
     return pd.DataFrame(rows | columns)
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """A tenth of them tells these faults as well."""
+    for module in (bootstrap, calibration, questions, measures, metadata, thresholds):
+        if hasattr(module, "RESAMPLES"):
+            monkeypatch.setattr(module, "RESAMPLES", 200)
 
 
 @pytest.fixture
