@@ -47,8 +47,7 @@ def predict_from_metadata(films: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     predictors = {name: columns for name, columns in predictors.items() if columns.size}
     if len(predictors) > 1:
         predictors["all of these"] = known
-    scores = predict_from_columns(predictors, films["target"], patient_folds(films, seed), seed)
-    return scores.set_index(films.index)
+    return predict_from_columns(predictors, films["target"], patient_folds(films, seed), seed)
 
 
 def predict_from_columns(
@@ -66,7 +65,7 @@ def predict_from_columns(
         name: cross_val_predict(forest, columns.to_numpy(), target, **how)[:, 1]
         for name, columns in predictors.items()
     }
-    return pd.DataFrame(scores)
+    return pd.DataFrame(scores, index=target.index)
 
 
 def tabulate_metadata(

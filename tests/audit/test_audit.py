@@ -75,6 +75,8 @@ def test_each_predictor_is_used_and_constant_ones_are_left_out(films):
 def test_ids_that_are_no_numbers_are_no_predictor(films):
     named = films.assign(patient="p" + films["patient"], view=["PA", "AP"] * 80)
     assert list(predict_from_metadata(named)) == ["view"]
+    nothing = predict_from_metadata(named.assign(view="PA"))
+    assert list(tabulate_metadata(films, nothing, np.zeros(len(films))).index) == ["image"]
 
 
 def test_the_gain_of_the_image_is_paired(films):
