@@ -72,7 +72,7 @@ def test_folders_are_searched_to_the_bottom_in_order(mixed, films):
 
 
 def test_nothing_to_score(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no image file \(\.bmp, \.dcm, \.jpeg"):
+    with pytest.raises(FileNotFoundError, match=r"holds no image file \(\.bmp, \.dcm, \.dicom, "):
         list(walk_films([tmp_path]))
     with pytest.raises(FileNotFoundError, match="no film to score: give image files or folders"):
         list(walk_films([]))
@@ -323,7 +323,7 @@ def test_a_missing_run_is_said_in_one_sentence(films, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-COMMANDS = "score, export, engine, doctor, download, phantom, study"
+COMMANDS = "score, export, engine, doctor, download, audit, report, phantom, study"
 
 
 @pytest.mark.parametrize(
