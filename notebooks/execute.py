@@ -54,6 +54,7 @@ def main():
     # Notebook 02 writes the run anew: what an interrupted series scored was scored by another.
     shutil.rmtree(f"{run}-scores.csv.parts", ignore_errors=True)
     args.out.mkdir(parents=True, exist_ok=True)
+    root = Path(os.path.relpath(NOTEBOOKS.parent, args.out)).as_posix()
     print(
         f"Executing {len(sources)} notebooks into {os.path.relpath(args.out)}. The bundled study "
         "takes about 8 minutes on two cores; each notebook is named when it begins.",
@@ -75,6 +76,8 @@ def main():
         print(f"{time.monotonic() - start:.0f} s", flush=True)
         notebook = nbformat.read(executed, as_version=4)
         page, _ = HTMLExporter().from_notebook_node(notebook)
+        # Pictures and pages that the text names lie beside the committed notebooks.
+        page = re.sub(r'(src|href)="\.\./', rf'\1="{root}/', page)
         executed.with_suffix(".html").write_text(page, encoding="utf-8")
         if as_committed and not args.in_place:
             compare_checked(source, notebook)

@@ -77,6 +77,21 @@ def test_ends_with_the_auc_and_leaves_executed_notebooks(project):
     assert executed.cells[-1].outputs[0].text == "True\n"
 
 
+def test_a_page_finds_the_pictures_and_pages_that_the_text_names(project):
+    source = project / "notebooks" / "03_evaluate.ipynb"
+    made = nbformat.read(source, as_version=4)
+    (project / "docs").mkdir()
+    for name in ("film.png", "page.md"):
+        (project / "docs" / name).write_bytes(b"x")
+    text = "![a film](../docs/film.png) [a page](../docs/page.md)"
+    made.cells.append(nbformat.v4.new_markdown_cell(text))
+    nbformat.write(made, source)
+    assert execute(project).returncode == 0
+    page = project / "runs" / "notebooks" / "03_evaluate.html"
+    named = re.findall(r'(?:src|href)="([^"]*docs/[^"]+)"', page.read_text())
+    assert len(named) == 2 and all((page.parent / name).exists() for name in named)
+
+
 def test_what_an_interrupted_series_left_of_another_run_does_not_stop_this_one(project):
     left = project / "runs" / "mine-scores.csv.parts"
     left.mkdir(parents=True)
