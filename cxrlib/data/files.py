@@ -23,8 +23,8 @@ PART = ".cxrlib-part."  # so start the names of what is unfinished; no reader ta
 def regular_file(path: str | Path | BinaryIO) -> str | Path | BinaryIO:
     """Return what is given if it can be opened and read to an end: a file, links followed.
 
-    Ask here before opening a file from outside: a pipe is waited for, `/dev/zero` never ends. A
-    binary file object passes.
+    Ask here before opening a file from outside: a pipe and `/proc/kmsg` are waited for, `/dev/zero`
+    never ends. A binary file object passes.
 
     Raises
     ------
@@ -34,7 +34,9 @@ def regular_file(path: str | Path | BinaryIO) -> str | Path | BinaryIO:
     """
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "a name with a zero byte, which no file has", repr(str(path)))
-    if not hasattr(path, "read") and not stat.S_ISREG(os.stat(path).st_mode):
+    if hasattr(path, "read"):
+        return path
+    if not stat.S_ISREG(os.stat(path).st_mode) or os.path.realpath(path).startswith("/proc/"):
         reason = "a directory, pipe or device, not a regular file"
         raise OSError(errno.EINVAL, reason, str(path))
     return path

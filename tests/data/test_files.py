@@ -173,7 +173,7 @@ def test_where_folders_cannot_be_exchanged_the_old_one_is_taken_back(tmp_path, m
 # --------------------------------------------------------------------------------- other files
 
 
-@pytest.mark.parametrize("target", ["pipe", "/dev/zero", "/dev/urandom", "folder"])
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero", "/dev/urandom", "/proc/uptime", "folder"])
 def test_only_regular_files_are_opened(tmp_path, target):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
