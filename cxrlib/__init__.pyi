@@ -18,6 +18,7 @@ from .metrics.thresholds import tabulate_operating_points as tabulate_operating_
 from .metrics.thresholds import tabulate_prevalences as tabulate_prevalences
 from .model.backbone import extract_features as extract_features
 from .model.backbone import load_backbone as load_backbone
+from .model.elsewhere import score_study as score_study
 from .model.evidence import map_evidence as map_evidence
 from .model.finetune import fine_tune as fine_tune
 from .model.head import fit_head as fit_head

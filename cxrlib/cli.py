@@ -86,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     option = add("phantom", _phantom, "write a study of simulated radiographs").add_argument
     option("--patients", metavar="N", type=int, default=130, help="how many (default: 130)")
     option("--seed", metavar="S", type=int, default=0, help="of all that is random (default: 0)")
+    option("--site", default="A", help="simulated hospital, A or B (default: A)")
     option("--out", metavar="DIR", required=True, type=Path, help="folder to write (required)")
 
     option = add("study", _study, "show how a folder is understood as a study").add_argument
@@ -227,5 +228,5 @@ def _list_verdicts(table, out: str) -> str:
 def _phantom(options) -> str:
     from cxrlib.phantom.study import make_study
 
-    labels = make_study(options.out, options.patients, options.seed)
+    labels = make_study(options.out, options.patients, options.seed, site=options.site)
     return f"{options.out}: {labels['filename'].nunique()} simulated films"

@@ -17,8 +17,8 @@ NAMES = {
     **{name: KNOWN[name] for name in ("view", "sex", "age")},
 }
 NEEDED = ("id", "patient", "target", "probability")
-# Columns that follow from the label or the score, and would pass for metadata.
-DERIVED = set("decision status reason predicted predictedlabel pred ypred correct".split())
+# Columns that follow from the label, the score or the film, and would pass for metadata.
+DERIVED = set("decision status reason predicted predictedlabel pred ypred correct digest".split())
 DERIVED |= {*NAMES["patient"], *NAMES["target"], *NAMES["probability"]} - set(NAMES)
 SIDES = {r"(?i)^(train|development).*": "train", r"(?i)^(test|hold-?_?out|held-?_?out).*": "test"}
 CLASSES = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}

@@ -82,8 +82,8 @@ def measure_calibration(
     """
     score = logit(np.clip(probability, 1e-6, 1 - 1e-6))
     parts = (weights[start : start + 32] for start in range(0, len(weights), 32))
-    fits = [_fit_logistic(score, target, part) for part in parts]
-    slope, intercept = (np.concatenate(column) for column in zip(*fits, strict=True))
+    fits = [fit_logistic(score, target, part) for part in parts]
+    slope, _, intercept = (np.concatenate(column) for column in zip(*fits, strict=True))
     expected = weights @ probability.astype(np.float64)
     expected[expected == 0] = np.nan
     return {
@@ -93,10 +93,14 @@ def measure_calibration(
     }
 
 
-def _fit_logistic(
+def fit_logistic(
     score: np.ndarray, target: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the slope in each resample, and the intercept where the slope is 1 (NaN: none)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return slope and intercept of the logistic curve from scores to labels in each resample.
+
+    And the intercept where the slope is held at 1. NaN where there is none: one class only, or
+    scores that separate the classes or are all equal.
+    """
     free, tilt, fixed = (np.zeros((len(weights), 1)) for _ in range(3))
     centre, spread = score.mean(), score.std() or 1.0
     even = (score - centre) / spread  # far from 0, the steps would not arrive
@@ -122,7 +126,9 @@ def _fit_logistic(
     )
     apart = (well_high <= ill_low) | (ill_high <= well_low)
     lost = one_class | apart | ~(np.abs(u[:, 0]) + np.abs(v[:, 0]) < 1e-3)
-    return np.where(lost, np.nan, tilt[:, 0] / spread), np.where(one_class, np.nan, fixed[:, 0])
+    slope, intercept = tilt / spread, free - tilt * centre / spread
+    lines = np.where(lost, np.nan, slope[:, 0]), np.where(lost, np.nan, intercept[:, 0])
+    return *lines, np.where(one_class, np.nan, fixed[:, 0])
 
 
 def fit_platt(score: np.ndarray, target: np.ndarray) -> tuple[float, float]:

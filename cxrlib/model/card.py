@@ -12,6 +12,10 @@ from cxrlib.metrics.report import SETS, format_interval, tabulate_metrics, tabul
 from cxrlib.metrics.thresholds import at_prevalence
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
+OPTIMISTIC = (
+    "The operating point was chosen on those scores, so their sensitivity and specificity are a "
+    "little optimistic. "
+)
 ASKED = " Films with other findings alone are not part of the question it was trained on."
 
 
@@ -39,6 +43,12 @@ def model_card(facts: dict) -> str:
     if "engine" in facts:
         text = f"{describe_engine(facts['engine'])} All other numbers are of the model itself."
         engine = f"\n### Engine of 8 bits\n\n{text}\n"
+    recalibrated, optimistic = "", OPTIMISTIC
+    calibrated = f"Calibrated by {facts['fit']['calibration']['method']} on held-out scores of "
+    calibrated += "training patients, to their"
+    if "recalibrated" in facts:
+        recalibrated, optimistic = _describe_recalibration(facts), ""
+        calibrated += " prevalence, and recalibrated for another place, see there. Now to a"
     return TEMPLATE.read_text().format(
         **facts,
         training="fine-tuned" if facts["stage"] == "finetuned" else "the backbone is not trained",
@@ -57,6 +67,9 @@ def model_card(facts: dict) -> str:
         calibration=_table(_calibration(metrics)),
         elsewhere=_table(_elsewhere(metrics[shown])),
         engine_section=engine,
+        recalibrated_section=recalibrated,
+        optimistic=optimistic,
+        calibrated=calibrated,
         positives=metrics[shown]["positives"],
     )
 
@@ -81,6 +94,20 @@ def describe_engine(engine: dict) -> str:
         f"{100 * engine['decisions_changed']:.1f} % of decisions changed, and no probability moved "
         f"by more than {engine['largest_move']:.2f}."
     )
+
+
+def _describe_recalibration(facts: dict) -> str:
+    told = facts["recalibrated"]
+    change = "logit x {slope:.3f} + {intercept:.3f}"
+    change = "a threshold of {threshold:.3f}" if told["how"] == "threshold" else change
+    text = (
+        "Made from run `{parent}` (SHA-256 of its run.json {parent_digest:.12}) on `{place}`: "
+        "{films} films of {patients} patients, {positives} with the finding. Way: {how}, "
+        f"{change}. The numbers above are of films of `{facts['study']}`, as this run scores them. "
+        "The other patients of `{place}`, before and after:"
+    ).format(**told)
+    table = tabulate_metrics(told["measured"]).rename_axis("metric").reset_index()
+    return f"\n### Recalibrated for another place\n\n{text}\n\n{_table(table)}\n"
 
 
 def _calibration(metrics: dict) -> pd.DataFrame:

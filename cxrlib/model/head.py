@@ -177,11 +177,16 @@ def calibrate(model: keras.Model, logit: np.ndarray, target: np.ndarray) -> tupl
             "the scores of held-out patients rank no better than chance, so there is nothing to "
             "calibrate. Check labels and images, or add films."
         )
+    scale_logit(model, slope, intercept)
+    calibration = {"method": "Platt", "slope": slope, "intercept": intercept}
+    return expit(slope * logit + intercept), calibration
+
+
+def scale_logit(model: keras.Model, slope: float, intercept: float) -> None:
+    """Make the last layer of a head, or of a fine-tuned network, give slope * logit + intercept."""
     head = model if model.name == "head" else model.get_layer("head")
     kernel, bias = head.get_layer("logit").get_weights()
     head.get_layer("logit").set_weights([slope * kernel, slope * bias + intercept])
-    calibration = {"method": "Platt", "slope": slope, "intercept": intercept}
-    return expit(slope * logit + intercept), calibration
 
 
 def _fit_linear(rows, target, fold):

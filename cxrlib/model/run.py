@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.special import expit
 
 from cxrlib.data.files import file_digest, take_back, whole_folder
+from cxrlib.data.images import film_digest
 from cxrlib.data.study import NO_FINDING, Study, choose_films
 from cxrlib.model._keras import OUT_OF_MEMORY, Forward, freeze, keras
 from cxrlib.model.backbone import Backbone, BackboneError, join, load_backbone
@@ -22,7 +23,8 @@ from cxrlib.model.facts import MODELS, RunError, read_facts
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
 ALL_OTHERS = "all other films"  # as `choose_films(..., against="others")` gives them
 DIGITS = 6  # decimals of a probability that is written; what follows differs between processors
-COLUMNS = "path,patient,view,sex,age,split,target,probability,decision".split(",")
+COLUMNS = "path,patient,view,sex,age,split,target,probability,decision,digest".split(",")
+UNSCORED = "training.csv"  # path, patient and digest of training films without a held-out score
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,9 @@ class Run:
     @property
     def predictions(self) -> pd.DataFrame:
         """`predictions.csv`: path in the study, patient, view, sex, age (years), split, target,
-        probability (0..1) and decision; training films as scored by models that did not see their
-        patient."""
-        text = dict.fromkeys(("path", "patient", "view", "sex"), str)
+        probability (0..1), decision and digest (see `short_digest`; not in older runs); training
+        films as scored by models that did not see their patient."""
+        text = dict.fromkeys(("path", "patient", "view", "sex", "digest"), str)
         empty = {"keep_default_na": False, "na_values": {"age": ""}}
         return pd.read_csv(self.folder / "predictions.csv", dtype=text, **empty)
 
@@ -227,7 +229,17 @@ def rewrite_run(run: Run, facts: dict, fill: Callable[[Path], list[str]]) -> Run
 def decided_rows(films: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Return films with a probability as the rows of `predictions.csv`."""
     decision = decide(films["probability"], threshold)
-    return films.assign(path=films["file"], decision=decision)[COLUMNS]
+    return told_by_digest(films).assign(decision=decision)[COLUMNS]
+
+
+def told_by_digest(films: pd.DataFrame) -> pd.DataFrame:
+    """Return films with their path as seen from the study's folder, and their short digest."""
+    return films.assign(path=films["file"], digest=[short_digest(path) for path in films["path"]])
+
+
+def short_digest(path: str | Path) -> str:
+    """Return the first 16 hex digits of `film_digest`: enough to tell films apart."""
+    return film_digest(path)[:16]
 
 
 def write_facts(folder: Path, facts: dict) -> None:

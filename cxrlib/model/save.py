@@ -19,9 +19,11 @@ from cxrlib.model.run import (
     ALL_OTHERS,
     DIGITS,
     KNOWN_WEIGHTS,
+    UNSCORED,
     Run,
     decided_rows,
     is_finite,
+    told_by_digest,
     write_facts,
 )
 
@@ -65,8 +67,7 @@ def save_run(
     ['MODEL_CARD.md', 'head.keras', 'history.csv', 'predictions.csv', 'run.json']
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "run.json").exists():
-        raise RunError(f"{folder} holds files, but no run.json: give an empty or a new folder")
+    keep_foreign(folder)
     if not is_finite(fitted.model):
         raise RunError("the model has weights that are not finite numbers: check labels and images")
     train = films[films["split"] == "train"].assign(probability=fitted.probability)
@@ -89,10 +90,19 @@ def save_run(
         fitted.model.save(part / MODELS[fitted.stage])
         fitted.history.to_csv(part / "history.csv", index=False)
         decided_rows(held_out, threshold).to_csv(part / "predictions.csv", index=False)
+        if len(unscored := train.drop(held_out.index)):  # of a fine-tuned network
+            told = told_by_digest(unscored)[["path", "patient", "digest"]]
+            told.to_csv(part / UNSCORED, index=False)
         facts["files"] = {path.name: file_digest(path) for path in sorted(part.iterdir())}
         write_facts(part, facts)
     model = join(backbone, fitted.model) if fitted.stage == "head" else fitted.model
     return Run(folder, facts, model)
+
+
+def keep_foreign(folder: Path) -> None:
+    """Raise RunError where a folder holds something that is no run."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / "run.json").exists():
+        raise RunError(f"{folder} holds files, but no run.json: give an empty or a new folder")
 
 
 def _describe_films(study: Study, films: pd.DataFrame, finding: str) -> dict:

@@ -1,0 +1,192 @@
+"""What a run is worth at another place, against its own, and what recalibration there would buy.
+
+`scores` are of `cxrlib.model.elsewhere.score_study`.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.audit.metadata import predict_from_metadata, tabulate_metadata
+from cxrlib.metrics.bootstrap import FEW, RESAMPLES, UNDEFINED, resample_patients
+from cxrlib.metrics.calibration import fit_logistic, measure_calibration
+from cxrlib.metrics.report import evaluate, measure_decisions
+from cxrlib.model.elsewhere import TRAINING
+from cxrlib.model.facts import RunError
+from cxrlib.model.recalibrate import WAYS, Change, apply_change, fit_change, logits
+from cxrlib.model.run import Run
+
+MEASURES = {
+    "AUC": "auc",
+    "AUC, films of one view": "auc_view_matched",
+    "sensitivity": "sensitivity",
+    "sensitivity, refused missed": "missed",
+    "specificity": "specificity",
+    "calibration slope": "slope",
+    "calibration intercept": "intercept",
+    "observed to expected": "observed_to_expected",
+    "Brier score": "brier",
+}
+ENDS = ("value", "low", "high")
+JUDGED = ("gain", "slope", "intercept", "sensitivity", "specificity")
+
+
+def subtract(here: dict, home: dict) -> dict:
+    """Return the difference of two metrics of independent samples, with its 95 % interval.
+
+    From both intervals, which may be lopsided: the method of variance estimates recovery (Newcombe,
+    Statistics in Medicine 1998, of proportions; Zou and Donner, same journal 2008, of any).
+    """
+    if here["value"] is None or home["value"] is None:
+        return dict(UNDEFINED)
+    difference = here["value"] - home["value"]
+    down = np.hypot(here["value"] - here["low"], home["high"] - home["value"])
+    up = np.hypot(here["high"] - here["value"], home["value"] - home["low"])
+    return {"value": difference, "low": difference - down, "high": difference + up}
+
+
+def compare_with_home(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
+    """Compare a run at another place with its own test patients.
+
+    Returns
+    -------
+    DataFrame, one row per measure
+        home, here, and difference (here less home), each with `..._low` and `..._high`: 95 %
+        intervals over patients, resampled apart in each place; see `subtract` for the difference.
+        A calibration intercept of 0, and a slope and observed to expected of 1, are perfect. One
+        row counts films that were refused, or cannot be read, as called negative.
+
+    Raises
+    ------
+    RunError
+        The run has no scored test patients, or no class of films has a score here.
+    """
+    home = run.split("test")
+    if home.empty:
+        raise RunError(f"{run.folder} has no scored test patients: call score_test first")
+    seed = run.facts["seed"]
+    sides = [_measure(run, home.assign(status="ok"), seed), _measure(run, scores, seed + 1)]
+    rows = {}
+    for name, key in MEASURES.items():
+        measured = [side[key] for side in sides]
+        measured.append(subtract(*measured[::-1]))
+        rows[name] = [metric[end] for metric in measured for end in ENDS]
+    columns = [f"{x}{end}" for x in ("home", "here", "difference") for end in ("", "_low", "_high")]
+    table = pd.DataFrame(rows, index=columns, dtype=float).T.rename_axis("measure")
+    return table.dropna(how="all")
+
+
+def _measure(run: Run, scores: pd.DataFrame, seed: int) -> dict:
+    films = scored_films(scores)
+    columns = (films[name].to_numpy() for name in ("target", "probability"))
+    weights = resample_patients(films["patient"], RESAMPLES, seed)
+    asked = scores[scores["status"] != TRAINING].fillna({"probability": -1.0})
+    everyone = resample_patients(asked["patient"], RESAMPLES, seed)
+    return (
+        evaluate(films, run.threshold, seed)
+        | measure_calibration(*columns, weights)
+        | {"missed": measure_decisions(asked, run.threshold, everyone)["sensitivity"]}
+    )
+
+
+def scored_films(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the films that have a score; RunError where they are of one label."""
+    films = scores[scores["status"] == "ok"].reset_index(drop=True)
+    if films["target"].nunique() < 2:
+        counts = scores["status"].value_counts().to_dict()
+        raise RunError(
+            f"the films that have a score are all of one label, or there are none: {counts}"
+        )
+    return films
+
+
+def compare_case_mix(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
+    """Describe the films of the run's question at home, both sides, and of another place.
+
+    One row per property, shares among films where it is known (NaN where it is nowhere). Films that
+    were refused count; those that training has seen do not. Of a fine-tuned run, `predictions`
+    holds a part of the training films.
+    """
+    here = scores[scores["status"] != TRAINING]
+    return pd.DataFrame({"home": _describe(run.predictions), "here": _describe(here)})
+
+
+def _describe(films: pd.DataFrame) -> dict[str, float]:
+    view, sex = (films[name].replace("", np.nan).dropna() for name in ("view", "sex"))
+    refused = films["status"].ne("ok").mean() if "status" in films else np.nan
+    return {
+        "films": len(films),
+        "patients": films["patient"].nunique(),
+        "share with the finding": films["target"].mean(),
+        "share of AP": view.eq("AP").mean(),
+        "share of women": sex.eq("F").mean(),
+        "mean age": films["age"].mean(),
+        "standard deviation of age": films["age"].std(),
+        "share refused or unreadable": refused,
+    }
+
+
+def compare_with_metadata(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Return what metadata alone could do at the other place, beside the run; `tabulate_metadata`.
+
+    The metadata models are trained there, on folds of its patients: what a shortcut would be worth.
+    TrainError with fewer than five patients of a class.
+    """
+    films = scored_films(scores).assign(split="train")
+    metadata = predict_from_metadata(films, seed)
+    return tabulate_metadata(films, metadata, films["probability"].to_numpy(), seed)
+
+
+def measure_recalibration(
+    run: Run,
+    scores: pd.DataFrame,
+    sizes: Sequence[int] = (20, 50, 100),
+    repeats: int = 200,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, list[int]]:
+    """Measure what recalibration on so many local patients buys, on all the others.
+
+    Patients are drawn anew in each repeat. Where those drawn do not allow a way (see `fit_change`),
+    the next simpler one is taken: the intercept alone for a slope, else nothing.
+
+    Returns
+    -------
+    table : DataFrame, one row per size and way
+        gain (in log loss, nats per film), slope and intercept (of the calibration afterwards),
+        sensitivity and specificity: means over the repeats, with the 2.5th and 97.5th percentile in
+        `..._low` and `..._high`; fell_back, the share of repeats that took a simpler way. The first
+        row is the run as it is, on all films. Repeats share films, so the percentiles show the luck
+        of drawing, and not all that is uncertain.
+    left_out : the sizes that leave fewer than ten patients to measure on
+    """
+    films, rng = scored_films(scores), np.random.default_rng(seed)
+    names, nothing = films["patient"].unique(), Change(1, 0, run.threshold)
+    judged = [_judge(films, nothing) | {"patients": 0, "how": "nothing", "fell_back": 0.0}]
+    for size in (n for n in sizes if n <= len(names) - FEW):
+        for _ in range(repeats):
+            drawn = films["patient"].isin(rng.choice(names, size, replace=False))
+            for how in WAYS if films.loc[~drawn, "target"].nunique() == 2 else ():
+                change, fell_back = nothing, True
+                for way in (how, "intercept") if "slope" in how else (how,):
+                    with suppress(RunError):
+                        change, fell_back = fit_change(run, films[drawn], way), way != how
+                        break
+                row = {"patients": size, "how": how, "fell_back": float(fell_back)}
+                judged.append(row | _judge(films[~drawn], change))
+    by = pd.DataFrame(judged).groupby(["patients", "how"], sort=False)
+    low, high = by.quantile(0.025).add_suffix("_low"), by.quantile(0.975).add_suffix("_high")
+    table = by.mean().join(low).join(high)
+    columns = [f"{x}{end}" for x in JUDGED for end in ("", "_low", "_high")]
+    return table[[*columns, "fell_back"]], [n for n in sizes if n > len(names) - FEW]
+
+
+def _judge(films: pd.DataFrame, change: Change) -> dict[str, float]:
+    """Measure films that a change has not seen."""
+    after, target = apply_change(films, change), films["target"].to_numpy()
+    called, sign = after["decision"].to_numpy() == "positive", 1 - 2 * target
+    slope, _, intercept = fit_logistic(logits(after), target, np.ones((1, len(after))))
+    loss = (np.logaddexp(0, sign * logits(x)).mean() for x in (films, after))
+    rates = called[target == 1].mean(), (~called)[target == 0].mean()
+    return dict(zip(JUDGED, (-np.diff(list(loss))[0], slope[0], intercept[0], *rates), strict=True))

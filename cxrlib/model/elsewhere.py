@@ -1,0 +1,91 @@
+"""A run at another place: its scores of a second study."""
+
+import warnings
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxrlib.data.study import Study, choose_films
+from cxrlib.model.facts import RunError
+from cxrlib.model.predict import score_films
+from cxrlib.model.run import UNSCORED, Run, short_digest
+
+TRAINING = "training"  # status of a film that the run has seen, or whose patient it has
+
+
+def score_study(run: Run, study: Study) -> pd.DataFrame:
+    """Score all films of the run's question in any labelled study, such as another hospital's.
+
+    Films of patients whom training saw would flatter the run. They are told by the patient's id and
+    by the film's digest, get no score, and a warning counts them. Films that the check refuses, or
+    that cannot be read, keep their row.
+
+    Returns
+    -------
+    DataFrame, one row per film
+        The columns of `choose_films` (target is 0 or 1), and study (name of its folder), digest,
+        status ('ok', 'refused', 'unreadable' or 'training'), probability (0..1, NaN unless ok),
+        decision ('positive' from the run's threshold on, 'negative' or '') and reason.
+
+    Raises
+    ------
+    StudyError
+        The study has no film with the finding, or none to hold against it.
+    RunError
+        Training has seen all patients with the finding, or all without it.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> run = cxr.load_run("medical/models/cardiomegaly")
+    >>> scores = cxr.score_study(run, cxr.read_study("medical"))  # its own: the test patients
+    >>> scores["status"].value_counts().to_dict()
+    {'training': 171, 'ok': 65}
+    """
+    films = choose_films(study, run.finding, run.against)
+    digests = films["path"].map(_digest)
+    films = films.assign(study=study.folder.resolve().name, digest=digests, status=TRAINING)
+    films = films.assign(reason="", probability=np.nan, decision="")
+    patients, trained = _training_of(run)
+    same = films["digest"].isin(trained)
+    seen = films["patient"].isin(patients) | same
+    if films.loc[~seen, "target"].nunique() < 2:
+        raise RunError(
+            f"{study.folder}: training of {run.folder} has seen {seen.sum()} of {len(films)} films "
+            "or their patients, and the others are of one label at the most. Give a study of other "
+            "patients; the run's own study is measured by score_test."
+        )
+    if seen.any():
+        text = f"{study.folder}: {seen.sum()} films of {films.loc[seen, 'patient'].nunique()} "
+        text += "patients are not scored, since training has seen the patients or the films"
+        warnings.warn(text, stacklevel=2)
+    films.loc[seen, "reason"] = (
+        same.map({True: "the film", False: "its patient"}) + " was trained on"
+    )
+    scores = score_films(replace(run, engine=None), films.loc[~seen, "path"])
+    columns = ["status", "probability", "decision", "reason"]
+    films.loc[~seen, columns] = scores[columns].to_numpy()
+    return films.astype({"probability": float})
+
+
+def _digest(path: Path) -> str:
+    with suppress(OSError, ValueError):  # scoring says what is wrong with it
+        return short_digest(path)
+    return ""
+
+
+def _training_of(run: Run) -> tuple[set[str], set[str]]:
+    """Return the patients and the short digests of the films that training has seen."""
+    seen = run.split("train")
+    if (run.folder / UNSCORED).exists():
+        seen = pd.concat([seen, pd.read_csv(run.folder / UNSCORED, dtype=str)])
+    trained = run.facts["split"]["patients"]["train"]
+    patients = set(seen["patient"]) | (set(trained) if isinstance(trained, list) else set())
+    if isinstance(trained, int) and len(patients) < trained:
+        text = f"{run.folder} names {len(patients)} of its {trained} training patients only, so "
+        text += "films of the others cannot be told. Train again to have them all named."
+        warnings.warn(text, stacklevel=3)
+    return patients, set(seen["digest"].dropna()) - {""} if "digest" in seen else set()
