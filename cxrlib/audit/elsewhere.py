@@ -53,8 +53,8 @@ def compare_with_home(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame, one row per measure
-        home, here, and difference (here less home), each with `..._low` and `..._high`: 95 %
-        intervals over patients, resampled apart in each place; see `subtract` for the difference.
+        home and here, with 95 % intervals over patients in `..._low` and `..._high`, resampled
+        apart in each place; difference (here less home), with low and high, see `subtract`.
         A calibration intercept of 0, and a slope and observed to expected of 1, are perfect. One
         row counts films that were refused, or cannot be read, as called negative.
 
@@ -73,7 +73,8 @@ def compare_with_home(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
         measured = [side[key] for side in sides]
         measured.append(subtract(*measured[::-1]))
         rows[name] = [metric[end] for metric in measured for end in ENDS]
-    columns = [f"{x}{end}" for x in ("home", "here", "difference") for end in ("", "_low", "_high")]
+    columns = [f"{x}{end}" for x in ("home", "here") for end in ("", "_low", "_high")]
+    columns += ["difference", "low", "high"]
     table = pd.DataFrame(rows, index=columns, dtype=float).T.rename_axis("measure")
     return table.dropna(how="all")
 
@@ -154,11 +155,11 @@ def measure_recalibration(
     Returns
     -------
     table : DataFrame, one row per size and way
-        gain (in log loss, nats per film), slope and intercept (of the calibration afterwards),
-        sensitivity and specificity: means over the repeats, with the 2.5th and 97.5th percentile in
-        `..._low` and `..._high`; fell_back, the share of repeats that took a simpler way. The first
-        row is the run as it is, on all films. Repeats share films, so the percentiles show the luck
-        of drawing, and not all that is uncertain.
+        gain (in log loss, nats per film) with low and high; slope and intercept (of the calibration
+        afterwards), sensitivity and specificity, each with `..._low` and `..._high`: medians, 2.5th
+        and 97.5th percentiles over the repeats. fell_back, the share of repeats that took a simpler
+        way. The first row is the run as it is, on all films. Repeats share films, so percentiles
+        show the luck of drawing, and not all that is uncertain.
     left_out : the sizes that leave fewer than ten patients to measure on
     """
     films, rng = scored_films(scores), np.random.default_rng(seed)
@@ -177,9 +178,11 @@ def measure_recalibration(
                 judged.append(row | _judge(films[~drawn], change))
     by = pd.DataFrame(judged).groupby(["patients", "how"], sort=False)
     low, high = by.quantile(0.025).add_suffix("_low"), by.quantile(0.975).add_suffix("_high")
-    table = by.mean().join(low).join(high)
+    table = by.median().join(low).join(high)
+    table["fell_back"] = by["fell_back"].mean()
     columns = [f"{x}{end}" for x in JUDGED for end in ("", "_low", "_high")]
-    return table[[*columns, "fell_back"]], [n for n in sizes if n > len(names) - FEW]
+    table = table[[*columns, "fell_back"]].rename(columns={"gain_low": "low", "gain_high": "high"})
+    return table, [n for n in sizes if n > len(names) - FEW]
 
 
 def _judge(films: pd.DataFrame, change: Change) -> dict[str, float]:
@@ -187,6 +190,6 @@ def _judge(films: pd.DataFrame, change: Change) -> dict[str, float]:
     after, target = apply_change(films, change), films["target"].to_numpy()
     called, sign = after["decision"].to_numpy() == "positive", 1 - 2 * target
     slope, _, intercept = fit_logistic(logits(after), target, np.ones((1, len(after))))
-    loss = (np.logaddexp(0, sign * logits(x)).mean() for x in (films, after))
+    gain = np.logaddexp(0, sign * logits(films)) - np.logaddexp(0, sign * logits(after))
     rates = called[target == 1].mean(), (~called)[target == 0].mean()
-    return dict(zip(JUDGED, (-np.diff(list(loss))[0], slope[0], intercept[0], *rates), strict=True))
+    return dict(zip(JUDGED, (gain.mean(), slope[0], intercept[0], *rates), strict=True))

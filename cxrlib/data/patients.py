@@ -42,7 +42,7 @@ def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
         log.add(short, problem, "save that column as text, not as numbers", "kept")
         ways = {name: way[1] for name, way in by_path.items() if way}
         kept = rows.drop(index=sorted(log.dropped))
-        per = kept["patient"].map(_key).groupby(kept["filename"].map(ways)).nunique()
+        per = kept["patient"].map(plain_id).groupby(kept["filename"].map(ways)).nunique()
         if count := (per > 1).sum():
             problem = f"{count} patients, by the names of their files, have several patient_id"
             log.note(f"{problem}, such as '{per.idxmax()}'", "none needed if those names mislead")
@@ -63,7 +63,7 @@ def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
                 + ("; one name in several folders is one patient" if len(ends) < count else "")
             )
     written = dict.fromkeys(way[1] for way in by_path.values() if way)
-    _unite(rows, {_key(patient): patient for patient in written}, log)
+    _unite(rows, {plain_id(patient): patient for patient in written}, log)
     count = rows["patient"].nunique()
     if len(films) >= 10 and len(films) > 10 * count:
         doubts.append(f"{len(films)} films are of {count} patients: those are very few")
@@ -96,7 +96,7 @@ def _unite(rows: pd.DataFrame, in_path: dict[str, str], log: ProblemLog) -> None
     """
     groups, named = defaultdict(list), {}
     for patient in rows["patient"].unique():
-        groups[_key(patient)].append(patient)
+        groups[plain_id(patient)].append(patient)
     for key, ids in groups.items():
         whole = [re.sub(r"^(\d+)\.0$", r"\1", name) for name in ids]
         best = in_path.get(key) or min(whole, key=lambda name: (-len(name), name))
@@ -109,7 +109,7 @@ def _unite(rows: pd.DataFrame, in_path: dict[str, str], log: ProblemLog) -> None
     rows["patient"] = rows["patient"].map(named)
 
 
-def _key(patient: str) -> str:
+def plain_id(patient: str) -> str:
     """Return an id without case, blanks, leading zeros and the '.0' of a spreadsheet's number."""
     text = re.sub(r"^(\d+)\.0$", r"\1", "".join(patient.split()).casefold())
     return re.sub(r"^([^\d]*)0+(?=\d)", r"\1", text)

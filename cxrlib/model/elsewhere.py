@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrlib.data.patients import plain_id
 from cxrlib.data.study import Study, choose_films
 from cxrlib.model.facts import RunError
 from cxrlib.model.predict import score_films
@@ -19,9 +20,9 @@ TRAINING = "training"  # status of a film that the run has seen, or whose patien
 def score_study(run: Run, study: Study) -> pd.DataFrame:
     """Score all films of the run's question in any labelled study, such as another hospital's.
 
-    Films of patients whom training saw would flatter the run. They are told by the patient's id and
-    by the film's digest, get no score, and a warning counts them. Films that the check refuses, or
-    that cannot be read, keep their row.
+    Films of patients whom training saw would flatter the run. They are told by the patient's id
+    (case, blanks and leading zeros aside) and by the film's digest, get no score, and a warning
+    counts them. Films that the check refuses, or that cannot be read, keep their row.
 
     Returns
     -------
@@ -51,12 +52,12 @@ def score_study(run: Run, study: Study) -> pd.DataFrame:
     films = films.assign(reason="", probability=np.nan, decision="")
     patients, trained = _training_of(run)
     same = films["digest"].isin(trained)
-    seen = films["patient"].isin(patients) | same
+    seen = films["patient"].map(plain_id).isin(patients) | same
     if films.loc[~seen, "target"].nunique() < 2:
         raise RunError(
             f"{study.folder}: training of {run.folder} has seen {seen.sum()} of {len(films)} films "
             "or their patients, and the others are of one label at the most. Give a study of other "
-            "patients; the run's own study is measured by score_test."
+            "patients. Where an id means other people there, write it with a prefix."
         )
     if seen.any():
         text = f"{study.folder}: {seen.sum()} films of {films.loc[seen, 'patient'].nunique()} "
@@ -83,9 +84,10 @@ def _training_of(run: Run) -> tuple[set[str], set[str]]:
     if (run.folder / UNSCORED).exists():
         seen = pd.concat([seen, pd.read_csv(run.folder / UNSCORED, dtype=str)])
     trained = run.facts["split"]["patients"]["train"]
-    patients = set(seen["patient"]) | (set(trained) if isinstance(trained, list) else set())
+    patients = {*seen["patient"], *(trained if isinstance(trained, list) else ())}
     if isinstance(trained, int) and len(patients) < trained:
         text = f"{run.folder} names {len(patients)} of its {trained} training patients only, so "
         text += "films of the others cannot be told. Train again to have them all named."
         warnings.warn(text, stacklevel=3)
+    patients = set(map(plain_id, patients))
     return patients, set(seen["digest"].dropna()) - {""} if "digest" in seen else set()
