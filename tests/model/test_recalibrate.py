@@ -117,9 +117,8 @@ def test_what_cannot_be_measured_is_told_in_a_sentence(runs, study, place):
     ("stage", "how"),
     [("head", "intercept and slope"), ("finetuned", "intercept"), ("head", "threshold")],
 )
-def test_a_recalibrated_run(runs, place, tmp_path, stage, how):
-    parent = runs[stage]
-    scores = score_study(parent, place)
+def test_a_recalibrated_run(runs, place, scores, tmp_path, stage, how):
+    parent = runs[stage]  # both score alike
     run = recalibrate(parent, scores, tmp_path / "here", how, patients=20)
     told = run.facts["recalibrated"]
     assert (told["parent"], told["place"], told["patients"]) == ("parent", place.folder.name, 20)

@@ -26,6 +26,7 @@ KNOBS = {
     "06_scale": {"study", "run", "count", "price", "nih"},
     "07_decide": {"study", "run"},
     "08_evidence": {"study", "run", "seed"},
+    "09_elsewhere": {"study", "run", "elsewhere", "patients", "seed"},
 }
 CHECKED = "nbval-check-output"
 ABSOLUTE_PATH = re.compile(

@@ -63,7 +63,7 @@ def bundled(medical):
 
 def test_the_series_runs_in_order_from_a_clean_state(tmp_path, nih):
     run, out = tmp_path / "run", tmp_path / "out"
-    small = SMALL | {"repeats": 1, "count": 32}
+    small = SMALL | {"repeats": 1, "count": 32, "elsewhere": tmp_path / "site-b", "patients": 4}
     knobs = [word for name, value in small.items() for word in ("-p", name, str(value))]
     environment = {k: v for k, v in os.environ.items() if k not in ("CXR_DATA", "CXR_RUN")}
     done = subprocess.run(
@@ -214,7 +214,7 @@ def test_one_view_and_boxes_in_test_alone_end_nothing(one_view, tmp_path, capsys
     assert "needs boxes on both sides and is left out" in capsys.readouterr().out
 
 
-def test_two_columns_are_enough(two_columns, tmp_path, capsys):
+def test_two_columns_are_enough(two_columns, bundled, tmp_path, capsys):
     study, question = two_columns
     places = {"study": str(study), "run": str(tmp_path / "run")}
     run_cells("01", study=str(study), image_size=128, **question)
@@ -226,6 +226,9 @@ def test_two_columns_are_enough(two_columns, tmp_path, capsys):
     assert list(run_cells("05", **places, repeats=1)["models"].index) == ["image"]
     assert "Nothing in this table differs between films" in capsys.readouterr().out
     run_cells("07", **places)
+    run_cells("09", **places, elsewhere=str(bundled.folder))  # it has no such finding
+    said = capsys.readouterr().out
+    assert "has no film with it" in said and said.count("This part needs what is missing") > 5
 
 
 def test_a_rare_view_boxes_on_one_side_and_refused_films_end_nothing(rare_view, tmp_path, capsys):

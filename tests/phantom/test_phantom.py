@@ -16,6 +16,7 @@ from cxrlib.phantom import study as phantom
 from cxrlib.phantom.anatomy import Chest, Patient, Visit
 from cxrlib.phantom.film import PIXELS, SOURCE, Camera, project, simulate_film
 from cxrlib.phantom.folder import claim_folder
+from cxrlib.phantom.site import SITES
 from cxrlib.phantom.study import cardiothoracic_ratio, draw_films, label_film, make_study
 
 BOX = ["xmin", "ymin", "xmax", "ymax"]
@@ -121,6 +122,26 @@ def test_shares_of_a_study(drawn):
     # The patient's number says nothing.
     number = np.array([int(film[0][:8]) for film in drawn])
     assert abs(np.corrcoef(number, truth.ctr)[0, 1]) < 0.2
+
+
+def test_a_second_site_has_other_patients_and_films(drawn, study, tmp_path):
+    films = [film for k in range(1, 161) for film in draw_films(0, k, SITES["B"])]
+    assert min(film[0] for film in films) > "00200000"  # A's largest study ends below
+    assert not {film[1] for film in films} & {film[1] for film in drawn}
+    for of in (
+        lambda film: film[2].view == "AP",
+        lambda film: not film[3]["cardiomegaly_true"],
+        lambda film: film[2].brightness,
+        lambda film: 1 / film[2].contrast,
+        lambda film: 1 / film[2].photons,
+        lambda film: sum(film[2].shutter),
+    ):
+        assert np.mean([*map(of, films)]) > 1.1 * np.mean([*map(of, drawn)])
+    make_study(tmp_path, patients=1, workers=1, site="B")
+    assert json.loads((tmp_path / "phantom.json").read_text())["site"] == "B"
+    for folder, site in ((tmp_path, "A"), (study[0], "B")):
+        with pytest.raises(ValueError, match="give another folder"):
+            make_study(folder, patients=1, seed=0 if site == "A" else 3, site=site)
 
 
 def test_box_is_around_the_heart(organs):
@@ -240,7 +261,7 @@ def test_a_record_that_is_none(tmp_path, record):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"patients": 0}, {"seed": -1}, {"workers": 0}, {"patients": 10**9}]
+    "wrong", [{"patients": 0}, {"seed": -1}, {"workers": 0}, {"patients": 10**9}, {"site": "C"}]
 )
 def test_numbers_out_of_bounds(tmp_path, wrong):
     with pytest.raises(ValueError, match=f"{[*wrong][0]} is .*: give"):
