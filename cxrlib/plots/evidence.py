@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -42,12 +41,9 @@ def plot_evidence(
     limit = np.abs(evidence).max() or 1
     frame = (0, film.shape[1], film.shape[0], 0)
     ax.imshow(film, cmap="gray", vmin=-0.6, vmax=1.4, extent=frame)
-    scale = ScalarMappable(Normalize(-limit, limit), "RdBu_r")
-    fine = resize_map(evidence, film.shape[1])
-    colours = scale.to_rgba(fine)
-    colours[..., 3] = 0.8 * np.abs(fine) / limit
-    ax.imshow(colours, extent=frame)
-    bar = ax.figure.colorbar(scale, ax=ax, shrink=0.8)
+    how = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "interpolation": "hanning"}
+    heat = ax.imshow(evidence, alpha=0.8 * np.abs(evidence) / limit, extent=frame, **how)
+    bar = ax.figure.colorbar(ScalarMappable(heat.norm, heat.cmap), ax=ax, shrink=0.8)
     bar.set_label(literal(f"evidence for {finding} (logits)"), fontsize=8)
     ax.set_title(literal(caption), fontsize=9)
     ax.axis("off")
@@ -76,4 +72,4 @@ def plot_summary(run: Run, film: np.ndarray, evidence: np.ndarray) -> Figure:
 def resize_map(heat: np.ndarray, side: int) -> np.ndarray:
     """Return a map, (height, width), at (side, side), interpolated between the cells' centres."""
     image = Image.fromarray(np.asarray(heat, np.float32))
-    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))

@@ -181,7 +181,7 @@ class Browser(Widget):
                 drawing = draw(self._films["path"].iloc[self._rows[at]])
                 if draw is self._evidence:
                     drawing, probability = drawing
-                    if at == self.position and self.selected["split"] == "train":
+                    if at == self.position and self.shown["split"].iloc[at] == "train":
                         note = f"the map is of the final model, fitted on it: {probability:.3f}"
                         self._describe(note=note)
                 buffers.append(drawing)
