@@ -7,6 +7,7 @@ from .data.study import Study as Study
 from .data.study import choose_films as choose_films
 from .data.study import count_split as count_split
 from .data.study import read_study as read_study
+from .metrics.benefit import tabulate_net_benefit as tabulate_net_benefit
 from .metrics.bootstrap import compare_auc as compare_auc
 from .metrics.calibration import shift_prevalence as shift_prevalence
 from .metrics.report import evaluate as evaluate
@@ -29,6 +30,7 @@ from .model.run import load_run as load_run
 from .model.save import save_run as save_run
 from .plots.curves import plot_confusion as plot_confusion
 from .plots.curves import plot_history as plot_history
+from .plots.curves import plot_net_benefit as plot_net_benefit
 from .plots.curves import plot_precision_recall as plot_precision_recall
 from .plots.curves import plot_prevalences as plot_prevalences
 from .plots.curves import plot_reliability as plot_reliability

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxrlib.audit.metadata import predict_from_metadata, tabulate_metadata
 from cxrlib.metrics.bootstrap import FEW, RESAMPLES, UNDEFINED, resample_patients
-from cxrlib.metrics.calibration import fit_logistic, measure_calibration
+from cxrlib.metrics.calibration import fit_logistic
 from cxrlib.metrics.report import evaluate, measure_decisions
 from cxrlib.model.elsewhere import TRAINING
 from cxrlib.model.facts import RunError
@@ -24,8 +24,8 @@ MEASURES = {
     "sensitivity": "sensitivity",
     "sensitivity, refused missed": "missed",
     "specificity": "specificity",
-    "calibration slope": "slope",
-    "calibration intercept": "intercept",
+    "calibration slope": "calibration_slope",
+    "calibration intercept": "calibration_intercept",
     "observed to expected": "observed_to_expected",
     "Brier score": "brier",
 }
@@ -80,16 +80,10 @@ def compare_with_home(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _measure(run: Run, scores: pd.DataFrame, seed: int) -> dict:
-    films = scored_films(scores)
-    columns = (films[name].to_numpy() for name in ("target", "probability"))
-    weights = resample_patients(films["patient"], RESAMPLES, seed)
     asked = scores[scores["status"] != TRAINING].fillna({"probability": -1.0})
-    everyone = resample_patients(asked["patient"], RESAMPLES, seed)
-    return (
-        evaluate(films, run.threshold, seed)
-        | measure_calibration(*columns, weights)
-        | {"missed": measure_decisions(asked, run.threshold, everyone)["sensitivity"]}
-    )
+    weights = resample_patients(asked["patient"], RESAMPLES, seed)
+    missed = measure_decisions(asked, run.threshold, weights)["sensitivity"]
+    return evaluate(scored_films(scores), run.threshold, seed) | {"missed": missed}
 
 
 def scored_films(scores: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from cxrlib.plots.evidence import resize_map
 
 SIDE = 100  # of the square on which maps and boxes are compared; a film spans it
 SHARES = (0.25, 0.5, 0.75)  # of a map's largest value, from which a cell counts as marked
+CONTROLS = ["random weights", "centre", "average box"]
 MEASURES = ["pointing game", "energy in box", *(f"IoU at {share:g}" for share in SHARES)]
 
 
@@ -91,6 +92,18 @@ def tabulate_locations(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         values["pointing game"] = share(hits, films, part["patient"].to_numpy(), weights)
         rows[method] = {name: format_interval(interval(value)) for name, value in values.items()}
     return pd.DataFrame(rows).T.rename_axis("method")
+
+
+def compare_with_controls(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Return the energy in the box of the evidence less that of each map that knows nothing.
+
+    One row per control: value, low and high, 95 % intervals over patients; see `locate`.
+    """
+    films = scores.pivot_table("energy in box", ["patient", "filename"], "method")
+    weights = resample_patients(films.index.get_level_values("patient"), RESAMPLES, seed)
+    less = {name: (films["evidence"] - films[name]).to_numpy() for name in CONTROLS}
+    rows = {name: interval(mean(values, weights)) for name, values in less.items()}
+    return pd.DataFrame(rows).T.rename_axis("control")
 
 
 def _mask(film, boxes: pd.DataFrame) -> np.ndarray:

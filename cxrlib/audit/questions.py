@@ -18,10 +18,9 @@ from cxrlib.audit.mislabels import rank_labels
 from cxrlib.audit.plots import plot_intervals
 from cxrlib.data.dicom import name_view
 from cxrlib.data.study import Study
+from cxrlib.metrics.benefit import tabulate_net_benefit
 from cxrlib.metrics.bootstrap import FEW, RESAMPLES, resample_patients
-from cxrlib.metrics.calibration import measure_calibration
 from cxrlib.metrics.report import evaluate, format_interval, tabulate_metrics
-from cxrlib.metrics.thresholds import tabulate_net_benefit
 from cxrlib.model.folds import TrainError, patient_folds
 from cxrlib.plots.curves import (
     plot_net_benefit,
@@ -61,7 +60,7 @@ def ask_all(
     few = min(films.groupby("target")["patient"].nunique())
     metrics = evaluate(films.assign(view=films["view"].map(name_view)), threshold, seed)
     yield _ranks(films, metrics, threshold, few)
-    yield _is_calibrated(films, metrics, weights, few)
+    yield _is_calibrated(films, metrics, few)
     yield _helps(films, metrics, seed, few)
     yield _serves_alike(films, threshold, weights)
     yield _beats_metadata(films, seed, few)
@@ -88,24 +87,23 @@ def _ranks(films: pd.DataFrame, metrics: dict, threshold: float, few: int) -> An
     )
 
 
-def _is_calibrated(films: pd.DataFrame, metrics: dict, weights: np.ndarray, few: int) -> Answer:
-    target, probability = (films[name].to_numpy() for name in ("target", "probability"))
-    fit = measure_calibration(target, probability, weights)
-    ratios = [fit[name] for name in ("slope", "observed_to_expected")]
+def _is_calibrated(films: pd.DataFrame, metrics: dict, few: int) -> Answer:
+    ratios = [metrics[name] for name in ("calibration_slope", "observed_to_expected")]
     low, high = NEAR_ONE
     known = [ratio for ratio in ratios if ratio["value"] is not None]
     within = all(low <= ratio["low"] and ratio["high"] <= high for ratio in known)
     verdict = SHOWN if within and known == ratios else UNTOLD
     if any(not ratio["low"] <= 1 <= ratio["high"] for ratio in known):
         verdict = NOT_SHOWN
-    rows = {name: format_interval(value) for name, value in fit.items()}
+    slope, ratio = map(format_interval, ratios)
+    rows = {"slope": slope, "observed to expected": ratio}
+    rows["intercept"] = format_interval(metrics["calibration_intercept"])
     rows |= {name: f"{value:.3g}" for name, value in metrics["calibration"].items()}
     return Answer(
         "A probability means what it says.",
         UNTOLD if few < FEW else verdict,
-        f"The calibration slope is {rows['slope']} and observed to expected is "
-        f"{rows['observed_to_expected']}. Both are 1 where probabilities are right; {low:g} to "
-        f"{high:g} counts as right.",
+        f"The calibration slope is {slope} and observed to expected is {ratio}. Both are 1 where "
+        f"probabilities are right; {low:g} to {high:g} counts as right.",
         pd.DataFrame({THESE: rows}),
         lambda: plot_reliability({THESE: films}).figure,
     )

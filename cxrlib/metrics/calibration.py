@@ -72,13 +72,13 @@ def tabulate_reliability(predictions: pd.DataFrame, seed: int = 0) -> pd.DataFra
 def measure_calibration(
     target: np.ndarray, probability: np.ndarray, weights: np.ndarray
 ) -> dict[str, dict]:
-    """Return slope, intercept and observed_to_expected, each as a dict of value, low and high.
+    """Return calibration_slope, calibration_intercept and observed_to_expected.
 
-    Of a logistic curve from logits to labels (Cox, Biometrika 1958): the slope, 1 where
-    probabilities are calibrated and below 1 where they are too extreme; the intercept at a slope of
-    1, above 0 where they are too low. And films with the label over the sum of probabilities (Van
-    Calster et al., BMC Medicine 2019). `weights` are of `resample_patients`. A slope is None where
-    the scores separate the labels or are all equal.
+    Each is a dict of value, low and high. Of a logistic curve from logits to labels (Cox,
+    Biometrika 1958): the slope, 1 where probabilities are calibrated and below 1 where they are too
+    extreme; the intercept at a slope of 1, above 0 where they are too low. And films with the label
+    over the sum of probabilities (Van Calster et al., BMC Medicine 2019). `weights` are of
+    `resample_patients`. A slope is None where the scores separate the labels or are all equal.
     """
     score = logit(np.clip(probability, 1e-6, 1 - 1e-6))
     parts = (weights[start : start + 32] for start in range(0, len(weights), 32))
@@ -87,8 +87,8 @@ def measure_calibration(
     expected = weights @ probability.astype(np.float64)
     expected[expected == 0] = np.nan
     return {
-        "slope": interval(slope),
-        "intercept": interval(intercept),
+        "calibration_slope": interval(slope),
+        "calibration_intercept": interval(intercept),
         "observed_to_expected": interval((weights @ target.astype(np.float64)) / expected),
     }
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
+from cxrlib.metrics.benefit import tabulate_net_benefit
 from cxrlib.metrics.bootstrap import (
     RESAMPLES,
     UNDEFINED,
@@ -15,11 +16,17 @@ from cxrlib.metrics.bootstrap import (
     resample_patients,
     share,
 )
-from cxrlib.metrics.calibration import calibration_error, count_bins, decompose_brier
+from cxrlib.metrics.calibration import (
+    calibration_error,
+    count_bins,
+    decompose_brier,
+    measure_calibration,
+)
 
 SETS = {"train": "training, held out", "test": "test"}  # what tables and figures call them
 AGES = [0, 40, 60, 121]  # years; a band holds its lower end
 BANDS = ["0 to 39", "40 to 59", "60 and older"]
+TENTHS = tuple(tenth / 10 for tenth in range(1, 10))  # thresholds of net benefit
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 
 
@@ -37,9 +44,11 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
     dict
         films, patients, positives, prevalence; auc, average_precision, sensitivity, specificity,
         ppv, npv, auc_PA and auc_AP (films of one view among themselves), auc_view_matched (see
-        `auc`), brier, each as a dict of value, low and high, None where undefined; confusion as
-        {tn, fp, fn, tp}; calibration (see `decompose_brier` and `calibration_error`); subgroups,
-        a list of dicts (see `evaluate_subgroups`). All plain: it can be stored as JSON.
+        `auc`), brier, calibration_slope, calibration_intercept and observed_to_expected (see
+        `measure_calibration`), each as a dict of value, low and high, None where undefined;
+        confusion as {tn, fp, fn, tp}; calibration (see `decompose_brier` and `calibration_error`);
+        net_benefit, a list of the rows of `tabulate_net_benefit` at thresholds of 0.1 to 0.9;
+        subgroups, a list of dicts (see `evaluate_subgroups`). All plain: it can be stored as JSON.
 
     Examples
     --------
@@ -70,11 +79,13 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
         **{f"auc_{name}": by_view.get(name, dict(UNDEFINED)) for name in ("PA", "AP")},
         "auc_view_matched": ranking_interval(areas, target[seen], patients[seen], view[seen]),
         "brier": interval(mean((probability - target) ** 2, weights)),
+        **measure_calibration(target, probability, weights),
         "calibration": decompose_brier(target, probability)
         | {
             "expected_calibration_error": calibration_error(target, probability),
             "bins": count_bins(len(target)),
         },
+        "net_benefit": tabulate_net_benefit(predictions, TENTHS, seed).to_dict("records"),
         "subgroups": subgroups,
     }
 
@@ -123,7 +134,7 @@ def format_interval(metric: dict, digits: int = 2) -> str:
     """
     if metric["value"] is None:
         return "undefined"
-    value, low, high = (f"{metric[name]:.{digits}f}" for name in ("value", "low", "high"))
+    value, low, high = (f"{metric[name]:z.{digits}f}" for name in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
 
 
@@ -139,7 +150,7 @@ def tabulate_metrics(metrics: dict[str, dict]) -> pd.DataFrame:
     >>> table.loc["auc", "test"]
     '0.95 (0.88 to 0.99)'
     """
-    nested = ("confusion", "calibration", "subgroups")
+    nested = ("confusion", "calibration", "net_benefit", "subgroups")
     columns = {}
     for patients, measured in metrics.items():
         columns[SETS.get(patients, patients)] = {
@@ -147,7 +158,7 @@ def tabulate_metrics(metrics: dict[str, dict]) -> pd.DataFrame:
             for name, value in measured.items()
             if name not in nested
         }
-    table = pd.DataFrame(columns)
+    table = pd.DataFrame(columns).fillna("undefined")  # older runs lack some
     return table[table.ne("undefined").any(axis=1)]
 
 

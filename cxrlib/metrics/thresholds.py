@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
-from cxrlib.metrics.bootstrap import RESAMPLES, interval, mean, resample_patients, share
+from cxrlib.metrics.bootstrap import RESAMPLES, interval, resample_patients, share
 from cxrlib.metrics.report import format_interval, measure_decisions
 
 RULES = "'youden', 'sensitivity=0.9', 'specificity=0.9', 'cost=5' (any number), or a threshold"
-THRESHOLDS = tuple(percent / 100 for percent in range(1, 100))
 PREVALENCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
@@ -147,39 +146,5 @@ def tabulate_prevalences(
         for name in ("ppv", "npv", "false_alarms"):
             ends = (name, f"{name}_low", f"{name}_high")
             row |= zip(ends, interval(worth[name]).values(), strict=True)
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def tabulate_net_benefit(
-    predictions: pd.DataFrame, thresholds: Sequence[float] = THRESHOLDS, seed: int = 0
-) -> pd.DataFrame:
-    """Return the decision curve (Vickers and Elkin, Med Decis Making 2006), at these films'
-    prevalence.
-
-    Net benefit counts films found less false alarms, at the rate that a threshold implies: whoever
-    treats from 0.2 on takes four false alarms for one film found. One row per threshold, with
-    model and treat_all (nobody treated has 0), per film; gain, the model less the better of both;
-    and 95 % intervals over patients in `..._low` and `..._high`. `predictions` has target,
-    probability and patient.
-
-    >>> import pandas as pd
-    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
-    >>> curve = tabulate_net_benefit(scores, [0.2, 0.5])
-    >>> curve["treat_all"].round(2).tolist()
-    [0.24, -0.22]
-    """
-    ill, score = predictions["target"].to_numpy() == 1, predictions["probability"].to_numpy()
-    weights = resample_patients(predictions["patient"], RESAMPLES, seed)
-    patients, prevalence, rows = pd.factorize(predictions["patient"])[0], mean(ill, weights), []
-    for threshold in thresholds:
-        called, cost = score >= threshold, (1 - prevalence) * threshold / (1 - threshold)
-        model = prevalence * share(called & ill, ill, patients, weights)
-        model = model - cost * share(called & ~ill, ~ill, patients, weights)
-        everyone = prevalence - cost
-        row: dict[str, float | None] = {"threshold": threshold, "treat_all": float(everyone[0])}
-        for name, values in {"model": model, "gain": model - np.maximum(everyone, 0)}.items():
-            ends = (name, f"{name}_low", f"{name}_high")
-            row |= zip(ends, interval(values).values(), strict=True)
         rows.append(row)
     return pd.DataFrame(rows)

@@ -12,13 +12,14 @@ from cxrlib.model.run import Run
 
 
 def map_evidence(run: Run, path: str | Path) -> tuple[np.ndarray, float]:
-    """Split a film's logit over the cells of the feature grid.
+    """Split a film's logit over the positions of the network's last layer.
 
-    Each standardised feature times its weight on the logit, summed over channels. With a linear
-    head this is exact: the map and the remainder sum to the logit, and the remainder is the logit
-    of the average training features. With a dense head it is a first-order approximation
-    (gradient times input, Ancona et al., ICLR 2018). A cell also sees its surroundings, up to the
-    whole film at a late layer: the map hints at a place and does not outline it.
+    Each standardised feature times its weight on the logit, summed over channels. A feature is an
+    average over positions, so each position gets its part of it. With a linear head this is exact:
+    the map and the remainder sum to the logit, and the remainder is the logit of the average
+    training features. With a dense head it is a first-order approximation (gradient times input,
+    Ancona et al., ICLR 2018). A position also sees its surroundings, up to the whole film at a late
+    layer: the map hints at a place and does not outline it.
 
     Parameters
     ----------
@@ -26,8 +27,8 @@ def map_evidence(run: Run, path: str | Path) -> tuple[np.ndarray, float]:
 
     Returns
     -------
-    evidence : float32 array, (grid, grid), in logits
-        Positive speaks for the finding. The cells cover the padded square film.
+    evidence : float32 array, (height, width) of the layer, in logits
+        Positive speaks for the finding. The positions cover the padded square film.
     remainder : float, what the map leaves to the logit
 
     Raises
@@ -40,7 +41,7 @@ def map_evidence(run: Run, path: str | Path) -> tuple[np.ndarray, float]:
     >>> run = cxr.load_run("medical/models/cardiomegaly")
     >>> evidence, remainder = cxr.map_evidence(run, "medical/images/00060001_000.jpg")
     >>> evidence.shape
-    (5, 5)
+    (11, 11)
     """
     (channels,) = feature_maps(run, [path])
     evidence, logit = evidence_of(run, channels)
@@ -56,14 +57,18 @@ def feature_maps(run: Run, paths: Sequence[str | Path]) -> Iterator[np.ndarray]:
 
 
 def evidence_of(run: Run, channels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return evidence, (films, grid, grid), and logit, (films,)."""
-    head = run.model.get_layer("head")
-    cells = run.model.get_layer("grid")(channels)
-    standardise = head.get_layer("standardise")
-    standard = standardise(keras.ops.reshape(cells, (len(channels), -1))).numpy()
-    names = [layer.name for layer in head.layers]
-    logit, gradient = logit_and_gradient(head, standard, names[names.index("standardise") + 1 :])
-    return (standard * gradient).reshape(cells.shape).sum(axis=-1), logit
+    """Return evidence, (films, height, width), and logit, (films,)."""
+    grid = run.model.get_layer("grid")
+    cells = grid(channels).numpy()
+    logit, gradient = logit_and_gradient(run.model, cells, ["head"])
+    average = run.model.get_layer("head").get_layer("standardise").moving_mean.numpy()
+    baseline = (gradient * average.reshape(cells.shape[1:])).sum(axis=-1, keepdims=True)
+    with tf.GradientTape() as tape:  # hands what belongs to a cell out over its positions
+        positions = tf.zeros((*channels.shape[:-1], channels.shape[-1] + 1))
+        tape.watch(positions)
+        pooled = grid(positions)
+    shared = tape.gradient(pooled, positions, np.concatenate([gradient, baseline], axis=-1)).numpy()
+    return (channels * shared[..., :-1]).sum(axis=-1) - shared[..., -1], logit
 
 
 def logit_and_gradient(model, inputs: np.ndarray, layers: list[str]):

@@ -10,8 +10,7 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from cxrlib.data.files import file_digest, whole_folder
-from cxrlib.metrics.bootstrap import RESAMPLES, resample_patients
-from cxrlib.metrics.calibration import fit_logistic, measure_calibration
+from cxrlib.metrics.calibration import fit_logistic
 from cxrlib.metrics.report import evaluate
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model._keras import keras
@@ -124,8 +123,10 @@ def recalibrate(
     drawn = films["patient"].isin(np.random.default_rng(seed).choice(names, patients, False))
     local, rest = films[drawn], films[~drawn]
     change = fit_change(run, local, how)
-    measured = {"before": _measure(rest, run.threshold, seed)}
-    measured["after"] = _measure(apply_change(rest, change), change.threshold, seed)
+    measured = {
+        "before": evaluate(rest, run.threshold, seed),
+        "after": evaluate(apply_change(rest, change), change.threshold, seed),
+    }
     home = apply_change(run.split("train"), change)
     place, old = str(local["study"].iloc[0]), facts["fit"]["calibration"]
     scaled = {"slope": change.slope * old["slope"]}
@@ -167,12 +168,3 @@ def recalibrate(
         new["files"] = {path.name: file_digest(path) for path in sorted(part.iterdir())}
         write_facts(part, new)
     return load_run(folder)
-
-
-def _measure(films: pd.DataFrame, threshold: float, seed: int) -> dict:
-    """Return what `evaluate` and `measure_calibration` say of films, less the groups."""
-    target, probability = (films[name].to_numpy() for name in ("target", "probability"))
-    weights = resample_patients(films["patient"], RESAMPLES, seed)
-    measured = evaluate(films, threshold, seed)
-    del measured["subgroups"]
-    return measured | measure_calibration(target, probability, weights)

@@ -185,8 +185,15 @@ def plot_prevalences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def plot_net_benefit(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw net benefit over the threshold, beside treating everyone and no one; see
-    `tabulate_net_benefit`."""
+    """Draw net benefit over the threshold, beside treating everyone and no one.
+
+    `table` is as `tabulate_net_benefit` gives it.
+
+    >>> import cxrlib as cxr
+    >>> test = cxr.load_run("medical/models/cardiomegaly").split("test")
+    >>> cxr.plot_net_benefit(cxr.tabulate_net_benefit(test)).get_xlabel()
+    'threshold probability'
+    """
     ax = ax or new_axes((5.2, 3.6))
     threshold, highest = table["threshold"], max(table["model_high"].max(), 0.01)
     ax.plot(threshold, table["model"], color=NEGATIVE, label="by the scores")

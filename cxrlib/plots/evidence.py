@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -20,13 +19,18 @@ if TYPE_CHECKING:
 
 
 def plot_evidence(
-    film: np.ndarray, evidence: np.ndarray, caption: str = "", ax: Axes | None = None
+    film: np.ndarray,
+    evidence: np.ndarray,
+    caption: str = "",
+    ax: Axes | None = None,
+    finding: str = "the finding",
 ) -> Axes:
     """Draw a radiograph under its map of evidence: red speaks for the finding, blue against it.
 
-    `film` is (side, side) in 0..1, as `read_image` gives it with a size; `evidence` is (grid, grid)
-    in logits, and `map_evidence` says what a cell means. The scale ends at the largest absolute
-    cell, and a cell is the more transparent the nearer it is to 0.
+    `film` is (side, side) in 0..1, as `read_image` gives it with a size; `evidence` is (height,
+    width) in logits, as `map_evidence` gives it. It is interpolated, the more transparent the
+    nearer it is to 0, and its scale ends at the largest absolute value. The film has less contrast
+    than on its own, so that a dark place does not look like a strong one.
 
     >>> import cxrlib as cxr
     >>> import numpy as np
@@ -36,13 +40,11 @@ def plot_evidence(
     ax = ax or new_axes((4.4, 3.8))
     limit = np.abs(evidence).max() or 1
     frame = (0, film.shape[1], film.shape[0], 0)
-    ax.imshow(film, cmap="gray", vmin=0, vmax=1, extent=frame)
-    scale = ScalarMappable(Normalize(-limit, limit), "RdBu_r")
-    colours = scale.to_rgba(evidence)
-    colours[..., 3] = 0.6 * np.abs(evidence) / limit
-    ax.imshow(colours, extent=frame)
-    bar = ax.figure.colorbar(scale, ax=ax, shrink=0.8)
-    bar.set_label("evidence (logits)", fontsize=8)
+    ax.imshow(film, cmap="gray", vmin=-0.6, vmax=1.4, extent=frame)
+    how = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "interpolation": "hanning"}
+    heat = ax.imshow(evidence, alpha=0.8 * np.abs(evidence) / limit, extent=frame, **how)
+    bar = ax.figure.colorbar(ScalarMappable(heat.norm, heat.cmap), ax=ax, shrink=0.8)
+    bar.set_label(literal(f"evidence for {finding} (logits)"), fontsize=8)
     ax.set_title(literal(caption), fontsize=9)
     ax.axis("off")
     return ax
@@ -59,7 +61,7 @@ def plot_summary(run: Run, film: np.ndarray, evidence: np.ndarray) -> Figure:
     >>> figure = cxr.plot_summary(run, cxr.read_image(path, run.image_size), evidence)
     """
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    plot_evidence(film, evidence, "evidence on a test film", left)
+    plot_evidence(film, evidence, "evidence on a test film", left, run.finding)
     plot_roc({name: run.split(name) for name in run.metrics}, run.metrics, run.threshold, middle)
     plot_scores(run.split("test"), run.threshold, right)
     middle.set_title(literal(f"{run.finding} against {run.facts['negative']}"), fontsize=9)

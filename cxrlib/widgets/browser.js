@@ -38,7 +38,7 @@ function render({ model, el }) {
   const thumbnails = element("div", { className: "thumbnails", role: "group", "aria-label": "Thumbnails" });
   const caption = element("div", { className: "caption", role: "status", "aria-live": "polite" });
   const hasRun = model.get("choices").outcome.length > 0;
-  const view = filmView({ boxes: true, evidence: hasRun && { start: 0 }, evidenceWanted: () => askEvidence() });
+  const view = filmView({ boxes: true, evidence: hasRun && { start: 0, finding: () => model.get("choices").evidence }, evidenceWanted: () => askEvidence() });
   const node = root(
     "Radiograph browser",
     element(

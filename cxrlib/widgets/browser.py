@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.special import expit
 from traitlets import Dict, Enum, Int, Unicode, observe, validate
 
 from cxrlib.data.images import ImageError, boxes_on_square, image_size, read_image
@@ -83,6 +84,7 @@ class Browser(Widget):
             **{name: sorted(set(self._films[name].unique()) - {""}) for name in ("view", "split")},
             "outcome": OUTCOMES[1:] if run else [],
             "order": ORDERS if run else ORDERS[:1],
+            "evidence": run.finding if run else "",
         }
         super().__init__(choices=choices)
         self._filter()
@@ -140,7 +142,7 @@ class Browser(Widget):
             self._describe()
 
     @observe("position")
-    def _describe(self, _=None) -> None:
+    def _describe(self, _=None, note: str = "") -> None:
         film = self.selected
         if film is None:
             self.film = {"caption": "No radiograph matches these filters.", "boxes": []}
@@ -148,9 +150,10 @@ class Browser(Widget):
         parts = [film["filename"], "; ".join(film["labels"]), film["view"] or "view unknown"]
         parts += [f"patient {film['patient']}", film["split"]]
         if film.get("outcome"):
-            threshold = self._run.threshold
-            parts.append(f"probability {film['probability']:.3f}, threshold {threshold:.3f}")
-            parts.append(film["outcome"])
+            how = " (held out)" if film["split"] == "train" else ""
+            parts.append(f"probability {film['probability']:.3f}{how}")
+            parts += [f"threshold {self._run.threshold:.3f}", film["outcome"]]
+        parts += [note] if note else []
         self.film = {
             "filename": film["filename"],
             "caption": " · ".join(parts),
@@ -175,16 +178,24 @@ class Browser(Widget):
         answer, buffers = {**question, "reasons": {}}, []
         for at in question["at"]:
             try:
-                buffers.append(draw(self._films["path"].iloc[self._rows[at]]))
+                drawing = draw(self._films["path"].iloc[self._rows[at]])
+                if draw is self._evidence:
+                    drawing, probability = drawing
+                    if at == self.position and self.shown["split"].iloc[at] == "train":
+                        note = f"the map is of the final model, fitted on it: {probability:.3f}"
+                        self._describe(note=note)
+                buffers.append(drawing)
             except (FileNotFoundError, ImageError) as error:
                 answer["reasons"][at] = getattr(error, "reason", "the file does not exist")
                 buffers.append(b"")
         self.send(answer, buffers)
 
-    def _map(self, path: str) -> bytes:
+    def _map(self, path: str) -> tuple[bytes, float]:
+        """Return the evidence and the probability of the model that it belongs to."""
         from cxrlib.model.evidence import map_evidence  # loads TensorFlow
 
-        return map_evidence(self._run, path)[0].astype("<f4").tobytes()
+        evidence, remainder = map_evidence(self._run, path)
+        return evidence.astype("<f4").tobytes(), float(expit(evidence.sum() + remainder))
 
 
 def _with_scores(films: pd.DataFrame, run: Run) -> pd.DataFrame:

@@ -4,7 +4,7 @@ function render({ model, el }) {
   const input = element("input", { type: "file", accept: "image/*,.dcm", "aria-label": "Choose a radiograph" });
   const drop = element("div", { className: "drop" }, element("label", {}, "Drop a radiograph here, or choose a file: ", input));
   const sentence = element("div", { className: "caption", role: "status", "aria-live": "polite" });
-  const view = filmView({ evidence: { start: 0.6 } });
+  const view = filmView({ evidence: { start: 0.6, finding: () => model.get("result").finding } });
   const node = root("Radiograph reader", drop, sentence, element("div", { className: "columns" }, view.node));
   onKeys(node, (event) => view.key(event));
 

@@ -29,7 +29,7 @@ class Reader(Widget):
     Attributes
     ----------
     scores : DataFrame, the row of `score_films` for the film shown; no row before the first film
-    evidence : float32 array, (grid, grid), in logits; None unless the film was scored
+    evidence : float32 array in logits, as `map_evidence` gives it; None unless the film was scored
 
     Examples
     --------
@@ -59,7 +59,8 @@ class Reader(Widget):
         row = self.scores.iloc[0]
         if row["status"] == "ok":
             self.evidence, _ = map_evidence(self._run, self._file)
-        self.result = {"name": name, "status": row["status"], "sentence": self._sentence(row)}
+        told = {"status": row["status"], "sentence": self._sentence(row)}
+        self.result = {"name": name, "finding": self._run.finding, **told}
         self._show()
 
     def static_figure(self) -> Figure:
@@ -67,7 +68,7 @@ class Reader(Widget):
         ax = figure.subplots()
         if self.evidence is not None:
             film = read_image(self._file, self._run.image_size)
-            plot_evidence(film, self.evidence, ax=ax)
+            plot_evidence(film, self.evidence, ax=ax, finding=self._run.finding)
         ax.axis("off")
         figure.suptitle(literal(self.result["sentence"]), fontsize=8, wrap=True)
         return figure

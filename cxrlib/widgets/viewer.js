@@ -45,6 +45,8 @@ function aligned(view, Type) {
 function filmView(overlays) {
   const canvas = element("canvas", { width: 1024, height: 1024, tabIndex: 0, role: "img", "aria-label": "no radiograph" });
   const windowed = element("canvas");
+  const map = element("canvas");
+  const legend = element("span", {}, "red: evidence for the finding; blue: evidence against it");
   const at = { window: 1, level: 0.5, invert: false, zoom: 1, x: 0.5, y: 0.5, boxes: 1, evidence: 0 };
   let film = null;
   let stale = true;
@@ -93,14 +95,24 @@ function filmView(overlays) {
     for (const box of film.boxes) context.strokeRect(box.x, box.y, box.width, box.height);
     context.globalAlpha = 1;
   }
+  // Interpolated, on a film of less contrast, so that a dark place does not look like a strong one.
   function drawEvidence(context, evidence) {
-    const grid = Math.sqrt(evidence.length);
     const limit = Math.max(...evidence.map(Math.abs));
+    map.width = map.height = Math.sqrt(evidence.length);
+    const image = map.getContext("2d").createImageData(map.width, map.height);
     evidence.forEach((value, i) => {
-      context.globalAlpha = (at.evidence * Math.abs(value)) / limit;
-      context.fillStyle = value > 0 ? "#b2182b" : "#2166ac";
-      context.fillRect((i % grid) / grid, Math.floor(i / grid) / grid, 1 / grid, 1 / grid);
+      image.data.set(value > 0 ? [178, 24, 43] : [33, 102, 172], 4 * i);
+      image.data[4 * i + 3] = (255 * Math.abs(value)) / limit;
     });
+    map.getContext("2d").putImageData(image, 0, 0);
+    context.globalAlpha = 0.5 * at.evidence;
+    context.fillStyle = "#808080";
+    context.fillRect(0, 0, 1, 1);
+    context.globalAlpha = at.evidence;
+    context.imageSmoothingQuality = "high";
+    context.drawImage(map, 0, 0, 1, 1);
+    const end = limit.toFixed(2);
+    legend.textContent = `red: for ${overlays.evidence.finding()}, up to ${end} logits; blue: against it, up to ${end}`;
   }
   function zoomTo(zoom) {
     at.zoom = Math.min(8, Math.max(1, zoom));
@@ -129,7 +141,7 @@ function filmView(overlays) {
   if (overlays.evidence) {
     at.evidence = overlays.evidence.start;
     controls.push(control("Evidence", "evidence", [0, 1, 0.05, at.evidence], false).node);
-    controls.push(element("span", {}, "red: evidence for the finding; blue: evidence against it"));
+    controls.push(legend);
   }
   canvas.addEventListener("wheel", (event) => {
     // Without the focus the wheel scrolls the page.

@@ -7,7 +7,14 @@ from PIL import Image
 from scipy.special import logit
 
 from cxrlib.audit import localise
-from cxrlib.audit.localise import SIDE, boxed_films, locate, score_map, tabulate_locations
+from cxrlib.audit.localise import (
+    SIDE,
+    boxed_films,
+    compare_with_controls,
+    locate,
+    score_map,
+    tabulate_locations,
+)
 from cxrlib.audit.maps import map_films, randomise
 from cxrlib.audit.perturb import CHANGES, add_controls, change_film, perturb_films, tabulate_changes
 from cxrlib.data.images import read_image
@@ -179,6 +186,10 @@ def test_locate_scores_every_film_by_every_method(run, boxed):
     table = tabulate_locations(scores)
     mean = scores[scores["method"] == "evidence"]["energy in box"].mean()
     assert table.loc["evidence", "energy in box"].startswith(f"{mean:.2f} (")
+    gaps = compare_with_controls(scores)
+    centre = scores[scores["method"] == "centre"]["energy in box"].mean()
+    assert gaps.loc["centre", "value"] == pytest.approx(mean - centre)
+    assert (gaps["low"] <= gaps["value"]).all() and (gaps["value"] <= gaps["high"]).all()
     # Hearts lie in one place, so the average box is a strong guess.
     energy = scores.groupby("method")["energy in box"].mean()
     assert energy["average box"] > max(energy["centre"], energy["random weights"])

@@ -163,8 +163,8 @@ def test_slope_is_that_of_a_logistic_regression_and_the_intercept_balances_the_m
     probability = expit(logit(probability) + shift)
     fit = measure_calibration(target, probability, resample_patients(range(500), 50, 0))
     regression = LogisticRegression(C=np.inf, tol=1e-9).fit(logit(probability)[:, None], target)
-    assert fit["slope"]["value"] == pytest.approx(regression.coef_.item(), abs=1e-3)
-    moved = expit(logit(probability) + fit["intercept"]["value"])
+    assert fit["calibration_slope"]["value"] == pytest.approx(regression.coef_.item(), abs=1e-3)
+    moved = expit(logit(probability) + fit["calibration_intercept"]["value"])
     assert moved.mean() == pytest.approx(target.mean(), abs=1e-4)
     assert fit["observed_to_expected"]["value"] == pytest.approx(target.sum() / probability.sum())
 
@@ -174,7 +174,7 @@ def test_intervals_of_the_slope_hold_the_truth():
     for seed in range(100):
         target, probability = tilted(300, seed)
         fit = measure_calibration(target, probability, resample_patients(range(300), 200, seed))
-        held += fit["slope"]["low"] <= 0.6 <= fit["slope"]["high"]
+        held += fit["calibration_slope"]["low"] <= 0.6 <= fit["calibration_slope"]["high"]
     assert binom.cdf(held, 100, 0.95) > 0.001 and held > 85
 
 
@@ -183,4 +183,4 @@ def test_intervals_of_the_slope_hold_the_truth():
 def test_labels_that_scores_separate_have_no_slope(targets, low, high):
     target, probability = np.array(targets), np.linspace(low, high, 20)
     fit = measure_calibration(target, probability, resample_patients(range(20), 50, 0))
-    assert fit["slope"]["value"] is None
+    assert fit["calibration_slope"]["value"] is None

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_metrics import scored_films
 
+from cxrlib.metrics.benefit import tabulate_net_benefit
 from cxrlib.metrics.thresholds import (
     at_prevalence,
     choose_threshold,
-    tabulate_net_benefit,
     tabulate_operating_points,
     tabulate_prevalences,
 )

@@ -4,7 +4,8 @@ from PIL import Image
 
 from cxrlib.data.images import ImageError, read_image
 from cxrlib.data.study import choose_films
-from cxrlib.model.evidence import map_evidence
+from cxrlib.model.evidence import feature_maps, map_evidence
+from cxrlib.model.head import EPSILON
 from cxrlib.model.run import load_run
 
 pytestmark = pytest.mark.portable
@@ -28,7 +29,7 @@ def test_map_and_remainder_are_the_logit(run, positives):
     remainders = []
     for path in positives["path"][:3]:
         evidence, remainder = map_evidence(run, path)
-        assert evidence.shape == (5, 5)
+        assert evidence.shape == (6, 6)
         film = read_image(path, 128)[None, ..., None]
         logit = float(run.model.predict_on_batch(film)[0, 0])
         assert evidence.sum() + remainder == pytest.approx(logit, abs=1e-3)
@@ -36,6 +37,23 @@ def test_map_and_remainder_are_the_logit(run, positives):
         remainders.append(remainder)
     # Of the average training film, so the same for each.
     assert np.ptp(remainders) < 1e-3
+
+
+def test_each_position_has_its_part_of_the_cells(run, positives):
+    path = positives["path"][0]
+    (channels,) = feature_maps(run, [path])
+    side, head = channels.shape[1], run.model.get_layer("head")
+    share = np.zeros((5, side))  # of a position in each cell, along one axis
+    for cell in range(5):
+        start, end = cell * side // 5, -(-(cell + 1) * side // 5)
+        share[cell, start:end] = 1 / (end - start)
+    mean, variance = (x.reshape(5, 5, -1) for x in head.get_layer("standardise").get_weights())
+    slope = head.get_layer("logit").get_weights()[0].reshape(mean.shape) / np.sqrt(
+        variance + EPSILON
+    )
+    parts = np.einsum("cp,dq,pqf,cdf->pq", share, share, channels[0], slope)
+    average = np.einsum("cp,dq,cdf->pq", share, share, mean * slope)
+    np.testing.assert_allclose(map_evidence(run, path)[0], parts - average, atol=1e-5)
 
 
 def test_evidence_lies_in_the_heart(run, positives):

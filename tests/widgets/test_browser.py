@@ -148,6 +148,11 @@ def test_window_invert_and_evidence_change_the_picture(page, kernel):
     widget.get_by_label("Evidence").fill("0.8")
     wait_for(lambda: len({round(c) for c in canvas.evaluate(mean)}) > 1)
     widget.screenshot(path=SHOTS / "browser.png")
+    caption = widget.locator(".caption")
+    assert "final model" not in caption.inner_text()
+    widget.get_by_label("Split").select_option("train")
+    wait_for(lambda: "(held out)" in caption.inner_text() and "final model" in caption.inner_text())
+    assert "logits; blue" in widget.locator(".film").inner_text()
 
 
 def test_patient_filter(page, kernel):
