@@ -158,8 +158,8 @@ def plot_reliability(predictions: dict[str, pd.DataFrame], ax: Axes | None = Non
         ax.errorbar(bins["probability"], bins["share"], reach, label=label, elinewidth=0.7, **style)
         counts.plot(bins["probability"], bins["films"], **style | {"linestyle": "none"})
     ax.plot([0, 1], [0, 1], color="0.6", lw=1, label="calibrated")
-    counts.margins(y=0.2)  # markers are drawn whole
-    plain(counts, ylabel="radiographs", ylim=(0, None))
+    most = max(line.get_ydata().max() for line in counts.lines)
+    plain(counts, ylabel="radiographs", ylim=(0, 1.2 * most))  # markers are drawn whole
     ax.set(xlabel="mean probability in a bin", ylabel="share with the label")
     limits = {"xlim": (-0.02, 1.02), "ylim": (-0.02, 1.02), "aspect": "equal"}
     return plain(ax, {"loc": "upper left", "frameon": False}, **limits)
