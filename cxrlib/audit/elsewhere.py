@@ -61,7 +61,7 @@ def compare_with_home(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     RunError
-        The run has no scored test patients, or no class of films has a score here.
+        The run has no scored test patients, or the films with a score here are of one label.
     """
     home = run.split("test")
     if home.empty:
