@@ -11,7 +11,7 @@ from cxrlib.metrics.calibration import fit_platt
 from cxrlib.model.folds import FOLDS, TrainError, patient_folds, refuse_test_films
 from cxrlib.model.head import span_of_films
 
-LEAST = 20  # training patients of a class: with fewer, the smallest subsets would hold next to none
+LEAST = 20  # training patients of a class
 SIZES = 8  # points of a curve
 RESAMPLES = 400  # a curve is fitted to each
 DECAYS = np.geomspace(0.1, 2, 25)  # exponents that a power law may have
@@ -67,14 +67,16 @@ def learning_curve(
     refuse_test_films(films)
     target, patient = films["target"].to_numpy(), films["patient"].to_numpy()
     sides = pd.Series(target).groupby(patient).max()  # of each patient
-    for side, name in ((1, "with the finding"), (0, "without")):
-        if (count := (sides == side).sum()) < LEAST:
+    counts = {"without": (sides == 0).sum(), "with the finding": (sides == 1).sum()}
+    for name, count in counts.items():
+        if count < LEAST:
             raise TrainError(
                 f"{count} training patients {name}: a learning curve needs at least {LEAST}. Add "
                 "films, or choose another finding."
             )
     rows = span_of_films(features.reshape(len(features), -1).astype(np.float32))[0]
-    sizes = np.geomspace(LEAST / len(sides), 1, SIZES)  # shares of the patients of four folds
+    # Shares of the patients of four folds; the smallest holds eight patients of the rarer class.
+    sizes = np.geomspace(LEAST / 2 / min(counts.values()), 1, SIZES)
     weights = resample_patients(patient, RESAMPLES, seed)
     measured = []
     for repeat in tqdm(range(seed, seed + repeats), desc="repeats", unit="repeat"):

@@ -41,7 +41,7 @@ def test_the_curve_rises_to_the_auc_of_the_one_feature():
     points, curve = learning_curve(*simulate(240, 1.8), strength=1e-2, repeats=2)
     area = points[points["metric"] == "AUC"]
     assert area["value"].is_monotonic_increasing
-    assert area["patients"].iloc[[0, -1]].tolist() == [16, 192]
+    assert area["patients"].iloc[[0, -1]].tolist() == [24, 192]
     kinds = curve[curve["metric"] == "AUC"].set_index("kind")
     assert kinds.loc["twice", "patients"] == 480 and kinds.loc["now", "patients"] == 240
     best = norm.cdf(1.8 / np.sqrt(2))
@@ -62,3 +62,10 @@ def test_too_few_patients_and_test_patients_are_refused():
         learning_curve(features, films)
     with pytest.raises(TrainError, match="test patients"):
         learning_curve(features, films.assign(split="test"))
+
+
+def test_a_rare_finding_leaves_no_subset_without_it():
+    features, films = simulate(400, 2.0, films=1)
+    rare = films["target"].eq(0) | (films["target"].cumsum() <= 20)
+    points, _ = learning_curve(features[rare], films[rare], repeats=1)
+    assert points["value"].notna().all() and points["patients"].iloc[0] > 100
