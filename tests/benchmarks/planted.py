@@ -248,7 +248,9 @@ def repeat(once, films, rows, cases, sizes, times) -> pd.DataFrame:
         row = {"strength": strength, "patients": patients, "studies": count}
         row |= {"thing": more[0]} if more else {}
         result.append(row | pd.DataFrame(found).astype(float).mean().to_dict())
-    return pd.DataFrame(result)
+    table = pd.DataFrame(result)
+    print(table.round(2).to_string(), flush=True)
+    return table
 
 
 def draw(table: pd.DataFrame, file: Path) -> None:
@@ -285,24 +287,17 @@ def main() -> None:
     pooled = features["plain"].mean(axis=(1, 2), keepdims=True)
     rows = span({"plain": features["plain"]}, ["plain"], options.out)
     poor = span({"plain": pooled}, ["plain"], options.out / "pooled")
-    shares = [(x,) for x in (0, 0.05, 0.1, 0.2)]
-    tables = {
-        "leaks": repeat(leak_once, films, rows, [(x,) for x in (0, 0.1, 0.5, 1)], **how),
-        "flips": repeat(flip_once, films, rows, shares, **how),
-        "flips, positions averaged away": repeat(flip_once, films, poor, shares, **how),
-    }
+    repeat(leak_once, films, rows, [(x,) for x in (0, 0.1, 0.5, 1)], **how)
+    for of in (rows, poor):  # with and without the place of each feature
+        repeat(flip_once, films, of, [(x,) for x in (0, 0.05, 0.1, 0.2)], **how)
     parts = []
     for thing in THINGS:
-        rows = span(
-            features, [x for x in features if x.split(",")[0] in ("plain", thing)], options.out
-        )
+        both = ("plain", thing)
+        changes = [change for change, things in HIDDEN.items() if thing in things]
+        names = [*both, *(f"{name}, {change}" for change in changes for name in both)]
         cases = [(x, thing) for x in (0.5, 0.7, 0.9, 1)]
-        parts.append(repeat(audit_once, films, rows, cases, **how))
-    tables["things"] = pd.concat(parts)
-    for name, table in tables.items():
-        table.to_csv(options.out / f"{name.partition(',')[0]}-{len(name)}.csv", index=False)
-        print(f"\n{name}\n{table.round(2).to_markdown(index=False)}")
-    draw(tables["things"], options.out / "planted.png")
+        parts.append(repeat(audit_once, films, span(features, names, options.out), cases, **how))
+    draw(pd.concat(parts), options.out / "planted.png")
 
 
 if __name__ == "__main__":
