@@ -97,9 +97,9 @@ def learning_curve(
         curves.append(_tabulate(metric, ahead, law(ahead)))
         curves[-1]["kind"] = np.where(ahead <= trained[-1], "fitted", "extrapolated")
         now, twice = (law(np.array([n])) for n in (len(sides), 2 * len(sides)))
-        for kind, each in {"now": now, "twice": twice, "gain": twice - now}.items():
+        for kind, ends in {"now": now, "twice": twice, "gain": twice - now}.items():
             count = len(sides) * (1 if kind == "now" else 2)
-            curves.append(_tabulate(metric, [count], each).assign(kind=kind))
+            curves.append(_tabulate(metric, [count], ends).assign(kind=kind))
     return pd.concat(points, ignore_index=True), pd.concat(curves, ignore_index=True)
 
 

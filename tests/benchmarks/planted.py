@@ -29,7 +29,7 @@ from cxrlib.audit import metadata, questions
 from cxrlib.audit.mislabels import measure_label_ranking, rank_labels
 from cxrlib.audit.perturb import change_film
 from cxrlib.data.study import choose_films, read_study
-from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, resample_patients
+from cxrlib.metrics.bootstrap import auc, interval, resample_patients
 from cxrlib.metrics.bootstrap import share as rate
 from cxrlib.metrics.calibration import fit_platt
 from cxrlib.metrics.thresholds import choose_threshold
@@ -40,6 +40,7 @@ from cxrlib.phantom.study import make_study
 from cxrlib.plots.style import LINES, plain
 
 MEDICAL = Path(__file__).parents[2] / "medical"
+RESAMPLES = metadata.RESAMPLES = 500  # a quarter of the library's
 # Of columns of two values one tree tells what a forest tells, at a fiftieth of its cost.
 metadata.RandomForestClassifier = lambda n_estimators, **how: DecisionTreeClassifier(**how)
 THINGS = ("marker", "pacemaker", "collimation", "brightness")
@@ -242,7 +243,7 @@ def repeat(once, films, rows, cases, sizes, times) -> pd.DataFrame:
     """Return the mean of what each case of (strength, thing) gives, one row per case and size."""
     result = []
     for (strength, *more), patients in tqdm(list(product(cases, sizes))):
-        rng = np.random.default_rng(round(100 * strength) + patients)
+        rng = np.random.default_rng([round(100 * strength), patients, *map(ord, "".join(more))])
         count = 2 * times if strength in (0, 0.5) else times
         found = [once(films, rows, *more, strength, patients, rng) for _ in range(count)]
         row = {"strength": strength, "patients": patients, "studies": count}
@@ -262,12 +263,12 @@ def draw(table: pd.DataFrame, file: Path) -> None:
         "hidden": "its place hidden: AUC falls",
         "metadata": "column unknown: metadata",
     }
-    for ax, thing in zip(axes, THINGS, strict=True):
+    for ax, thing in zip(axes, table["thing"].unique(), strict=False):
         for (colour, line), marker, (part, label) in zip(LINES, "os^D", parts.items(), strict=True):
             for patients, of_size in table[table["thing"] == thing].groupby("patients"):
                 large = patients == table["patients"].max()
                 style = {"marker": marker, "color": colour, "alpha": 1 if large else 0.45}
-                name = f"{label}, {patients} patients" if thing == THINGS[0] else None
+                name = f"{label}, {patients} patients" if ax is axes[0] else None
                 ax.plot(of_size["strength"], of_size[part], line, ms=4, label=name, **style)
         plain(ax, xlabel="strength of the fault", title=thing, ylim=(-0.03, 1.03))
     axes[0].set_ylabel("share of studies in which it is found")
@@ -281,23 +282,26 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=170, help="patients beside the bundled 130")
     parser.add_argument("--times", type=int, default=20, help="studies per row, clean: twice")
     parser.add_argument("--patients", type=int, nargs="+", default=[130, 250])
+    parser.add_argument("--faults", nargs="+", default=["leaks", "flips", *THINGS])
     options = parser.parse_args()
     films, features = prepare(options.out, options.new)
     how = {"sizes": options.patients, "times": options.times}
-    pooled = features["plain"].mean(axis=(1, 2), keepdims=True)
-    rows = span({"plain": features["plain"]}, ["plain"], options.out)
-    poor = span({"plain": pooled}, ["plain"], options.out / "pooled")
-    repeat(leak_once, films, rows, [(x,) for x in (0, 0.1, 0.5, 1)], **how)
-    for of in (rows, poor):  # with and without the place of each feature
-        repeat(flip_once, films, of, [(x,) for x in (0, 0.05, 0.1, 0.2)], **how)
+    if "leaks" in options.faults:
+        repeat(leak_once, films, {}, [(x,) for x in (0, 0.1, 0.5, 1)], **how)
+    if "flips" in options.faults:
+        pooled = features["plain"].mean(axis=(1, 2), keepdims=True)
+        for name, of in (("whole", features["plain"]), ("pooled", pooled)):
+            rows = span({"plain": of}, ["plain"], options.out / name)
+            repeat(flip_once, films, rows, [(x,) for x in (0, 0.05, 0.1, 0.2)], **how)
     parts = []
-    for thing in THINGS:
+    for thing in [thing for thing in THINGS if thing in options.faults]:
         both = ("plain", thing)
         changes = [change for change, things in HIDDEN.items() if thing in things]
         names = [*both, *(f"{name}, {change}" for change in changes for name in both)]
         cases = [(x, thing) for x in (0.5, 0.7, 0.9, 1)]
         parts.append(repeat(audit_once, films, span(features, names, options.out), cases, **how))
-    draw(pd.concat(parts), options.out / "planted.png")
+    if parts:
+        draw(pd.concat(parts), options.out / "planted.png")
 
 
 if __name__ == "__main__":
