@@ -14,8 +14,8 @@ WIDTHS = {
     "auc": 0.1,
     "sensitivity": 0.1,
     "specificity": 0.1,
-    "slope": 0.4,
-    "intercept": 0.4,
+    "calibration_slope": 0.4,
+    "calibration_intercept": 0.4,
     "observed_to_expected": 0.4,
 }
 
@@ -51,8 +51,8 @@ def films_for_rate(rate: float, share: float, width: float) -> float:
 def films_for_calibration(probability: np.ndarray, metric: str, width: float) -> float:
     """Return how many films give a calibration metric of a calibrated model an interval so wide.
 
-    `probability`, (n,), stands for those of the test films; `metric` is 'slope', 'intercept' or
-    'observed_to_expected' (Riley et al., Statistics in Medicine 2021).
+    `probability`, (n,), stands for those of the test films, and `metric` is a key of
+    `measure_calibration` (Riley et al., Statistics in Medicine 2021).
 
     >>> films_for_calibration(np.array([0.5]), "observed_to_expected", width=0.2).round()
     np.float64(385.0)
@@ -63,7 +63,7 @@ def films_for_calibration(probability: np.ndarray, metric: str, width: float) ->
     score = logit(np.clip(probability, 1e-6, 1 - 1e-6))
     curve = probability * (1 - probability)
     a, b, c = ((curve * score**power).mean() for power in range(3))
-    return (1 / a if metric == "intercept" else a / (a * c - b**2)) / error**2
+    return (1 / a if metric == "calibration_intercept" else a / (a * c - b**2)) / error**2
 
 
 def plan_test(
@@ -166,8 +166,8 @@ def _influence(target: np.ndarray, probability: np.ndarray, threshold: float) ->
             "auc": within(ill, place) / ill.sum() - within(~ill, place) / (~ill).sum(),
             "sensitivity": within(ill, called),
             "specificity": within(~ill, ~called),
-            "slope": within(every, left * (score - middle)),
-            "intercept": within(every, left),
+            "calibration_slope": within(every, left * (score - middle)),
+            "calibration_intercept": within(every, left),
             "observed_to_expected": within(every, left),
         }
     )

@@ -31,7 +31,7 @@ from cxrlib.audit.perturb import change_film
 from cxrlib.data.study import choose_films, read_study
 from cxrlib.metrics.bootstrap import auc, interval, resample_patients
 from cxrlib.metrics.bootstrap import share as rate
-from cxrlib.metrics.calibration import fit_platt
+from cxrlib.metrics.calibration import fit_platt, measure_calibration
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model.backbone import extract_features, load_backbone
 from cxrlib.model.folds import patient_folds
@@ -164,8 +164,9 @@ def audit_once(films, rows, thing, strength, patients, rng) -> dict[str, object]
             "groups": questions._serves_alike(known, cut, weights),
         }
         if not name:
-            nothing = {"calibration": {}}
-            answers["calibrated"] = questions._is_calibrated(known, nothing, weights, few)
+            of = known["target"].to_numpy(), known["probability"].to_numpy(), weights
+            measured = measure_calibration(*of) | {"calibration": {}}
+            answers["calibrated"] = questions._is_calibrated(known, measured, few)
         found |= {
             f"{name}{claim}": x.verdict == questions.NOT_SHOWN for claim, x in answers.items()
         }

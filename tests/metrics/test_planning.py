@@ -42,7 +42,9 @@ def test_calibration_slope_as_simulated_for_the_thrombosis_model():
     """Snell et al. (J Clin Epidemiol 2021) simulate: 2,430 participants, 531 of them events."""
     probability = spread(-1.75, 1.47)
     assert probability.mean() == pytest.approx(531 / 2430, rel=0.01)
-    assert films_for_calibration(probability, "slope", 0.2) == pytest.approx(2430, rel=0.015)
+    assert films_for_calibration(probability, "calibration_slope", 0.2) == pytest.approx(
+        2430, rel=0.015
+    )
 
 
 def test_auc_as_in_hanley_and_mcneil():
@@ -68,7 +70,7 @@ def test_copies_of_a_film_are_worth_one(copies):
 def test_planned_sizes_foretell_the_widths_of_other_tests():
     plan, other = plan_test(simulate(800, 3), 0.4), plan_test(simulate(400, 3, seed=1), 0.4)
     foretold = plan["wanted"] * np.sqrt(plan["patients"] / 400)
-    exact = ["auc", "sensitivity", "specificity", "slope", "intercept"]
+    exact = ["auc", "sensitivity", "specificity", "calibration_slope", "calibration_intercept"]
     assert other.loc[exact, "width"].to_numpy() == pytest.approx(foretold[exact], rel=0.2)
     # Riley's formula of this one takes what is expected for fixed, so it asks for more.
     assert 0.6 < other.loc["observed_to_expected", "width"] / foretold["observed_to_expected"] < 1
@@ -77,7 +79,7 @@ def test_planned_sizes_foretell_the_widths_of_other_tests():
 def test_perfect_scores_give_no_size_of_an_auc():
     films = simulate(60, 1)
     plan = plan_test(films.assign(probability=0.2 + 0.6 * films["target"]), 0.5)
-    assert np.isnan(plan.loc[["auc", "slope"], "patients"]).all()
+    assert np.isnan(plan.loc[["auc", "calibration_slope"], "patients"]).all()
     assert plan.loc["sensitivity", "patients"] > 0
 
 
