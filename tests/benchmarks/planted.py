@@ -4,8 +4,10 @@ Films of the phantom exist with and without each planted thing. A study of stren
 the finding, the version that has it with probability p, and without the finding with 1 - p; so
 0.5 is clean. A head is fitted on training patients and audited on the others, as a user would.
 
-    python tests/benchmarks/planted.py --out FOLDER             # features, once: half an hour
-    python tests/benchmarks/planted.py --out FOLDER --times 20  # and then the tables
+    python tests/benchmarks/planted.py --out FOLDER
+
+The first call simulates and describes the films: 20 minutes on two cores, kept in the folder. The
+studies take as long again.
 
 Films of 199 pixels, cut at mixed4, 5 x 5 cells: weaker than the library's own 399 pixels and
 mixed8, and cheap enough to repeat.
