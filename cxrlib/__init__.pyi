@@ -10,6 +10,7 @@ from .data.study import read_study as read_study
 from .metrics.benefit import tabulate_net_benefit as tabulate_net_benefit
 from .metrics.bootstrap import compare_auc as compare_auc
 from .metrics.calibration import shift_prevalence as shift_prevalence
+from .metrics.planning import plan_test as plan_test
 from .metrics.report import evaluate as evaluate
 from .metrics.report import format_interval as format_interval
 from .metrics.report import tabulate_metrics as tabulate_metrics
@@ -23,6 +24,7 @@ from .model.elsewhere import score_study as score_study
 from .model.evidence import map_evidence as map_evidence
 from .model.finetune import fine_tune as fine_tune
 from .model.head import fit_head as fit_head
+from .model.learning import learning_curve as learning_curve
 from .model.predict import score_films as score_films
 from .model.predict import score_test as score_test
 from .model.run import Run as Run
@@ -41,6 +43,7 @@ from .plots.evidence import plot_summary as plot_summary
 from .plots.films import plot_findings as plot_findings
 from .plots.films import plot_patients as plot_patients
 from .plots.films import show_films as show_films
+from .plots.learning import plot_learning_curve as plot_learning_curve
 from .widgets.browser import Browser as Browser
 from .widgets.explorer import Explorer as Explorer
 from .widgets.reader import Reader as Reader

@@ -1,0 +1,161 @@
+"""What more training patients would bring: learning curves from features that are there already."""
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from tqdm.auto import tqdm
+
+from cxrlib.metrics.bootstrap import auc, mean, resample_patients
+from cxrlib.metrics.calibration import fit_platt
+from cxrlib.model.folds import FOLDS, TrainError, patient_folds, refuse_test_films
+from cxrlib.model.head import span_of_films
+
+LEAST = 20  # training patients of a class
+SIZES = 8  # points of a curve
+RESAMPLES = 400  # a curve is fitted to each
+DECAYS = np.geomspace(0.1, 2, 25)  # exponents that a power law may have
+
+
+def learning_curve(
+    features: np.ndarray,
+    films: pd.DataFrame,
+    strength: float = 1e-3,
+    repeats: int = 10,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure AUC and Brier score over the number of training patients, and what twice would bring.
+
+    In each repeat the patients fall into folds as in `fit_head`. Nested subsets of the patients of
+    four folds, classes in proportion, each fit its logistic regression, and the fifth is scored by
+    it; held-out scores of the four calibrate it. A power law a - b n^-c goes through the means,
+    larger subsets weighing more (Figueroa et al., BMC Medical Informatics and Decision Making 2012;
+    Viering and Loog, IEEE TPAMI 2023).
+
+    Parameters
+    ----------
+    features, films : (films, grid, grid, channels) of training patients, as given to `fit_head`
+    strength : C of the logistic regression, such as `run.facts["fit"]["strength"]`
+    repeats : partitions into folds and orders of patients
+
+    Returns
+    -------
+    points : DataFrame, one row per metric ('AUC', 'Brier score') and subset
+        metric, patients (mean number of training patients), value, low, high
+    curve : DataFrame, one row per metric and number of patients
+        metric, patients (up to twice those there are), value, low, high (of the power law), kind:
+        'fitted', 'extrapolated', and three more rows: 'now' (all patients train, as in a run),
+        'twice' and 'gain' (twice less now). 95 % intervals over patients and repeats.
+
+    Raises
+    ------
+    TrainError
+        A film of the test patients, or fewer than 20 patients with the finding or without.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> import numpy as np
+    >>> films = cxr.choose_films(cxr.read_study("medical"), "Cardiomegaly")
+    >>> train = films[films["split"] == "train"]
+    >>> noise = np.random.default_rng(0).normal(size=(len(train), 2, 2, 3))
+    >>> features = noise + 0.3 * train["target"].to_numpy()[:, None, None, None]
+    >>> points, curve = cxr.learning_curve(features, train, repeats=2)
+    >>> curve[curve["kind"] == "twice"]["patients"].tolist()
+    [190, 190]
+    """
+    refuse_test_films(films)
+    target, patient = films["target"].to_numpy(), films["patient"].to_numpy()
+    sides = pd.Series(target).groupby(patient).max()  # of each patient
+    counts = {"without": (sides == 0).sum(), "with the finding": (sides == 1).sum()}
+    for name, count in counts.items():
+        if count < LEAST:
+            raise TrainError(
+                f"{count} training patients {name}: a learning curve needs at least {LEAST}. Add "
+                "films, or choose another finding."
+            )
+    rows = span_of_films(features.reshape(len(features), -1).astype(np.float32))[0]
+    # Shares of the patients of four folds; the smallest holds eight patients of the rarer class.
+    sizes = np.geomspace(LEAST / 2 / min(counts.values()), 1, SIZES)
+    weights = resample_patients(patient, RESAMPLES, seed)
+    measured = []
+    for repeat in tqdm(range(seed, seed + repeats), desc="repeats", unit="repeat"):
+        fold = patient_folds(films, repeat)
+        logit = _score_held_out(rows, target, patient, fold, sizes, strength, repeat)
+        measured.append([_measure(target, score, fold, weights) for score in logit])
+    values = np.array(measured).transpose(2, 0, 3, 1)  # metric, repeat, resample, size
+    rng, draws = np.random.default_rng(seed), np.arange(RESAMPLES + 1)[:, None]
+    drawn = rng.integers(repeats, size=(RESAMPLES + 1, repeats))
+    trained = sizes * len(sides) * (FOLDS - 1) / FOLDS
+    points, curves = [], []
+    for metric, each in zip(("AUC", "Brier score"), values, strict=True):
+        means = each[drawn, draws].mean(axis=1)
+        means[0] = each[:, 0].mean(axis=0)
+        points.append(_tabulate(metric, trained, means))
+        ahead = np.unique(np.geomspace(trained[0], 2 * len(sides), 40).round())
+        law = fit_power_law(trained, means, -1 if metric == "AUC" else 1)
+        curves.append(_tabulate(metric, ahead, law(ahead)))
+        curves[-1]["kind"] = np.where(ahead <= trained[-1], "fitted", "extrapolated")
+        now, twice = (law(np.array([n])) for n in (len(sides), 2 * len(sides)))
+        for kind, ends in {"now": now, "twice": twice, "gain": twice - now}.items():
+            count = len(sides) * (1 if kind == "now" else 2)
+            curves.append(_tabulate(metric, [count], ends).assign(kind=kind))
+    return pd.concat(points, ignore_index=True), pd.concat(curves, ignore_index=True)
+
+
+def fit_power_law(sizes: np.ndarray, values: np.ndarray, sign: int):
+    """Return the function n -> a + sign b n^-c, b >= 0, that is nearest to each row of `values`.
+
+    `values` are (rows, sizes), in 0..1, and so is a; the function takes (n,) and returns (rows, n).
+    For each c of DECAYS the best a and b are a weighted linear regression; the best c is kept.
+    """
+    weight = sizes / sizes.sum()
+    best = np.full((len(values), 4), np.inf)  # error, a, b, c
+    for decay in DECAYS:
+        x = sign * sizes**-decay
+        around, level = x - weight @ x, values @ weight
+        slope = np.maximum((values @ (weight * around)) / (weight @ around**2), 0)
+        floor = level - slope * (weight @ x)
+        held = np.clip(floor, 0, 1)
+        moved = held != floor
+        through = (values - held[:, None]) @ (weight * x) / (weight @ x**2)
+        slope[moved] = np.maximum(through[moved], 0)
+        error = (values - held[:, None] - slope[:, None] * x) ** 2 @ weight
+        better = error < best[:, 0]
+        best[better] = np.column_stack([error, held, slope, np.full(len(error), decay)])[better]
+    _, a, b, c = best.T[:, :, None]
+    return lambda n: a + sign * b * n**-c
+
+
+def _score_held_out(rows, target, patient, fold, sizes, strength, seed) -> np.ndarray:
+    """Return the logit, (sizes, films), of each film, by subsets of the patients of other folds."""
+    table = pd.DataFrame({"patient": patient, "target": target, "fold": fold})
+    people = table.groupby("patient").agg(target=("target", "max"), fold=("fold", "first"))
+    people["draw"] = np.random.default_rng(seed).random(len(people))
+    model = LogisticRegression(C=strength, class_weight="balanced", solver="newton-cg")
+    logit = np.empty((len(sizes), len(rows)))
+    for number in np.unique(fold):
+        # Ranks within a class, so that each subset holds both in proportion.
+        rest = people[people["fold"] != number].groupby("target")["draw"].rank(pct=True)
+        place = rest.reindex(patient).to_numpy()
+        for row, share in enumerate(sizes):
+            train = place <= share + 1e-9
+            fitted = model.fit(rows[train], target[train])
+            logit[row, fold == number] = fitted.decision_function(rows[fold == number])
+    return logit
+
+
+def _measure(target, score, fold, weights) -> list[np.ndarray]:
+    """Return AUC within folds and Brier score of each resample."""
+    probability = np.empty(len(score))
+    for number in np.unique(fold):
+        rest = fold != number
+        slope, intercept = fit_platt(score[rest], target[rest])
+        probability[~rest] = expit(slope * score[~rest] + intercept)
+    return [auc(target, score, weights, strata=fold), mean((probability - target) ** 2, weights)]
+
+
+def _tabulate(metric: str, patients, values: np.ndarray) -> pd.DataFrame:
+    low, high = np.percentile(values[1:], [2.5, 97.5], axis=0)
+    columns = {"metric": metric, "patients": np.rint(patients).astype(int)}
+    return pd.DataFrame(columns | {"value": values[0], "low": low, "high": high})
