@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.audit.metadata import predict_from_metadata, tabulate_metadata
+from cxrlib.audit.recalibrate import WAYS, Change, apply_change, fit_change, logits
 from cxrlib.metrics.bootstrap import FEW, RESAMPLES, UNDEFINED, resample_patients
 from cxrlib.metrics.calibration import fit_logistic
 from cxrlib.metrics.report import evaluate, measure_decisions
 from cxrlib.model.elsewhere import TRAINING
 from cxrlib.model.facts import RunError
-from cxrlib.model.recalibrate import WAYS, Change, apply_change, fit_change, logits
 from cxrlib.model.run import Run
 
 MEASURES = {

@@ -14,9 +14,9 @@ from cxrlib.audit.elsewhere import (
     measure_recalibration,
     subtract,
 )
+from cxrlib.audit.recalibrate import apply_change, fit_change, logits
 from cxrlib.metrics.bootstrap import auc, ranking_interval, resample_patients
 from cxrlib.model.facts import RunError
-from cxrlib.model.recalibrate import apply_change, fit_change, logits
 from cxrlib.model.run import Run
 
 

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from scipy.special import logit
 
+from cxrlib.audit.recalibrate import recalibrate
 from cxrlib.data.study import StudyError, choose_films, read_study
 from cxrlib.model.backbone import extract_features, join, load_backbone
 from cxrlib.model.elsewhere import score_study
 from cxrlib.model.facts import RunError
 from cxrlib.model.head import fit_head
 from cxrlib.model.predict import score_films
-from cxrlib.model.recalibrate import recalibrate
 from cxrlib.model.run import load_run
 from cxrlib.model.save import save_run
 
