@@ -28,10 +28,12 @@ from sklearn.tree import DecisionTreeClassifier
 from tqdm.auto import tqdm
 
 from cxrlib.audit import metadata, questions
+from cxrlib.audit.localise import SIDE, boxed_films, score_map
 from cxrlib.audit.mislabels import measure_label_ranking, rank_labels
 from cxrlib.audit.perturb import change_film
 from cxrlib.data.study import choose_films, read_study
 from cxrlib.metrics.bootstrap import auc, interval, resample_patients
+from cxrlib.metrics.bootstrap import mean as average
 from cxrlib.metrics.bootstrap import share as rate
 from cxrlib.metrics.calibration import fit_platt, measure_calibration
 from cxrlib.metrics.thresholds import choose_threshold
@@ -98,6 +100,8 @@ def prepare(out: Path, patients: int) -> tuple[pd.DataFrame, dict[str, np.ndarra
         films = choose_films(read_study(folder), "Cardiomegaly")
         truth = pd.read_csv(folder / "truth.csv").set_index("filename")
         films = films.join(truth[["label_flipped"]], on="filename")
+        boxed = boxed_films(read_study(folder), films, "Cardiomegaly").set_index("filename")
+        films = films.join(boxed["mask"], on="filename")
         parts.append(films.assign(patient=name + films["patient"]))
     films = pd.concat(parts, ignore_index=True)
     backbone = load_backbone(image_size=199, layer="mixed4")
@@ -184,6 +188,29 @@ def audit_once(films, rows, thing, strength, patients, rng) -> dict[str, object]
             lost = interval(auc(target, head(pick(f", {change}")[~train]), weights) - before)
             found["hidden"] = lost["high"] < 0
     return found
+
+
+def locate_once(films, features, thing, strength, patients, rng) -> dict[str, object]:
+    """Return how well the evidence of test films with the finding lies in the box of the heart."""
+    chosen = choose(films, patients, rng)
+    likely = np.where(chosen["target"] == 1, strength, 1 - strength)
+    has = rng.random(len(chosen)) < likely
+    x = np.where(has[:, None], *(features[name][chosen["row"]] for name in (thing, "plain")))
+    train = (chosen["split"] == "train").to_numpy()
+    rows, back, mean, scale = span_of_films(x[train].astype(np.float32))
+    model = LogisticRegression(C=1e-3, class_weight="balanced", solver="newton-cg")
+    weight = (back @ model.fit(rows, chosen["target"][train]).coef_[0]) / scale
+    boxed = ~train & chosen["mask"].notna().to_numpy()
+    heat = ((x[boxed] - mean) * weight).reshape(boxed.sum(), 5, 5, -1).sum(axis=-1)
+    masks, of = chosen["mask"][boxed].tolist(), chosen["patient"][boxed]
+    scores = pd.DataFrame(map(score_map, heat, masks))
+    across = np.linspace(-1, 1, SIDE)
+    middle = np.exp(-2 * (across**2 + across[:, None] ** 2))  # as `locate` compares with
+    less = scores["energy in box"] - [score_map(middle, mask)["energy in box"] for mask in masks]
+    gain = interval(average(less.to_numpy(), resample_patients(of, RESAMPLES, 0)))
+    return scores[["pointing game", "energy in box"]].mean().to_dict() | {
+        "better than the middle": gain["low"] > 0
+    }
 
 
 def leak_once(films, rows, share, patients, rng) -> dict[str, object]:
@@ -285,7 +312,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=170, help="patients beside the bundled 130")
     parser.add_argument("--times", type=int, default=20, help="studies per row, clean: twice")
     parser.add_argument("--patients", type=int, nargs="+", default=[130, 250])
-    parser.add_argument("--faults", nargs="+", default=["leaks", "flips", *THINGS])
+    parser.add_argument("--faults", nargs="+", default=["leaks", "flips", "maps", *THINGS])
     options = parser.parse_args()
     films, features = prepare(options.out, options.new)
     how = {"sizes": options.patients, "times": options.times}
@@ -296,6 +323,10 @@ def main() -> None:
         for name, of in (("whole", features["plain"]), ("pooled", pooled)):
             rows = span({"plain": of}, ["plain"], options.out / name)
             repeat(flip_once, films, rows, [(x,) for x in (0, 0.05, 0.1, 0.2)], **how)
+    if "maps" in options.faults:
+        flat = {name: features[name].reshape(len(films), -1) for name in ("plain", *THINGS)}
+        cases = [(x, thing) for thing in THINGS for x in (0.5, 0.9, 1)]
+        repeat(locate_once, films, flat, cases, **how)
     parts = []
     for thing in [thing for thing in THINGS if thing in options.faults]:
         both = ("plain", thing)
