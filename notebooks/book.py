@@ -10,6 +10,7 @@ it was.
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 from functools import cache
@@ -145,6 +146,9 @@ def render(notebook, site):
     soup = BeautifulSoup(page, "html.parser")
     for mark in soup.find_all("a", class_="anchor-link"):
         mark.decompose()
+    for heading in soup.find_all(HEADINGS):  # as GitHub names them, so that a link serves both
+        words = re.sub(r"[^\w -]", "", heading.get_text().strip().lower())
+        heading["id"] = words.replace(" ", "-")
     return soup
 
 

@@ -57,7 +57,7 @@ def main():
     root = Path(os.path.relpath(NOTEBOOKS.parent, args.out)).as_posix()
     print(
         f"Executing {len(sources)} notebooks into {os.path.relpath(args.out)}. The bundled study "
-        "takes about 10 minutes on two cores; each notebook is named when it begins.",
+        "takes about 8 minutes on two cores; each notebook is named when it begins.",
         flush=True,
     )
     for number, source in enumerate(sources, 1):
