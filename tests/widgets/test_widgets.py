@@ -20,9 +20,9 @@ def run(medical):
     facts = json.loads((folder / "run.json").read_text())
     text = dict.fromkeys(("patient", "view", "sex"), str)
     predictions = pd.read_csv(folder / "predictions.csv", dtype=text)
-    return SimpleNamespace(
-        predictions=predictions, threshold=facts["threshold"]["value"], metrics=facts["metrics"]
-    )
+    known = {"threshold": facts["threshold"]["value"]}
+    known |= {name: facts[name] for name in ("finding", "metrics")}
+    return SimpleNamespace(predictions=predictions, **known)
 
 
 def test_filters_are_the_tables(study, run):
