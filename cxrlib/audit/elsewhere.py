@@ -11,6 +11,7 @@ import pandas as pd
 
 from cxrlib.audit.metadata import predict_from_metadata, tabulate_metadata
 from cxrlib.audit.recalibrate import WAYS, Change, apply_change, fit_change, logits
+from cxrlib.data.study import Study
 from cxrlib.metrics.bootstrap import FEW, RESAMPLES, UNDEFINED, resample_patients
 from cxrlib.metrics.calibration import fit_logistic
 from cxrlib.metrics.report import evaluate, measure_decisions
@@ -97,15 +98,25 @@ def scored_films(scores: pd.DataFrame) -> pd.DataFrame:
     return films
 
 
-def compare_case_mix(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
+def compare_case_mix(run: Run, scores: pd.DataFrame, home: Study | None = None) -> pd.DataFrame:
     """Describe the films of the run's question at home, both sides, and of another place.
 
     One row per property, shares among films where it is known (NaN where it is nowhere). Films that
-    were refused count; those that training has seen do not. Of a fine-tuned run, `predictions`
-    holds a part of the training films.
+    were refused count; those that training has seen do not. With the study that the run was trained
+    on, `home`, there is a row per finding; without it, home's films are those of `predictions`, a
+    part of them for a fine-tuned run.
     """
-    here = scores[scores["status"] != TRAINING]
-    return pd.DataFrame({"home": _describe(run.predictions), "here": _describe(here)})
+    films = run.predictions
+    if home is not None:
+        films = pd.concat([run.split(side, home) for side in ("train", "test")])
+    sides = {"home": films, "here": scores[scores["status"] != TRAINING]}
+    table = pd.DataFrame({name: _describe(part) for name, part in sides.items()})
+    if "labels" not in films:
+        return table
+    labelled = pd.DataFrame(
+        {name: part["labels"].explode().value_counts() / len(part) for name, part in sides.items()}
+    ).fillna(0.0)
+    return pd.concat([table, labelled.set_axis("share labelled " + labelled.index)])
 
 
 def _describe(films: pd.DataFrame) -> dict[str, float]:

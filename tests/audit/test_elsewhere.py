@@ -1,5 +1,7 @@
 """A run at another place: differences, recalibration and case mix, on cases with known answers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from cxrlib.audit.elsewhere import (
     subtract,
 )
 from cxrlib.audit.recalibrate import apply_change, fit_change, logits
+from cxrlib.data.study import choose_films, read_study
 from cxrlib.metrics.bootstrap import auc, ranking_interval, resample_patients
 from cxrlib.model.facts import RunError
 from cxrlib.model.run import Run
@@ -139,6 +142,18 @@ def test_case_mix_counts_refused_and_leaves_out_training(fake):
     assert here["share of AP"] == 0.5 and here["share of women"] == 1
     assert here["share refused or unreadable"] == pytest.approx(4 / 36)
     assert here["share with the finding"] == scores.loc[4:, "target"].mean()
+
+
+def test_case_mix_has_a_row_per_finding(medical):
+    films = choose_films(read_study(medical), "Cardiomegaly")
+    parts = {side: films[films["split"] == side] for side in ("train", "test")}
+    run = SimpleNamespace(predictions=films, split=lambda side, study: parts[side])
+    labels = [("Mass", "Cardiomegaly")] * len(parts["test"])
+    scores = parts["test"].assign(status="ok", labels=labels)
+    table = compare_case_mix(run, scores, "home")
+    assert table.loc["share labelled Mass"].tolist() == [0, 1]
+    assert table.loc["share labelled Cardiomegaly", "home"] == films["target"].mean()
+    assert table.loc["share labelled No Finding", "here"] == 0
 
 
 def test_metadata_that_tells_the_label_beats_a_coin():
