@@ -181,7 +181,11 @@ class Browser(Widget):
                 drawing = draw(self._films["path"].iloc[self._rows[at]])
                 if draw is self._evidence:
                     drawing, probability = drawing
-                    if at == self.position and self.shown["split"].iloc[at] == "train":
+                    # A fine-tuned network did not see the films that it has scores of.
+                    if (
+                        at == self.position
+                        and abs(probability - self.shown["probability"].iloc[at]) > 1e-3
+                    ):
                         note = f"the map is of the final model, fitted on it: {probability:.3f}"
                         self._describe(note=note)
                 buffers.append(drawing)
