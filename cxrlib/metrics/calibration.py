@@ -6,7 +6,7 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from cxrlib.metrics.bootstrap import RESAMPLES, interval, resample_patients, share
+from cxrlib.metrics.bootstrap import LARGE, RESAMPLES, interval, resample_patients, share
 
 
 def decompose_brier(target: np.ndarray, probability: np.ndarray) -> dict[str, float]:
@@ -81,7 +81,7 @@ def measure_calibration(
     `resample_patients`. A slope is None where the scores separate the labels or are all equal.
     """
     score = logit(np.clip(probability, 1e-6, 1 - 1e-6))
-    parts = (weights[start : start + 32] for start in range(0, len(weights), 32))
+    parts = np.array_split(weights, 1 + weights.size // LARGE)
     fits = [fit_logistic(score, target, part) for part in parts]
     slope, _, intercept = (np.concatenate(column) for column in zip(*fits, strict=True))
     expected = weights @ probability.astype(np.float64)
@@ -101,23 +101,6 @@ def fit_logistic(
     And the intercept where the slope is held at 1. NaN where there is none: one class only, or
     scores that separate the classes or are all equal.
     """
-    free, tilt, fixed = (np.zeros((len(weights), 1)) for _ in range(3))
-    centre, spread = score.mean(), score.std() or 1.0
-    even = (score - centre) / spread  # far from 0, the steps would not arrive
-    with np.errstate(all="ignore"):
-        for _ in range(50):  # Newton's steps, of two unknowns and of one
-            share = expit(free + tilt * even)
-            left, curve = weights * (target - share), weights * share * (1 - share)
-            a, b, c = ((curve * even**power).sum(1, keepdims=True) for power in range(3))
-            u, v = left.sum(1, keepdims=True), (left * even).sum(1, keepdims=True)
-            share = expit(fixed + score)
-            gap = (weights * (target - share)).sum(1, keepdims=True)
-            if max(np.abs(x).max() for x in (u, v, gap)) < 1e-6:
-                break
-            free = free + np.clip((c * u - b * v) / (a * c - b * b), -3, 3)
-            tilt = tilt + np.clip((a * v - b * u) / (a * c - b * b), -3, 3)
-            curve = (weights * share * (1 - share)).sum(1, keepdims=True)
-            fixed = fixed + np.clip(gap / curve, -3, 3)
     ill, films = weights @ target, weights.sum(1)
     one_class = (ill == 0) | (ill == films)
     sides = [np.where((weights > 0) & (target == side), score, np.nan) for side in (0, 1)]
@@ -125,10 +108,37 @@ def fit_logistic(
         (np.fmin.reduce(side, axis=1), np.fmax.reduce(side, axis=1)) for side in sides
     )
     apart = (well_high <= ill_low) | (ill_high <= well_low)
-    lost = one_class | apart | ~(np.abs(u[:, 0]) + np.abs(v[:, 0]) < 1e-3)
-    slope, intercept = tilt / spread, free - tilt * centre / spread
-    lines = np.where(lost, np.nan, slope[:, 0]), np.where(lost, np.nan, intercept[:, 0])
-    return *lines, np.where(one_class, np.nan, fixed[:, 0])
+    fixed = _newton(np.ones((len(score), 1)), score, target, weights, ~one_class)
+    centre, spread = score.mean(), score.std() or 1.0  # far from 0, the steps would not arrive
+    columns = np.stack([np.ones(len(score)), (score - centre) / spread], axis=1)
+    free, tilt = _newton(columns, 0, target, weights, ~(one_class | apart)).T
+    return tilt / spread, free - tilt * centre / spread, fixed[:, 0]
+
+
+def _newton(
+    columns: np.ndarray,
+    offset: np.ndarray | int,
+    target: np.ndarray,
+    weights: np.ndarray,
+    fit: np.ndarray,
+) -> np.ndarray:
+    """Return the coefficients of one or two columns in each resample to `fit`, else NaN."""
+    products = columns[:, :, None] * columns[:, None]
+    result = np.full((len(weights), columns.shape[1]), np.nan)
+    for rows in np.array_split(np.flatnonzero(fit), 1 + fit.sum() // 32):  # few fit the cache
+        beta = np.zeros((len(rows), columns.shape[1]))
+        for _ in range(50):
+            share = expit(beta @ columns.T + offset)
+            gradient = (weights[rows] * (target - share)) @ columns
+            done = np.abs(gradient).max(axis=1) < 1e-6
+            result[rows[done]] = beta[done]
+            rows, beta, gradient, share = rows[~done], beta[~done], gradient[~done], share[~done]
+            if not len(rows):
+                break
+            curve = np.tensordot(weights[rows] * share * (1 - share), products, 1)
+            curve += 1e-9 * np.eye(len(products[0]))  # of scores that are all equal there is none
+            beta += np.clip(np.linalg.solve(curve, gradient[:, :, None])[:, :, 0], -3, 3)
+    return result
 
 
 def fit_platt(score: np.ndarray, target: np.ndarray) -> tuple[float, float]:
