@@ -16,11 +16,11 @@ def tabulate_net_benefit(
     """Return the decision curve (Vickers and Elkin, Med Decis Making 2006), at these films'
     prevalence.
 
-    Net benefit counts films found less false alarms, at the rate that a threshold implies: whoever
-    treats from 0.2 on takes four false alarms for one film found. One row per threshold, with
-    model and treat_all (nobody treated has 0), per film; gain, the model less the better of both;
-    and 95 % intervals over patients in `..._low` and `..._high`. `predictions` has target,
-    probability and patient.
+    Net benefit counts films found less false alarms, at the rate that a threshold implies. Whoever
+    treats from 0.2 on takes four false alarms for one film found. `predictions` has target,
+    probability and patient. One row per threshold, per film: model, treat_all (nobody treated has
+    0) and gain, the model less the better of both. 95 % intervals over patients stand in `..._low`
+    and `..._high`.
 
     >>> import cxrlib as cxr
     >>> import pandas as pd

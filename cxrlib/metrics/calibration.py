@@ -160,8 +160,8 @@ def fit_platt(score: np.ndarray, target: np.ndarray) -> tuple[float, float]:
 def shift_prevalence(probability: np.ndarray, old: float, new: float) -> np.ndarray:
     """Return probabilities at another prevalence, by Bayes' rule.
 
-    Exact where films with the finding, and films without it, look alike in both populations, and
-    only their shares differ (Saerens, Latinne and Decaestecker, Neural Computation 2002).
+    Exact where the two populations differ in the share of films with the finding alone, and each
+    kind of film looks the same (Saerens, Latinne and Decaestecker, Neural Computation 2002).
 
     Parameters
     ----------

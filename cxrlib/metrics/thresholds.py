@@ -120,12 +120,11 @@ def tabulate_prevalences(
 ) -> pd.DataFrame:
     """Return what a positive and a negative call are worth where the finding is rarer or not.
 
-    By Bayes' rule from sensitivity and specificity, which are taken to hold at any prevalence: the
-    patients are the same but for their shares (Altman and Bland, BMJ 1994). `predictions` has
-    target, probability and patient; a film at or above `threshold` is called positive; prevalences
-    lie between 0 and 1. One row per prevalence: ppv, npv and false_alarms (films per 100 that are
-    called positive and have no finding), each with its 95 % interval over patients in `..._low` and
-    `..._high`.
+    By Bayes' rule from sensitivity and specificity, which are taken to hold at any prevalence
+    (Altman and Bland, BMJ 1994). `predictions` has target, probability and patient. A film at or
+    above `threshold` is called positive; prevalences lie between 0 and 1. One row per prevalence:
+    ppv, npv and false_alarms (films per 100 that are called positive and have no finding). 95 %
+    intervals over patients stand in `..._low` and `..._high`.
 
     >>> import cxrlib as cxr
     >>> import pandas as pd
