@@ -2,12 +2,12 @@
 
 import hashlib
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from cxrlib.data.files import regular_file
 from cxrlib.data.labels import ProblemLog
-from cxrlib.data.nih import LISTS, read_lists, stem
 from cxrlib.data.table import StudyError, plain
 
 # Fixed, so that a patient keeps a side for ever, whatever the study, the finding or the seed.
@@ -18,6 +18,7 @@ HASH_RULE = (
     f"below {TEST_SHARE} is test"
 )
 FOLDERS = "the study's folders train and test"
+LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}  # of NIH
 SIDES = dict.fromkeys(("train", "training", "trainval", "development"), "train")
 SIDES |= dict.fromkeys("val valid validate validation dev tune tuning".split(), "validation")
 SIDES |= dict.fromkeys(("test", "testing", "holdout", "heldout"), "test")
@@ -46,8 +47,7 @@ def split_films(films: pd.DataFrame, folder: Path, log: ProblemLog) -> tuple[pd.
     if len(lists) == 1:
         log.note(f"{lists[0]} is not used: NIH's split needs {' and '.join(LISTS.values())}")
     if not words.any() and len(lists) == 2:
-        sides = {stem(name): side for name, side in read_lists(folder).items()}
-        words = names.map(stem).map(sides).fillna("")
+        words = names.map(stem).map(_read_lists(folder)).fillna("")
         rule = f"NIH's lists {' and '.join(LISTS.values())}"
     if not words.any():
         parents, rule = names.str.rpartition("/")[0], FOLDERS
@@ -81,3 +81,26 @@ def split_films(films: pd.DataFrame, folder: Path, log: ProblemLog) -> tuple[pd.
         how = f"have no side in {rule} ({odd}): their patient's hash decides"
         log.note(f"{side.isna().sum()} films {how}")
     return side.fillna(hashed), rule
+
+
+def _read_lists(folder: Path) -> dict[str, str]:
+    """Return 'train' or 'test' by stem; a StudyError says why NIH's lists cannot be used."""
+    side_of = {}
+    for side, name in LISTS.items():
+        path = folder / name
+        try:
+            names = regular_file(path).read_text(encoding="utf-8-sig").split()
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{path} cannot be read: {error}. NIH's Box folder has it.") from error
+        if not names:
+            raise StudyError(f"{path} is empty. NIH's Box folder has it.")
+        if both := [name for name in names if side_of.get(name, side) != side]:
+            raise StudyError(
+                f"{both[0]} stands in both lists of {folder}, one of {len(both)}. Fetch them again."
+            )
+        side_of |= dict.fromkeys(names, side)
+    return {stem(name): side for name, side in side_of.items()}
+
+
+def stem(name: str) -> str:
+    return PurePosixPath(name).stem

@@ -11,9 +11,15 @@ import pandas as pd
 from cxrlib.data.filing import match_files, read_headers
 from cxrlib.data.images import film_digest
 from cxrlib.data.labels import NO_FINDING, ProblemLog, check_boxes, check_labels, spelled_as
-from cxrlib.data.nih import ENTRIES, add_entries
 from cxrlib.data.patients import assign_patients
-from cxrlib.data.rows import gather_films, leave_out_copies, read_facts, standard_rows
+from cxrlib.data.rows import (
+    ENTRIES,
+    add_entries,
+    gather_films,
+    leave_out_copies,
+    read_facts,
+    standard_rows,
+)
 from cxrlib.data.source import OWN, find_labels, read_source
 from cxrlib.data.split import HASH_RULE, split_films
 from cxrlib.data.table import StudyError
