@@ -1,5 +1,4 @@
 from .data.download import download_nih_sample as download_nih_sample
-from .data.images import boxes_on_square as boxes_on_square
 from .data.images import read_image as read_image
 from .data.study import Study as Study
 from .data.study import choose_films as choose_films

@@ -24,13 +24,8 @@ def regular_file(path: str | Path | BinaryIO) -> str | Path | BinaryIO:
     """Return what is given if it can be opened and read to an end: a file, links followed.
 
     Ask here before opening a file from outside: a pipe and `/proc/kmsg` are waited for, `/dev/zero`
-    never ends. A binary file object passes.
-
-    Raises
-    ------
-    FileNotFoundError
-    OSError
-        A directory, pipe, device or impossible name; `strerror` says so without the file's name.
+    never ends. A binary file object passes. Raises FileNotFoundError, or an OSError of a directory,
+    pipe, device or impossible name; `strerror` says so without the file's name.
     """
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "a name with a zero byte, which no file has", repr(str(path)))
@@ -96,12 +91,8 @@ def walk_films(
     """Yield the files named, and the image files in the folders named and below them, sorted.
 
     A binary file object stands for itself, a file that is missing for its name. Links to folders
-    are followed where they are named, not below.
-
-    Raises
-    ------
-    FileNotFoundError
-        A folder without an image file, or no path at all.
+    are followed where they are named, not below. A FileNotFoundError names a folder without an
+    image file, or says that there is no path at all.
     """
     if isinstance(paths, str | Path) or hasattr(paths, "read"):
         paths = [paths]

@@ -12,6 +12,7 @@ from cxrlib.data.filing import match_files, read_headers
 from cxrlib.data.images import film_digest
 from cxrlib.data.labels import NO_FINDING, ProblemLog, check_boxes, check_labels, spelled_as
 from cxrlib.data.patients import assign_patients
+from cxrlib.data.publishers import OWN
 from cxrlib.data.rows import (
     ENTRIES,
     add_entries,
@@ -20,7 +21,7 @@ from cxrlib.data.rows import (
     read_facts,
     standard_rows,
 )
-from cxrlib.data.source import OWN, find_labels, read_source
+from cxrlib.data.source import find_labels, read_source
 from cxrlib.data.split import HASH_RULE, split_films
 from cxrlib.data.table import StudyError
 
@@ -56,7 +57,7 @@ class Study:
     findings: pd.DataFrame
     films: pd.DataFrame
     problems: pd.DataFrame
-    publisher: str = OWN
+    publisher: str = OWN.name
     patients_from: str = "a column"
     split_rule: str = HASH_RULE
 
@@ -109,7 +110,7 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     folder, said = Path(folder), []
     labels = find_labels(folder)
     publisher, table = read_source(folder, labels, said)
-    own, where = publisher == OWN, labels or folder
+    own, where = publisher == OWN.name, labels or folder
     root = folder / "images" if labels and (folder / "images").is_dir() else folder
     rows, columns = standard_rows(table, labels if own else None, said)
     log = ProblemLog(rows, said)

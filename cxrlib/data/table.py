@@ -60,7 +60,7 @@ def plain(text: str) -> str:
     return re.sub(r"[\W_]+", "", text.casefold())
 
 
-def read_table(path: Path, known: Callable[[set], bool]) -> tuple[pd.DataFrame, list[str]]:
+def read_table(path: Path, known: Callable[[set], object]) -> tuple[pd.DataFrame, list[str]]:
     """Return a table of any encoding, separator and place of its header, and what was assumed.
 
     Cells are text, in NFC, stripped; `row` is the line of the file. `known` says whether plain
