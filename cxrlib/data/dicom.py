@@ -19,6 +19,7 @@ import numpy as np
 from cxrlib.data import bounds
 from cxrlib.data.files import is_dicom
 from cxrlib.data.grey import show
+from cxrlib.data.words import meanings
 
 PIXELS = (
     *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PhotometricInterpretation"),
@@ -34,9 +35,7 @@ NEEDED = "PhotometricInterpretation SamplesPerPixel BitsAllocated BitsStored".sp
 NEEDED += ["PixelRepresentation"]
 OTHERS = {"CT", "MR", "US", "NM", "PT", "MG", "XA", "RF", "XC", "ES", "OP", "IO", "PX", "SR"}
 OTHERS |= {"RTIMAGE", "RTDOSE", "RTPLAN", "RTSTRUCT", "ECG", "SEG", "PR", "KO", "DOC"}
-VIEWS = {"PA": "PA", "AP": "AP"}
-LATERALS = "LL RL LAT LLAT RLAT LATERAL LATERALE SEITLICH PROFIL PROFILE"
-VIEWS |= dict.fromkeys(LATERALS.split(), "lateral")
+VIEWS = meanings("views")
 LONG = {"PA": r"POSTER(O|IOR) ?ANTERIOR|\bP A\b", "AP": r"ANTER(O|IOR) ?POSTERIOR|\bA P\b"}
 LONG |= {"": r"LAT(ERAL)? DECUB\w*"}  # how the patient lies
 # Transfer syntax of a file that names none, by (implicit VR, little endian) as found.

@@ -98,30 +98,22 @@ def walk_films(
         paths = [paths]
     path = None
     for path in (p if hasattr(p, "read") else Path(p) for p in paths):
-        if not (isinstance(path, Path) and path.is_dir()):
-            yield path
-            continue
-        film = None
-        for film in _films_below(path):
-            yield film
-        if film is None:
+        films = _films_below(path) if isinstance(path, Path) and path.is_dir() else iter([path])
+        if (first := next(films, None)) is None:
             raise FileNotFoundError(f"{path} holds no image file ({', '.join(sorted(SUFFIXES))})")
+        yield first
+        yield from films
     if path is None:
         raise FileNotFoundError("no film to score: give image files or folders")
 
 
 def _films_below(folder: Path) -> Iterator[Path]:
-    def entries(folder: Path) -> Iterator[Path]:
-        return map(folder.joinpath, sorted(os.listdir(folder)))
-
-    levels = [entries(folder)]  # no recursion: folders may be nested deeply
-    while levels:
-        path = next(levels[-1], None)
-        if path is None:
-            levels.pop()
-        elif path.is_dir():
-            if not path.is_symlink():  # it may lead in a circle
-                levels.append(entries(path))
+    waiting = [str(folder)]  # no recursion: folders may be nested deeply
+    while waiting:
+        path = Path(waiting.pop())
+        if path.is_dir():
+            if path == folder or not path.is_symlink():  # it may lead in a circle
+                waiting += (f"{path}/{name}" for name in sorted(os.listdir(path), reverse=True))
         elif (path.is_file() or path.is_symlink()) and is_film(path):
             yield path  # a link that leads nowhere, too: it gets its row
 

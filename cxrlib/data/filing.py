@@ -83,7 +83,7 @@ def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) 
     Bytes are 0 for DICOM. The view is that of a DICOM header, or of a name as CheXpert and BIDS
     write them.
     """
-    kept = rows.drop(index=sorted(log.dropped))
+    kept = log.kept(rows)
 
     def examine(name: str) -> tuple:
         path = f"{root}/{name}"
