@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -46,15 +46,14 @@ def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> None:
     files = list_files(root)
     whole, ends = defaultdict(list), defaultdict(list)
     for file in files:
-        key = _key(file)
-        for way in {key, _stem(key)}:
+        for way in _ways(file):
             whole[way].append(file)
             for tail in _tails(way):
                 ends[tail].append(file)
     meant, bad = {}, {}
     for name in rows.loc[~rows["filename"].isin(files), "filename"].unique():
-        key, found = _key(name.removeprefix("file://")).strip("/"), []
-        for way in filter(None, (key, _stem(key))):
+        found, ways = [], _ways(name.removeprefix("file://").rstrip("/\\"))
+        for way in (way.lstrip("/") for way in ways):
             places = (whole[tail] for tail in _tails(way) if tail in whole)
             found = found or ends.get(way) or next(places, [])
         if len(found) == 1:
@@ -63,12 +62,12 @@ def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> None:
             bad[name] = "no file name", "name the image file"
         elif found:
             bad[name] = f"{len(found)} files have this name", f"write which, such as {found[0]}"
-        elif name[0] in "/\\" or ".." in key.split("/") or ":" in name:
+        elif name[0] in "/\\" or ".." in ways[0].split("/") or ":" in name:
             bad[name] = "name leaves images/", "put the file into images/ and use its bare name"
         else:
             bad[name] = "file missing in images/", "add the file or delete the row"
     log.add_films(rows, bad)
-    odd = [n for n, file in meant.items() if _key(n) not in _key(file) or _stem(n) == n]
+    odd = [n for n, f in meant.items() if _ways(n)[0] not in _ways(f)[0] or len(_ways(n)) == 1]
     if odd:
         log.note(
             f"{len(odd)} names are read as those of the only files they can mean, such as "
@@ -155,17 +154,14 @@ def _digest(path: str) -> str:
         return path
 
 
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./").casefold()
+def _ways(name: str) -> list[str]:
+    """Return a path as any system may write it, and the same without its ending."""
+    key = unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./").casefold()
+    stem, dot, ending = key.rpartition(".")
+    return [key, stem] if stem and dot + ending in SUFFIXES else [key]
 
 
-def _stem(key: str) -> str:
-    stem, _, suffix = key.rpartition(".")
-    return stem if stem and f".{suffix.lower()}" in SUFFIXES else key
-
-
-def _tails(key: str) -> Iterator[str]:
-    """Yield the ways in which a path may end, the longest first."""
-    while key:
-        yield key
-        key = key.partition("/")[2]
+def _tails(way: str) -> list[str]:
+    """Return the ways in which a path may end, the longest first."""
+    parts = way.split("/")
+    return ["/".join(parts[n:]) for n in range(len(parts))]

@@ -79,10 +79,8 @@ def read_facts(rows: pd.DataFrame, log: ProblemLog) -> None:
             log.add(indices[:1], problem, "see docs/studies.md for what is", "left unknown")
         of_film = rows[name].where(known).groupby(rows["filename"])
         differ = of_film.transform("nunique") > 1
-        problem, fix = (
-            f"rows of one film disagree on {name}",
-            "give all rows of the image one value",
-        )
+        problem = f"rows of one film disagree on {name}"
+        fix = "give all rows of the image one value"
         log.add(rows.index[differ], problem, fix, "left unknown")
         value = of_film.transform("first").mask(differ)
         rows[name] = value if name == "age" else value.astype(object).fillna("")
