@@ -1,4 +1,7 @@
-"""JPEG, PNG, TIFF, BMP and DICOM files, 8 to 16 bit, to one float array in 0..1."""
+"""JPEG, PNG, TIFF, BMP and DICOM files, 8 to 16 bit, to one float array in 0..1.
+
+What reads a file raises FileNotFoundError, or ImageError with what is wrong.
+"""
 
 import hashlib
 import re
@@ -45,10 +48,7 @@ class ImageError(ValueError):
 
 
 def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
-    """Return (width, height) in pixels from the file's header, as `read_image` turns the film.
-
-    Raises FileNotFoundError or ImageError.
-    """
+    """Return (width, height) in pixels from the file's header, as `read_image` turns the film."""
     if is_dicom(path):
         with _told(path):
             return dicom.read_header(path)[:2]
@@ -58,10 +58,7 @@ def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
 
 
 def view_of(path: str | Path) -> str:
-    """Return 'PA', 'AP' or 'lateral' from a DICOM header, '' where that says nothing or is none.
-
-    Raises FileNotFoundError or ImageError.
-    """
+    """Return 'PA', 'AP' or 'lateral' from a DICOM header, '' where that says nothing or is none."""
     with _told(path):
         return dicom.read_header(path)[2] if is_dicom(path) else ""
 
@@ -83,7 +80,6 @@ def colour_of(path: str | Path | BinaryIO) -> float:
     """Return how coloured a picture is: the mean range of its channels, 0 (grey) to 1.
 
     Read at an eighth of its size or more. DICOM films are grey, or are not read at all.
-    Raises FileNotFoundError or ImageError.
     """
     if is_dicom(path):
         return 0.0

@@ -9,15 +9,11 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.data.table import BOX, StudyError, plain, read_number
-from cxrlib.data.words import meanings
+from cxrlib.data.words import WORDS, meanings
 
 NO_FINDING = "No Finding"
-# The names of ChestX-ray14 (Wang et al., CVPR 2017), its box list's 'Infiltrate' among them.
-NIH_FINDINGS = (
-    "Atelectasis,Cardiomegaly,Consolidation,Edema,Effusion,Emphysema,Fibrosis,Hernia,Infiltrate,"
-    "Infiltration,Mass,Nodule,Pleural_Thickening,Pneumonia,Pneumothorax"
-).split(",")
-VOCABULARY = [NO_FINDING, *NIH_FINDINGS]
+VOCABULARY = list(WORDS["findings"])  # 'No Finding' comes first
+NIH_FINDINGS = VOCABULARY[1:]
 SAME = meanings("findings")
 # Other diseases, though their names resemble one of NIH's.
 OTHERS = "empyema pneumonitis hemothorax haemothorax hydrothorax hydropneumothorax pneumatocele"

@@ -28,13 +28,12 @@ def find_publisher(columns: set[str]) -> Publisher | None:
     """Return whose table has these columns, in plain letters; `OWN` if it is the study's own."""
     if {"filename", "label"} <= columns:
         return OWN
-    found = [p for p in PUBLISHERS if set(p.columns.split()) <= columns]
-    if not found and columns & {*KNOWN["filename"]}:
-        if columns & {*KNOWN["label"]}:
-            return OWN
-        if any(spelled_as(name, VOCABULARY) for name in columns):
-            return WIDE
-    return next(iter(found), None)
+    found = next((p for p in PUBLISHERS if set(p.columns.split()) <= columns), None)
+    if found or not columns & {*KNOWN["filename"]}:
+        return found
+    if columns & {*KNOWN["label"]}:
+        return OWN
+    return WIDE if any(spelled_as(name, VOCABULARY) for name in columns) else None
 
 
 def _beside(tables: list[pd.DataFrame], *columns: str) -> pd.DataFrame | None:
