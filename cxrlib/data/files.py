@@ -113,7 +113,7 @@ def _films_below(folder: Path) -> Iterator[Path]:
         path = Path(waiting.pop())
         if path.is_dir():
             if path == folder or not path.is_symlink():  # it may lead in a circle
-                waiting += (f"{path}/{name}" for name in sorted(os.listdir(path), reverse=True))
+                waiting += (os.path.join(path, n) for n in sorted(os.listdir(path), reverse=True))
         elif (path.is_file() or path.is_symlink()) and is_film(path):
             yield path  # a link that leads nowhere, too: it gets its row
 
