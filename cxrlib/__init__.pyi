@@ -1,8 +1,5 @@
 from .data.download import download_nih_sample as download_nih_sample
-from .data.images import boxes_on_square as boxes_on_square
 from .data.images import read_image as read_image
-from .data.nih import read_entries as read_entries
-from .data.nih import read_official_split as read_official_split
 from .data.study import Study as Study
 from .data.study import choose_films as choose_films
 from .data.study import count_split as count_split

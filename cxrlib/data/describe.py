@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrlib.data.files import whole_file
-from cxrlib.data.split import HASH_RULE
+from cxrlib.data.patients import HASH_RULE
 from cxrlib.data.study import Study
 from cxrlib.data.table import BOX, StudyError
 
@@ -15,7 +15,10 @@ def describe_study(study: Study) -> str:
     films = study.films
     ages = films["age"].dropna()
     patients = films.groupby("split")["patient"].nunique()
-    sides = films["split"].value_counts().items()
+    sides = [
+        f"{count} films of {patients[side]} patients {side}"
+        for side, count in films["split"].value_counts().items()
+    ]
     lines = {
         "table": study.publisher,
         "films": len(films),
@@ -26,10 +29,7 @@ def describe_study(study: Study) -> str:
         "sexes": _list(films["sex"]),
         "ages": (f"{ages.min():.0f} to {ages.max():.0f} years, " if len(ages) else "")
         + f"{len(films) - len(ages)} unknown",
-        "split": "".join(f"{n} films of {patients[side]} patients {side}, " for side, n in sides)[
-            :-2
-        ]
-        + f"; by {study.split_rule}",
+        "split": f"{', '.join(sides)}; by {study.split_rule}",
     }
     told = [f"{name:10}{text}" for name, text in lines.items()]
     kind = study.problems["problem"].str.replace("^same film.*", "", regex=True)  # each its own

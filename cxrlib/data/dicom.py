@@ -19,6 +19,7 @@ import numpy as np
 from cxrlib.data import bounds
 from cxrlib.data.files import is_dicom
 from cxrlib.data.grey import show
+from cxrlib.data.words import meanings
 
 PIXELS = (
     *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PhotometricInterpretation"),
@@ -34,9 +35,7 @@ NEEDED = "PhotometricInterpretation SamplesPerPixel BitsAllocated BitsStored".sp
 NEEDED += ["PixelRepresentation"]
 OTHERS = {"CT", "MR", "US", "NM", "PT", "MG", "XA", "RF", "XC", "ES", "OP", "IO", "PX", "SR"}
 OTHERS |= {"RTIMAGE", "RTDOSE", "RTPLAN", "RTSTRUCT", "ECG", "SEG", "PR", "KO", "DOC"}
-VIEWS = {"PA": "PA", "AP": "AP"}
-LATERALS = "LL RL LAT LLAT RLAT LATERAL LATERALE SEITLICH PROFIL PROFILE"
-VIEWS |= dict.fromkeys(LATERALS.split(), "lateral")
+VIEWS = meanings("views")
 LONG = {"PA": r"POSTER(O|IOR) ?ANTERIOR|\bP A\b", "AP": r"ANTER(O|IOR) ?POSTERIOR|\bA P\b"}
 LONG |= {"": r"LAT(ERAL)? DECUB\w*"}  # how the patient lies
 # Transfer syntax of a file that names none, by (implicit VR, little endian) as found.
@@ -47,23 +46,14 @@ PATIENT_KEY = b"cxrlib patient"
 NEEDS = "reading DICOM needs more packages: pip install '.[dicom]' in a clone or archive of cxrlib"
 
 
-def read_header(path: str | Path | BinaryIO) -> dict[str, str | int]:
-    """Return width and height in pixels, modality ('CR', ...) and view of a DICOM file.
+def read_header(path: str | Path | BinaryIO) -> tuple[int, int, str]:
+    """Return width and height in pixels of a DICOM file, and 'PA', 'AP', 'lateral' or ''.
 
-    View is 'PA', 'AP', 'lateral', or '' where the header has none of these.
-
-    Raises
-    ------
-    ValueError
-        No single grey radiograph; a sentence without the file's name or what it holds.
+    A ValueError says why it is not a single grey radiograph, without the file's name or what it
+    holds.
     """
     header = _read(path, pixels=False)
-    return {
-        "width": int(header.Columns),
-        "height": int(header.Rows),
-        "modality": _word(header, "Modality"),
-        "view": name_view(_word(header, "ViewPosition")),
-    }
+    return int(header.Columns), int(header.Rows), name_view(_word(header, "ViewPosition"))
 
 
 def name_view(text: str) -> str:
@@ -82,17 +72,8 @@ def patient_key(path: str | Path | BinaryIO) -> str:
 
     The first 16 hexadecimal digits of HMAC-SHA-256 (RFC 2104) with the key `PATIENT_KEY`. Blanks,
     case and leading zeros of the PatientID are dropped first. Who knows the key and a PatientID can
-    compute the hash, so treat it as a pseudonym.
-
-    Returns
-    -------
-    str
-        '' where the file is not DICOM or its PatientID is missing or empty.
-
-    Raises
-    ------
-    ValueError
-        No DICOM file that can be read; a sentence without the file's name or what it holds.
+    compute the hash, so treat it as a pseudonym. '' where the file is not DICOM or its PatientID is
+    missing or empty. A ValueError is as that of `read_header`.
     """
     if not is_dicom(path):
         return ""
@@ -105,12 +86,8 @@ def patient_key(path: str | Path | BinaryIO) -> str:
 def read_grey(path: str | Path | BinaryIO) -> np.ndarray:
     """Return the grey values of a radiograph as a viewer shows them, float32 (height, width), 0..1.
 
-    Padding is black. See `cxrlib.data.grey.show`.
-
-    Raises
-    ------
-    ValueError
-        As `read_header`; or the pixels are missing, cut short or of an encoding that is not known.
+    Padding is black. See `cxrlib.data.grey.show`. A ValueError is as that of `read_header`, or says
+    that the pixels are missing, cut short or of an encoding that is not known.
     """
     header = _read(path, pixels=False)
     data = _read(path, pixels=True, most=bounds.HEADER + 4 * header.Rows * header.Columns)

@@ -5,9 +5,9 @@ import os
 import re
 import shutil
 import zipfile
-from concurrent.futures import Future
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 
 import pooch
 import requests
@@ -101,10 +101,7 @@ def download_nih_sample(
 def read_manifest(path: str | Path = NIH_SAMPLE_MANIFEST) -> dict[str, tuple[str, int]]:
     """Return git hash and size in bytes by path from lines `HASH SIZE PATH`; `#` is a comment.
 
-    Raises
-    ------
-    ValueError
-        A line is not of this form, or its path is not `labels.csv` or `images/NAME`.
+    A ValueError names a line of another form, or whose path is not `labels.csv` or `images/NAME`.
     """
     files = {}
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
@@ -147,21 +144,17 @@ def _fetch(url: str, archive: Path, expected_bytes: int) -> None:
             )
 
     def download(url, output_file, _):
-        done, left = Future(), Event()
-
-        def work():
-            try:
-                done.set_result(receive(url, output_file, left))
-            except BaseException as error:
-                done.set_exception(error)
-
-        Thread(target=work, daemon=True).start()  # trickling headers would keep this one for ever
+        # In a thread of its own, which trickling headers may keep for ever.
+        left, readers = Event(), ThreadPool(1)
+        received = readers.apply_async(receive, (url, output_file, left))
         try:
-            done.result(3600 * HOURS)
-        except TimeoutError:
-            raise DownloadError(f"{url} is too slow: not done in {HOURS} hours") from None
+            received.wait(3600 * HOURS)
+            if not received.ready():
+                raise DownloadError(f"{url} is too slow: not done in {HOURS} hours")
+            received.get()
         finally:
             left.set()
+            readers.close()
 
     for left_by_a_killed_call in archive.parent.glob("tmp*"):
         left_by_a_killed_call.unlink()

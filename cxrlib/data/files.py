@@ -24,13 +24,8 @@ def regular_file(path: str | Path | BinaryIO) -> str | Path | BinaryIO:
     """Return what is given if it can be opened and read to an end: a file, links followed.
 
     Ask here before opening a file from outside: a pipe and `/proc/kmsg` are waited for, `/dev/zero`
-    never ends. A binary file object passes.
-
-    Raises
-    ------
-    FileNotFoundError
-    OSError
-        A directory, pipe, device or impossible name; `strerror` says so without the file's name.
+    never ends. A binary file object passes. Raises FileNotFoundError, or an OSError of a directory,
+    pipe, device or impossible name; `strerror` says so without the file's name.
     """
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "a name with a zero byte, which no file has", repr(str(path)))
@@ -96,41 +91,29 @@ def walk_films(
     """Yield the files named, and the image files in the folders named and below them, sorted.
 
     A binary file object stands for itself, a file that is missing for its name. Links to folders
-    are followed where they are named, not below.
-
-    Raises
-    ------
-    FileNotFoundError
-        A folder without an image file, or no path at all.
+    are followed where they are named, not below. A FileNotFoundError names a folder without an
+    image file, or says that there is no path at all.
     """
     if isinstance(paths, str | Path) or hasattr(paths, "read"):
         paths = [paths]
     path = None
     for path in (p if hasattr(p, "read") else Path(p) for p in paths):
-        if not (isinstance(path, Path) and path.is_dir()):
-            yield path
-            continue
-        film = None
-        for film in _films_below(path):
-            yield film
-        if film is None:
+        films = _films_below(path) if isinstance(path, Path) and path.is_dir() else iter([path])
+        if (first := next(films, None)) is None:
             raise FileNotFoundError(f"{path} holds no image file ({', '.join(sorted(SUFFIXES))})")
+        yield first
+        yield from films
     if path is None:
         raise FileNotFoundError("no film to score: give image files or folders")
 
 
 def _films_below(folder: Path) -> Iterator[Path]:
-    def entries(folder: Path) -> Iterator[Path]:
-        return map(folder.joinpath, sorted(os.listdir(folder)))
-
-    levels = [entries(folder)]  # no recursion: folders may be nested deeply
-    while levels:
-        path = next(levels[-1], None)
-        if path is None:
-            levels.pop()
-        elif path.is_dir():
-            if not path.is_symlink():  # it may lead in a circle
-                levels.append(entries(path))
+    waiting = [str(folder)]  # no recursion: folders may be nested deeply
+    while waiting:
+        path = Path(waiting.pop())
+        if path.is_dir():
+            if path == folder or not path.is_symlink():  # it may lead in a circle
+                waiting += (os.path.join(path, n) for n in sorted(os.listdir(path), reverse=True))
         elif (path.is_file() or path.is_symlink()) and is_film(path):
             yield path  # a link that leads nowhere, too: it gets its row
 

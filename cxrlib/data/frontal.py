@@ -93,7 +93,7 @@ def find_reasons(films: np.ndarray) -> pd.DataFrame:
 def find_reason_in_file(path) -> str:
     """Say why a file gets no probability, where colour or a header's lateral view decides; else ''.
 
-    Raises FileNotFoundError and ImageError as `read_image` does.
+    Raises as `read_image` does.
     """
     if view_of(path) == "lateral":
         return "a lateral radiograph, by its DICOM header"

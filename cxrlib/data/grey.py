@@ -15,15 +15,9 @@ def spread(values: np.ndarray, bits: int = 16, inverted: bool = False) -> np.nda
     the fewest that hold 99 % of the pixels; brighter pixels are white. A film of 16 bits that stays
     below a quarter of white cannot be told from one of 14.
 
-    Parameters
-    ----------
-    values : integers of any shape; below 0 is black
-    bits : as the file states them
-    inverted : white is stored as 0, black as the greatest value of the bits used or of those stated
-
-    Returns
-    -------
-    float32 array of the same shape, in 0..1
+    `values` are integers of any shape, below 0 black; `bits` as the file states them. Where
+    `inverted`, white is stored as 0, and black as the greatest value of the bits used or stated.
+    The result is float32 of the same shape, in 0..1.
     """
     values = np.array(values, np.float32)  # and in place, since films are large
     if inverted:

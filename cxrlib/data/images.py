@@ -1,4 +1,7 @@
-"""JPEG, PNG, TIFF, BMP and DICOM files, 8 to 16 bit, to one float array in 0..1."""
+"""JPEG, PNG, TIFF, BMP and DICOM files, 8 to 16 bit, to one float array in 0..1.
+
+What reads a file raises FileNotFoundError, or ImageError with what is wrong.
+"""
 
 import hashlib
 import re
@@ -45,28 +48,19 @@ class ImageError(ValueError):
 
 
 def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
-    """Return (width, height) in pixels from the file's header, as `read_image` turns the film.
-
-    Raises
-    ------
-    FileNotFoundError, ImageError
-    """
+    """Return (width, height) in pixels from the file's header, as `read_image` turns the film."""
     if is_dicom(path):
-        header = _of_dicom(dicom.read_header, path)
-        return header["width"], header["height"]
+        with _told(path):
+            return dicom.read_header(path)[:2]
     with _opened(path) as image:
         width, height = image.size
         return (height, width) if 5 <= _orientation(image) <= 8 else (width, height)
 
 
 def view_of(path: str | Path) -> str:
-    """Return 'PA', 'AP' or 'lateral' from a DICOM header, '' where that says nothing or is none.
-
-    Raises
-    ------
-    FileNotFoundError, ImageError
-    """
-    return _of_dicom(dicom.read_header, path)["view"] if is_dicom(path) else ""
+    """Return 'PA', 'AP' or 'lateral' from a DICOM header, '' where that says nothing or is none."""
+    with _told(path):
+        return dicom.read_header(path)[2] if is_dicom(path) else ""
 
 
 def film_digest(path: str | Path) -> str:
@@ -86,7 +80,6 @@ def colour_of(path: str | Path | BinaryIO) -> float:
     """Return how coloured a picture is: the mean range of its channels, 0 (grey) to 1.
 
     Read at an eighth of its size or more. DICOM films are grey, or are not read at all.
-    Raises FileNotFoundError or ImageError.
     """
     if is_dicom(path):
         return 0.0
@@ -142,20 +135,8 @@ def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarr
 def boxes_on_square(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
     """Return where boxes of a film lie on the square that `read_image` pads it to.
 
-    Parameters
-    ----------
-    boxes : (n, 4), xmin, ymin, xmax, ymax in pixels of the film
-    width, height : of the film, in pixels
-
-    Returns
-    -------
-    (n, 4) in 0..1, shares of the square's side
-
-    Examples
-    --------
-    >>> import cxrlib as cxr
-    >>> cxr.boxes_on_square([[10, 0, 30, 100]], width=50, height=100)
-    array([[0.35, 0.  , 0.55, 1.  ]])
+    Boxes (n, 4) are xmin, ymin, xmax, ymax in pixels of the film; the result is in 0..1, shares of
+    the square's side.
     """
     side = max(width, height)
     return (boxes + np.tile([side - width, side - height], 2) / 2) / side
@@ -166,19 +147,13 @@ def read_batch(paths: Iterable[str | Path], size: int, pool: ThreadPoolExecutor)
     return np.stack(list(pool.map(lambda path: read_image(path, size), paths)))[..., None]
 
 
-def _of_dicom(read, path: str | Path):
-    try:
-        return read(path)
-    except ValueError as error:
-        raise ImageError(path, str(error)) from None
-
-
 @contextmanager
 def _decoded(path: str | Path | BinaryIO) -> Iterator[np.ndarray]:
     """Give the grey values of a DICOM film while there is room for them."""
-    header = _of_dicom(dicom.read_header, path)
-    with room(header["width"] * header["height"]):
-        yield _of_dicom(dicom.read_grey, path)
+    with _told(path):
+        width, height, _ = dicom.read_header(path)
+        with room(width * height):
+            yield dicom.read_grey(path)
 
 
 def _read_picture(image: ImageFile.ImageFile, size: int | None) -> Image.Image:

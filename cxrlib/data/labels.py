@@ -9,29 +9,12 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.data.table import BOX, StudyError, plain, read_number
+from cxrlib.data.words import WORDS, meanings
 
 NO_FINDING = "No Finding"
-# The names of ChestX-ray14 (Wang et al., CVPR 2017), its box list's 'Infiltrate' among them.
-NIH_FINDINGS = (
-    "Atelectasis,Cardiomegaly,Consolidation,Edema,Effusion,Emphysema,Fibrosis,Hernia,Infiltrate,"
-    "Infiltration,Mass,Nodule,Pleural_Thickening,Pneumonia,Pneumothorax"
-).split(",")
-VOCABULARY = [NO_FINDING, *NIH_FINDINGS]
-# In plain letters; what means the same, though it is spelt otherwise.
-SPELT = {
-    NO_FINDING: "normal healthy health negative none nofindings noabnormality unremarkable "
-    "nonfinding noabnormalities noabnormalitydetected nopathology clear unauffällig ohnebefund",
-    "Edema": "oedema pulmonaryedema",
-    "Effusion": "pleuraleffusion effusions",
-    "Mass": "masses",
-    "Nodule": "nodules",
-    "Consolidation": "consolidations",
-    "Infiltration": "infiltrates",
-    "Pneumothorax": "pneumothoraces",
-    "Atelectasis": "atelectasia atelectases",
-    "Fibrosis": "pulmonaryfibrosis",
-}
-SAME = {word: name for name, words in SPELT.items() for word in words.split()}
+VOCABULARY = list(WORDS["findings"])  # 'No Finding' comes first
+NIH_FINDINGS = VOCABULARY[1:]
+SAME = meanings("findings")
 # Other diseases, though their names resemble one of NIH's.
 OTHERS = "empyema pneumonitis hemothorax haemothorax hydrothorax hydropneumothorax pneumatocele"
 SEPARATORS = re.compile(r"\s*[|;,\t\n]\s*|(?<=['\"])\s+(?=['\"])")
@@ -62,6 +45,9 @@ class ProblemLog:
         """Say what `add` takes of all rows of films, by name."""
         for index, name in rows.loc[rows["filename"].isin(bad), "filename"].items():
             self.add([index], *bad[name])
+
+    def kept(self, rows: pd.DataFrame) -> pd.DataFrame:
+        return rows.drop(index=sorted(self.dropped))
 
     def note(self, problem: str, fix: str = "none needed if it is meant so") -> None:
         """Say what was assumed of the table as a whole; it stands at line 1."""

@@ -1,38 +1,44 @@
-"""Whose film it is: by a column, a known kind of path, a DICOM header, or a guess that is said."""
+"""Whose film it is, by a column, its path, a DICOM header or a guess; and which side a patient is.
 
+A hash of the patient's id decides who is tested, or the study's own split where nobody crosses.
+"""
+
+import hashlib
 import re
 import warnings
 from collections import defaultdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from cxrlib.data.dicom import is_dicom, patient_key
+from cxrlib.data.files import regular_file
 from cxrlib.data.labels import NOTHING, ProblemLog
+from cxrlib.data.table import StudyError, plain
+from cxrlib.data.words import WORDS, meanings
 
-# What stands for the patient in a path, by who writes such paths; the first that fits counts.
-WRITTEN = {
-    "CheXpert": r"(?:^|/)(patient\d{2,})/",
-    "MIMIC-CXR": r"(?:^|/)p(\d{8})/s\d+(?:/|$)",
-    "BIDS": r"(?:^|/)(sub-[^/_]+)[/_]",
-    "NIH": r"(?:^|/)(\d{8})_\d{3}\.\w+$",
-    "Shenzhen and Montgomery": r"(?:^|/)((?:CHN|MCU)CXR_\d+)_[01]\.\w+$",
-    "Kaggle's pneumonia set, ill": r"(?:^|/)(person\d+)_(?:bacteria|virus)_\d+\.\w+$",
-    "Kaggle's pneumonia set, healthy": r"(?:^|/)((?:NORMAL\d*-)?IM-\d+)-\d+(?:-\d+)?\.\w+$",
-    "Mendeley's pneumonia set": r"(?:^|/)((?:NORMAL|BACTERIA|VIRUS)-\d+)-\d+\.\w+$",
-    "Open-i": r"(?:^|/)((?:CXR)?\d+)_(?:\d+_)?IM-\d+-\d+(?:\.dcm)?\.\w+$",
-    "a word and a number": r"(?:^|/)((?:patient|subject|person|pat|case)[-_ ]?\d+)(?=[/_. -])",
-}
-PATHS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in WRITTEN.items()}
+PATHS = {way: re.compile(pattern, re.IGNORECASE) for way, pattern in WORDS["patients"].items()}
 HEADER, GUESS = "the DICOM header's PatientID, hashed", "a guess from file names"
 GUESSED = re.compile(r"Lung_Opacity-\d+|[^_]+")  # up to the first '_', but for one publisher
 WAY_OUT = "add a column patient_id; two films of one patient must have the same id there"
 
+# Fixed, so that a patient keeps a side for ever, whatever the study, the finding or the seed.
+SPLIT_SALT = "cxrlib"
+TEST_SHARE = 0.25
+HASH_RULE = (
+    f"SHA-256 of '{SPLIT_SALT}:' and the patient's id, as a fraction of its range, "
+    f"below {TEST_SHARE} is test"
+)
+FOLDERS = "the study's folders train and test"
+LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}  # of NIH
+SIDES = meanings("sides")
+
 
 def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
     """Set `patient` in place, one spelling per patient, and return where it comes from."""
-    films = rows.drop(index=sorted(log.dropped))["filename"].unique().tolist()
+    films = log.kept(rows)["filename"].unique().tolist()
     by_path = {name: _from_path(name) for name in films}
+    known = {name: way[1] for name, way in by_path.items() if way}
     source, doubts = "a column", []
     if "patient" in rows:
         fix = "fill it in: the split belongs to the patient"
@@ -40,9 +46,8 @@ def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
         short = rows.index[rows["patient"].str.fullmatch(r"\d[.,]\d+E\+?\d+", case=False)]
         problem = "patient_id was shortened by a spreadsheet, so that several may look alike"
         log.add(short, problem, "save that column as text, not as numbers", "kept")
-        ways = {name: way[1] for name, way in by_path.items() if way}
-        kept = rows.drop(index=sorted(log.dropped))
-        per = kept["patient"].map(plain_id).groupby(kept["filename"].map(ways)).nunique()
+        kept = log.kept(rows)
+        per = kept["patient"].map(plain_id).groupby(kept["filename"].map(known)).nunique()
         if count := (per > 1).sum():
             problem = f"{count} patients, by the names of their files, have several patient_id"
             log.note(f"{problem}, such as '{per.idxmax()}'", "none needed if those names mislead")
@@ -62,17 +67,16 @@ def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
                 + ("; that is nearly one patient per film" if alone else "")
                 + ("; one name in several folders is one patient" if len(ends) < count else "")
             )
-    written = dict.fromkeys(way[1] for way in by_path.values() if way)
-    _unite(rows, {plain_id(patient): patient for patient in written}, log)
+    _unite(rows, {plain_id(patient): patient for patient in dict.fromkeys(known.values())}, log)
     count = rows["patient"].nunique()
     if len(films) >= 10 and len(films) > 10 * count:
         doubts.append(f"{len(films)} films are of {count} patients: those are very few")
     for problem in doubts:
         warnings.warn(f"{root}: {problem}. {WAY_OUT.capitalize()}.", stacklevel=3)
         log.note(problem, WAY_OUT)
-    several = rows.drop(index=sorted(log.dropped)).groupby("filename")["patient"]
-    several = several.transform("nunique").loc[lambda count: count > 1].index
-    log.add(several, "one image, two patients", "give all rows of the image one patient_id")
+    counts = log.kept(rows).groupby("filename")["patient"].transform("nunique")
+    fix = "give all rows of the image one patient_id"
+    log.add(counts.index[counts > 1], "one image, two patients", fix)
     return source
 
 
@@ -113,3 +117,85 @@ def plain_id(patient: str) -> str:
     """Return an id without case, blanks, leading zeros and the '.0' of a spreadsheet's number."""
     text = re.sub(r"^(\d+)\.0$", r"\1", "".join(patient.split()).casefold())
     return re.sub(r"^([^\d]*)0+(?=\d)", r"\1", text)
+
+
+def split_of(patient: str) -> str:
+    """Return 'train' or 'test' for a patient's id: a salted hash decides, and nothing else.
+
+    A quarter of all ids falls to test. SHA-256 of salt and id, read as a fraction of its range.
+    """
+    digest = hashlib.sha256(f"{SPLIT_SALT}:{patient}".encode()).digest()
+    return "test" if int.from_bytes(digest[:8]) / 2**64 < TEST_SHARE else "train"
+
+
+def split_films(films: pd.DataFrame, folder: Path, log: ProblemLog) -> tuple[pd.Series, str]:
+    """Return each film's side, 'train' or 'test', and the rule in words.
+
+    The study's own split comes from a column, NIH's lists or folders named train and test, in this
+    order; a StudyError says that a patient crosses one of the first two. Without a test side,
+    validation is it; else it belongs to training.
+    """
+    names, patients = films["filename"], films["patient"]
+    hashed = patients.map({patient: split_of(patient) for patient in set(patients)})
+    words, rule = films["split"], "the study's own column"
+    lists = [name for name in LISTS.values() if (folder / name).is_file()]
+    if len(lists) == 1:
+        log.note(f"{lists[0]} is not used: NIH's split needs {' and '.join(LISTS.values())}")
+    if not words.any() and len(lists) == 2:
+        words = names.map(stem).map(_read_lists(folder)).fillna("")
+        rule = f"NIH's lists {' and '.join(LISTS.values())}"
+    if not words.any():
+        parents, rule = names.str.rpartition("/")[0], FOLDERS
+        sides = {f: next((p for p in f.split("/") if plain(p) in SIDES), "") for f in set(parents)}
+        words = parents.map(sides)
+    own = words.map({word: SIDES.get(plain(word), "") for word in set(words)})
+    if "train" not in set(own) or not {"test", "validation"} & set(own):
+        if words.any() and rule != FOLDERS:
+            log.note(f"{rule} of sides is not used: it has no train, or no test or validation")
+        return hashed, HASH_RULE
+    own = own.replace("validation", "train" if "test" in set(own) else "test")
+    known = own[own != ""].groupby(patients)
+    if crossing := [name for name, count in known.nunique().items() if count > 1]:
+        problem = (
+            f"{folder}: {rule} would split {len(crossing)} patients, such as "
+            f"{', '.join(map(repr, crossing[:3]))}, between training and test (copies of a film "
+            "are one patient's)"
+        )
+        if rule != FOLDERS:
+            raise StudyError(
+                f"{problem}. A test on them flatters: move all films of a patient to one side, or "
+                "remove it, and the patient's hash decides."
+            )
+        problem += ": the patient's hash decides instead"
+        warnings.warn(f"{problem}.", stacklevel=3)
+        log.note(problem, "move each patient to one side")
+        return hashed, HASH_RULE
+    side = patients.map(known.first())
+    if side.isna().any():
+        odd = ", ".join(map(repr, sorted({*words.fillna("")[own == ""]})[:5]))
+        how = f"have no side in {rule} ({odd}): their patient's hash decides"
+        log.note(f"{side.isna().sum()} films {how}")
+    return side.fillna(hashed), rule
+
+
+def _read_lists(folder: Path) -> dict[str, str]:
+    """Return 'train' or 'test' by stem; a StudyError says why NIH's lists cannot be used."""
+    side_of = {}
+    for side, name in LISTS.items():
+        path = folder / name
+        try:
+            names = regular_file(path).read_text(encoding="utf-8-sig").split()
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{path} cannot be read: {error}. NIH's Box folder has it.") from error
+        if not names:
+            raise StudyError(f"{path} is empty. NIH's Box folder has it.")
+        if both := [name for name in names if side_of.get(name, side) != side]:
+            raise StudyError(
+                f"{both[0]} stands in both lists of {folder}, one of {len(both)}. Fetch them again."
+            )
+        side_of |= dict.fromkeys(names, side)
+    return {stem(name): side for name, side in side_of.items()}
+
+
+def stem(name: str) -> str:
+    return PurePosixPath(name).stem

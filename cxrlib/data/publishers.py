@@ -25,13 +25,15 @@ class Publisher:
 
 
 def find_publisher(columns: set[str]) -> Publisher | None:
-    """Return whose table has these columns, in plain letters; None if the study's own, or none."""
+    """Return whose table has these columns, in plain letters; `OWN` if it is the study's own."""
     if {"filename", "label"} <= columns:
-        return None
-    wide = columns & {*KNOWN["filename"]} and not columns & {*KNOWN["label"]}
-    wide = wide and any(spelled_as(name, VOCABULARY) for name in columns)
-    found = (p for p in PUBLISHERS if set(p.columns.split()) <= columns)
-    return next(found, WIDE if wide else None)
+        return OWN
+    found = next((p for p in PUBLISHERS if set(p.columns.split()) <= columns), None)
+    if found or not columns & {*KNOWN["filename"]}:
+        return found
+    if columns & {*KNOWN["label"]}:
+        return OWN
+    return WIDE if any(spelled_as(name, VOCABULARY) for name in columns) else None
 
 
 def _beside(tables: list[pd.DataFrame], *columns: str) -> pd.DataFrame | None:
@@ -220,6 +222,7 @@ def _read_mimic(table, beside, said):
 
 
 CLASSES = "folders that are classes"
+OWN = Publisher("labels.csv", "filename label", lambda table, beside, said: table)
 WIDE = Publisher("a column per finding", "", _read_wide)
 PUBLISHERS = (
     Publisher("NIH ChestX-ray14", "imageindex findinglabels", _read_nih),

@@ -9,6 +9,7 @@ from cxrlib.data.dicom import name_view
 from cxrlib.data.files import file_digest
 from cxrlib.data.filing import find_copies
 from cxrlib.data.labels import ABSENT, NO_FINDING, OUT, PRESENT, ProblemLog, spelled_as, split_cells
+from cxrlib.data.patients import stem
 from cxrlib.data.table import (
     BOX,
     ORIGINAL,
@@ -19,10 +20,12 @@ from cxrlib.data.table import (
     read_age,
     read_number,
     read_sex,
+    read_table,
 )
 
 TOLD = "value present presence ispresent positive ispositive target status".split()
 STAND_IN = 1_000  # names of one file, from which it stands for films that are not at hand
+ENTRY_COLUMNS = "Finding Labels,Image Index,Patient Age,Patient Gender,Patient ID,View Position"
 FILM = ["patient", "view", "sex", "age", *ORIGINAL, "split"]
 
 
@@ -76,13 +79,32 @@ def read_facts(rows: pd.DataFrame, log: ProblemLog) -> None:
             log.add(indices[:1], problem, "see docs/studies.md for what is", "left unknown")
         of_film = rows[name].where(known).groupby(rows["filename"])
         differ = of_film.transform("nunique") > 1
-        problem, fix = (
-            f"rows of one film disagree on {name}",
-            "give all rows of the image one value",
-        )
+        problem = f"rows of one film disagree on {name}"
+        fix = "give all rows of the image one value"
         log.add(rows.index[differ], problem, fix, "left unknown")
         value = of_film.transform("first").mask(differ)
         rows[name] = value if name == "age" else value.astype(object).fillna("")
+
+
+def add_entries(rows: pd.DataFrame, folder: Path) -> None:
+    """Set age and sex in place, where NIH's own tables in `folder` have them, by name."""
+    for path in sorted(folder.glob("Data_Entry_2017*.csv")):  # the later edition, v2020, comes last
+        try:
+            table, _ = read_table(path, lambda names: "imageindex" in names)
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{path} cannot be read as a table: {error}") from error
+        if missing := [name for name in ENTRY_COLUMNS.split(",") if name not in table]:
+            raise StudyError(
+                f"{path} lacks the column {', '.join(missing)}. Give NIH's Data_Entry_2017.csv."
+            )
+        ages, sexes = read_age(table["Patient Age"]), table["Patient Gender"]
+        known = pd.DataFrame({"age": ages, "sex": sexes.mask(sexes == "")})
+        known = known.set_axis(table["Image Index"].map(stem))  # PNG there, and JPEG elsewhere
+        of_row = known[~known.index.duplicated()].reindex(rows["filename"].map(stem))
+        if of_row.isna().all(axis=None):
+            own = folder / "labels.csv"
+            raise StudyError(f"{path} has no image of {own}, compared by file name.")
+        rows[["age", "sex"]] = of_row.set_axis(rows.index).fillna(rows[["age", "sex"]])
 
 
 def leave_out_copies(rows: pd.DataFrame, headers, root: Path, log: ProblemLog) -> None:
@@ -90,7 +112,7 @@ def leave_out_copies(rows: pd.DataFrame, headers, root: Path, log: ProblemLog) -
 
     DICOM films with equal pixels have headers that differ, and are kept.
     """
-    kept = rows.drop(index=sorted(log.dropped))
+    kept = log.kept(rows)
     people = dict(zip(kept["filename"], kept["patient"], strict=True))
     labels = kept.groupby("filename")["label"]
     heads: dict[str, str] = {}

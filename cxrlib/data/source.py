@@ -9,10 +9,9 @@ import pandas as pd
 from cxrlib.data.files import is_film, regular_file
 from cxrlib.data.filing import list_files
 from cxrlib.data.labels import NO_FINDING, VOCABULARY, spelled_as
-from cxrlib.data.publishers import CLASSES, PUBLISHERS, WIDE, find_publisher
+from cxrlib.data.publishers import CLASSES, OWN, PUBLISHERS, WIDE, find_publisher
 from cxrlib.data.table import KNOWN, StudyError, plain, read_table
 
-OWN = "labels.csv"
 NAMES = re.compile(r"labels\.(csv|tsv|txt)(\.gz)?", re.I)
 EDITIONS = ("NIH ChestX-ray14", "RSNA Pneumonia")  # the later, which counts, sorts after the first
 NO_CLASS = re.compile(r"images?|imgs?|train.*|test.*|val.*|all|data|cxr_png|chest_xray", re.I)
@@ -37,18 +36,19 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
     """
     tables, beside, seen, broken = {}, [], [], []
     if labels:
-        table, notes = read_table(labels, _known)
+        table, notes = read_table(labels, find_publisher)
         said += notes
         columns = {plain(name) for name in table}
-        if (publisher := find_publisher(columns)) is None:
-            if missing := [name for name in ("filename", "label") if not columns & {*KNOWN[name]}]:
-                raise StudyError(
-                    f"{labels} lacks the column {' and '.join(missing)}; it has "
-                    f"{', '.join(table.columns.drop('row'))}. Rename its columns, and separate "
-                    "them by commas; or give a column per finding, with 0 and 1, one of them a "
-                    "finding of NIH."
-                )
-            return OWN, table
+        publisher = find_publisher(columns)
+        if publisher is OWN:
+            return OWN.name, table
+        if not publisher:
+            missing = [name for name in ("filename", "label") if not columns & {*KNOWN[name]}]
+            raise StudyError(
+                f"{labels} lacks the column {' and '.join(missing)}; it has "
+                f"{', '.join(table.columns.drop('row'))}. Rename its columns, and separate them by "
+                "commas; or give a column per finding, with 0 and 1, one of them a finding of NIH."
+            )
         tables[publisher] = {labels.name: table}
     files = list_files(folder)
     for name in (n for n in files if re.search(r"\.(csv|tsv|csv\.gz|json|xlsx)$", n, re.I)):
@@ -56,14 +56,14 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
             if name.lower().endswith("json"):
                 table, notes = _read_coco(folder / name), []
             else:
-                table, notes = read_table(folder / name, _known)
+                table, notes = read_table(folder / name, find_publisher)
         except StudyError as error:
             broken.append(str(error))
             continue
         except (OSError, ValueError, KeyError, TypeError, RecursionError):  # no table
             continue
         publisher = find_publisher({plain(column) for column in table})
-        if not publisher:
+        if publisher in (None, OWN):
             beside.append(table)
             seen.append(f"{name} ({', '.join(table.columns.drop('row')[:6])})")
         elif not labels:
@@ -97,11 +97,6 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
     rows.attrs = {}  # pandas copies them at every step
     said.append(f"read as {publisher.name}: docs/studies.md says what is assumed")
     return publisher.name, rows
-
-
-def _known(names: set[str]) -> bool:
-    own = names & {*KNOWN["filename"]} and names & {*KNOWN["label"]}
-    return bool(own) or find_publisher(names) is not None
 
 
 def _in_plain(table: pd.DataFrame) -> pd.DataFrame:
@@ -144,10 +139,10 @@ def _read_classes(folder: Path, files: list[str], tables, said: list[str]) -> pd
     if "" in classes or not any(spelled_as(name, VOCABULARY) for name in classes):
         seen, broken = tables
         if broken:
-            raise StudyError(f"{folder / OWN} does not exist, and {broken[0]}")
+            raise StudyError(f"{folder / OWN.name} does not exist, and {broken[0]}")
         hint = f" Its tables are not known: {'; '.join(seen)}." if seen else ""
         raise StudyError(
-            f"{folder / OWN} does not exist. A study is a folder with labels.csv and images/; "
+            f"{folder / OWN.name} does not exist. A study is a folder with labels.csv and images/; "
             f"labels.csv needs the columns filename and label.{hint} Folders of films count as "
             "classes where one is named after a finding of NIH, or Normal."
         )

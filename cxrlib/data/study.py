@@ -11,11 +11,10 @@ import pandas as pd
 from cxrlib.data.filing import match_files, read_headers
 from cxrlib.data.images import film_digest
 from cxrlib.data.labels import NO_FINDING, ProblemLog, check_boxes, check_labels, spelled_as
-from cxrlib.data.nih import ENTRIES, add_entries
-from cxrlib.data.patients import assign_patients
-from cxrlib.data.rows import gather_films, leave_out_copies, read_facts, standard_rows
-from cxrlib.data.source import OWN, find_labels, read_source
-from cxrlib.data.split import HASH_RULE, split_films
+from cxrlib.data.patients import HASH_RULE, assign_patients, split_films
+from cxrlib.data.publishers import OWN
+from cxrlib.data.rows import add_entries, gather_films, leave_out_copies, read_facts, standard_rows
+from cxrlib.data.source import find_labels, read_source
 from cxrlib.data.table import StudyError
 
 
@@ -50,7 +49,7 @@ class Study:
     findings: pd.DataFrame
     films: pd.DataFrame
     problems: pd.DataFrame
-    publisher: str = OWN
+    publisher: str = OWN.name
     patients_from: str = "a column"
     split_rule: str = HASH_RULE
 
@@ -103,7 +102,7 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     folder, said = Path(folder), []
     labels = find_labels(folder)
     publisher, table = read_source(folder, labels, said)
-    own, where = publisher == OWN, labels or folder
+    own, where = publisher == OWN.name, labels or folder
     root = folder / "images" if labels and (folder / "images").is_dir() else folder
     rows, columns = standard_rows(table, labels if own else None, said)
     log = ProblemLog(rows, said)
@@ -117,13 +116,13 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     problem = "the view is not that of the DICOM header or of the file's name"
     log.add(odd, problem, "look at the film", "the table's counts")
     rows["view"] = rows["view"].mask(rows["view"] == "", views)
-    for entries in sorted(folder.glob(ENTRIES)) if own else ():
-        add_entries(rows, folder, entries)
+    if own:
+        add_entries(rows, folder)
     check_labels(rows, log, where, own)
     source = assign_patients(rows, root, log)
     check_boxes(rows, headers, log)
     leave_out_copies(rows, headers, root, log)
-    kept = rows.drop(index=sorted(log.dropped))
+    kept = log.kept(rows)
     if kept.empty:
         first = log.table().query("outcome == 'row left out'").iloc[0].to_dict()
         raise StudyError(f"{where}: not one row can be used. The first problem: {first}")

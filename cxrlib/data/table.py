@@ -14,39 +14,13 @@ from pathlib import Path
 import pandas as pd
 
 from cxrlib.data.files import regular_file
+from cxrlib.data.words import WORDS, meanings
 
 LARGEST, LONGEST = 2**28, 2**21  # bytes and lines of a table, inflated
 BOX = ["xmin", "ymin", "xmax", "ymax"]
 ORIGINAL = ["original_width", "original_height"]
-# Names of columns in plain letters; of several in one table, the first is taken.
-KNOWN = {
-    new: tuple(names.split())
-    for new, names in {
-        "filename": "filename path imageindex imageid image imagename filepath "
-        "imagepath dicomid fname",
-        "label": "label findinglabels findinglabel classname labels",
-        "patient": "patientid patient patientno patientnr patientnumber idpatient pid subjectid "
-        "subject subjectno participantid participant personid mrn patid patientidentifier "
-        "patientuid patientkey patientnummer patientenid deidpatientid dicompatientid",
-        "view": "view viewposition projection viewpos frontallateral",
-        "sex": "sex gender patientsex patientgender patientsexdicom",
-        "age": "age patientage ageyears",
-        "split": "split subset partition datasplit set dataset setid splitname phase",
-        "original_width": "originalwidth originalimagewidth width",
-        "original_height": "originalheight originalimageheight height",
-        "x": "x bboxx",
-        "y": "y bboxy",
-        "w": "w width bboxw bboxwidth",
-        "h": "h height bboxh bboxheight",
-        "xmin": "xmin x1 bboxxmin",
-        "ymin": "ymin y1 bboxymin",
-        "xmax": "xmax x2 bboxxmax",
-        "ymax": "ymax y2 bboxymax",
-        "doubt": "doubt",
-    }.items()
-}
-SEXES = {"F": "f female woman girl w weiblich femme", "M": "m male man boy männlich homme"}
-SEXES = {word: sex for sex, words in SEXES.items() for word in words.split()}
+KNOWN = {new: tuple(names.split()) for new, names in WORDS["columns"].items()}
+SEXES = meanings("sexes")
 CENTRES = {"xcenter", "xcentre", "centerx", "cx", "x"}  # of boxes, which are not read
 UNKNOWN = {"", "u", "unknown", "n/a", "na", "nan", "none", "?", "-", "o", "other", "unk", "frontal"}
 
@@ -60,7 +34,7 @@ def plain(text: str) -> str:
     return re.sub(r"[\W_]+", "", text.casefold())
 
 
-def read_table(path: Path, known: Callable[[set], bool]) -> tuple[pd.DataFrame, list[str]]:
+def read_table(path: Path, known: Callable[[set], object]) -> tuple[pd.DataFrame, list[str]]:
     """Return a table of any encoding, separator and place of its header, and what was assumed.
 
     Cells are text, in NFC, stripped; `row` is the line of the file. `known` says whether plain

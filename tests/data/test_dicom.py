@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import shutil
+import traceback
 import tracemalloc
 import warnings
 from contextlib import contextmanager
@@ -275,7 +276,7 @@ def test_no_header_field_reaches_an_error_a_warning_or_a_log(tmp_path, film, cap
                 values = read_image(tmp_path / "film.dcm", 32)
                 assert values.shape == (32, 32) and 0 <= values.min() and values.max() <= 1
             except ImageError as error:
-                assert error.__cause__ is None and error.__suppress_context__
+                said.append("".join(traceback.format_exception(error)))
                 said.append(error.reason)
     assert len(said) > 10
     told = "\n".join([*said, *(str(w.message) for w in caught), caplog.text, *capfd.readouterr()])
@@ -288,9 +289,7 @@ def test_identifying_elements_are_not_even_read(tmp_path, film, monkeypatch):
     path = write(tmp_path / "film.dcm", film)
     header = dicom._read(path, pixels=True)
     assert SECRET not in str(header) and "1901" not in str(header)
-    assert json.dumps(dicom.read_header(path)) == json.dumps(
-        {"width": 512, "height": 512, "modality": "DX", "view": "PA"}
-    )
+    assert json.dumps(dicom.read_header(path)) == json.dumps((512, 512, "PA"))
 
 
 def test_a_patient_has_a_key_and_the_number_is_not_in_it(tmp_path, film):

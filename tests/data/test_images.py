@@ -367,6 +367,10 @@ def test_no_thread_keeps_the_memory_of_a_large_film(tmp_path):
         assert resident() - before < 270  # MiB; a film takes 180 while it is read
 
 
+def test_boxes_are_moved_with_the_padding():
+    assert images.boxes_on_square([[10, 0, 30, 100]], 50, 100).tolist() == [[0.35, 0, 0.55, 1]]
+
+
 def test_image_size_is_width_and_height(tmp_path):
     assert image_size(saved(Image.new("L", (30, 20)), tmp_path / "a.png")) == (30, 20)
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from cxrlib.data.labels import StudyError
-from cxrlib.data.nih import read_age, read_entries, read_official_split
 from cxrlib.data.study import read_study
+from cxrlib.data.table import read_age
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -35,16 +35,6 @@ def study(make_tiny_study, tmp_path):
         {"filename": "00000003_000.jpg", "label": "No Finding", "sex": "female", "age": "7.5"},
     ]
     return make_tiny_study(tmp_path / "study", rows)
-
-
-def test_entries_of_both_editions(entries):
-    table = read_entries(entries)
-    assert table["labels"].tolist() == [("Cardiomegaly", "Effusion"), ("No Finding",)]
-    assert table["patient"].tolist() == ["00000001", "00000002"]
-    assert table["age"].tolist() == [58, 81]
-    assert table["sex"].tolist() == ["M", "F"] and table["view"].tolist() == ["PA", "AP"]
-    entries.write_text((HEADER + ROWS).replace("058Y", "58").replace("081Y", "414"))  # 2020
-    assert read_entries(entries)["age"].tolist() == [58, pytest.approx(np.nan, nan_ok=True)]
 
 
 @pytest.mark.parametrize(
@@ -105,62 +95,19 @@ def test_the_detectors_size_is_kept_beside_the_files(make_tiny_study, tmp_path):
     assert films["width"].tolist() == [40, 40]
 
 
-# --------------------------------------------------------------------------- read_official_split
-
-
-@pytest.fixture
-def official(tmp_path):
-    """A folder as NIH's: the table of entries and both lists. One image is in neither."""
-    rows = [
-        f"0000000{p}_00{n}.png,Hernia,{n},{p},60,F,PA,1,1,1,1" for p in range(1, 5) for n in (0, 1)
-    ]
-    (tmp_path / "Data_Entry_2017_v2020.csv").write_text(HEADER + "\n".join(rows) + "\n")
-    (tmp_path / "train_val_list.txt").write_text(
-        "00000003_001.png\n00000001_000.png\n00000001_001.png\n00000003_000.png"
-    )
-    (tmp_path / "test_list.txt").write_text(
-        "00000002_000.png\r\n00000002_001.png\r\n00000004_000.png\r\n"
-    )
-    return tmp_path
-
-
-def read_both(folder):
-    entries = read_entries(folder / "Data_Entry_2017_v2020.csv")
-    return read_official_split(folder, entries.set_index(entries["filename"].str[7:12]))
-
-
-def test_the_official_split_follows_the_lists(official):
-    expected = ["train"] * 2 + ["test"] * 2 + ["train"] * 2 + ["test", ""]
-    sides = read_both(official)
-    assert sides.tolist() == expected
-    assert sides["4_001"] == "" and sides["4_000"] == "test"
-
-
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("content", "message"),
     [
-        ("test_list.txt", None, r"test_list.txt cannot be read: .*NIH's Box folder has it"),
-        ("train_val_list.txt", "\n", r"train_val_list.txt is empty"),
-        (
-            "test_list.txt",
-            "00000001_001.png\n",
-            "00000001_001.png stands in both lists of .*one of 1",
-        ),
-        (
-            "test_list.txt",
-            "00000009_000.png",
-            "00000009_000.png, one of 1, stands in a list .* no ent",
-        ),
-        (
-            "train_val_list.txt",
-            "00000004_001.png",
-            "patient 00000004, one of 1, has images in both",
-        ),
+        (b"\n", r"test_list.txt is empty. NIH's Box folder has it"),
+        (b"\xff", r"test_list.txt cannot be read: .*NIH's Box folder has it"),
+        (b"00000001_000.png\r\n", r"00000001_000.png stands in both lists of .*one of 1"),
     ],
 )
-def test_official_lists_that_cannot_be_used(official, name, content, message):
-    (official / name).unlink()
-    if content is not None:
-        (official / name).write_text(content)
+def test_official_lists_that_cannot_be_used(study, content, message):
+    (study / "train_val_list.txt").write_text("00000001_000.png\n00000003_000.png")
+    assert (
+        read_study(study).problems["problem"].str.contains("train_val_list.txt is not used").any()
+    )
+    (study / "test_list.txt").write_bytes(content)
     with pytest.raises(StudyError, match=message):
-        read_both(official)
+        read_study(study)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlib.data.split import split_of
+from cxrlib.data.patients import split_of
 from cxrlib.data.study import read_study
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.stats import binom
 
 from cxrlib.data.labels import NIH_FINDINGS
-from cxrlib.data.split import split_of
+from cxrlib.data.patients import split_of
 from cxrlib.data.study import NO_FINDING, StudyError, choose_films, count_split, read_study
 
 FILM, OTHER = ("00000001_000.png", "Cardiomegaly"), ("00000002_000.png", NO_FINDING)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cxrlib.data.dicom import name_view
-from cxrlib.data.split import split_of
+from cxrlib.data.patients import split_of
 from cxrlib.data.study import StudyError, choose_films, count_split, read_study
 from cxrlib.data.table import read_age, read_sex, read_table
 
