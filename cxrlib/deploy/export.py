@@ -122,8 +122,9 @@ def _read_back(form: str, path: Path, films: np.ndarray) -> np.ndarray:
     if form == "litert":
         from ai_edge_litert.interpreter import Interpreter
 
-        (probability,) = Interpreter(str(path)).get_signature_runner()(films=films).values()
-        return probability
+        runner = Interpreter(str(path)).get_signature_runner()
+        (given,) = runner(**dict.fromkeys(runner.get_input_details(), films)).values()
+        return given
     return compile_graph(path)(films)
 
 

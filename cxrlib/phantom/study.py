@@ -111,8 +111,9 @@ def make_study(
 
 def _record(seed, site="A"):
     """Return the content of `phantom.json`, which says what the films follow from."""
-    of_site = {} if site == "A" else {"site": site}  # older studies, all of A, do not name it
-    knobs = (*KNOBS, QUALITY, *map(SITES.get, of_site.values()))
+    knobs, of_site = (*KNOBS, QUALITY), {}
+    if site != "A":  # studies that were made before there was another keep their record
+        knobs, of_site = (*knobs, SITES[site]), {"site": site}
     settings = hashlib.sha256(repr(knobs).encode()).hexdigest()[:12]
     return {"note": NOTE, "version": VERSION, "seed": seed, "settings": settings} | of_site
 
@@ -133,12 +134,8 @@ def _write_films(images, seed, site, number):
 def claim_folder(out: Path, wanted: dict) -> Iterator[None]:
     """Keep a folder to this process that is new, empty, or says `wanted` in `phantom.json`.
 
-    Raises
-    ------
-    ValueError
-        It holds another study.
-    FileExistsError
-        It holds something else, or another process writes it.
+    ValueError where it holds another study; FileExistsError where it holds something else, or
+    another process writes it.
     """
     record, found = out / "phantom.json", {}
     if record.is_file():
