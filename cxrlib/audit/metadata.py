@@ -47,9 +47,10 @@ def predict_from_metadata(films: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 def predict_from_columns(
     known: pd.DataFrame, predictors: dict[str, list[str]], films: pd.DataFrame, seed: int = 0
 ) -> pd.DataFrame:
-    """Predict the label of films from columns of numbers, NaN where unknown, as above.
+    """Predict the label of films from columns of numbers, as `predict_from_metadata` does.
 
-    `predictors` are names of columns of `known`; those that do not vary are left out.
+    `known` is NaN where a number is unknown. `predictors` name its columns, the groups of which
+    give a column of probabilities each; columns that do not vary are left out.
     """
     known = known[[name for name in known if len(known[name].unique()) > 1]].astype(float)
     columns = {name: known.filter(members) for name, members in predictors.items()}
