@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     option = add("audit", _audit, "audit the predictions of any model").add_argument
     option("table", metavar="TABLE", help="CSV with image, patient, target and probability")
     option("--threshold", metavar="T", type=float, help="of a positive call (default: Youden's)")
-    report = add("report", _report, "audit a run on its test patients").add_argument
+    report = add("report", _audit, "audit a run on its test patients").add_argument
     report("run", metavar="RUN", type=_find_run, help=RUN)
     for either in (option, report):
         either("--study", metavar="FOLDER", help="study to search for copies (default: none)")
@@ -111,30 +111,29 @@ def _find_run(text: str) -> str:
 def _score(options) -> str:
     from cxrlib.data.files import walk_films
 
+    films, check = options.paths, not options.no_check
     how = {"scheduler": options.scheduler, "workers": options.workers}
-    films = options.paths
     if options.out is None:
         films = list(islice(walk_films(films), SHOWN + 1))
         if len(films) > SHOWN or how != dict.fromkeys(how):
-            raise ValueError(
-                f"more than {SHOWN} radiographs, or several processes: give --out FILE"
-            )
+            text = f"more than {SHOWN} radiographs, or several processes: give --out FILE"
+            raise ValueError(text)
     if options.fast:
         from cxrlib.deploy.engine import load_fast as load
     else:
         from cxrlib.model.run import load_run as load
-    run, check = load(options.run), not options.no_check
+    run = load(options.run)
     if run.caution:
         print(f"cxr: {run.caution}", file=sys.stderr)
-    if options.out is not None:
-        from cxrlib.scoring.write import write_scores
+    if options.out is None:
+        from cxrlib.model.predict import score_films
 
-        counts = write_scores(run, films, options.out, check, **how)
-        return f"{options.out}: " + ", ".join(f"{n} {status}" for status, n in counts.most_common())
-    from cxrlib.model.predict import score_films
+        scores = score_films(run, films, check)
+        return scores.to_string(index=False, na_rep="", formatters={"path": _printable})
+    from cxrlib.scoring.write import write_scores
 
-    scores = score_films(run, films, check)
-    return scores.to_string(index=False, na_rep="", formatters={"path": _printable})
+    counts = write_scores(run, films, options.out, check, **how)
+    return f"{options.out}: " + ", ".join(f"{n} {status}" for status, n in counts.most_common())
 
 
 def _printable(name: str) -> str:
@@ -206,23 +205,15 @@ def _study(options) -> str:
 
 
 def _audit(options) -> str:
-    from cxrlib.audit.report import write_report
+    from cxrlib.audit.report import report_run, write_report
 
     study = _read_quietly(options.study) if options.study else None
-    verdicts = write_report(options.table, options.out, study, options.threshold)
-    return _list_verdicts(verdicts, options.out)
-
-
-def _report(options) -> str:
-    from cxrlib.audit.report import report_run
-
-    study = _read_quietly(options.study) if options.study else None
-    return _list_verdicts(report_run(options.run, options.out, study), options.out)
-
-
-def _list_verdicts(table, out: str) -> str:
-    rows = [f"{row.verdict:30}  {row.claim}" for row in table.itertuples()]
-    return "\n".join([*rows, f"written: {out}"])
+    if "run" in options:
+        verdicts = report_run(options.run, options.out, study)
+    else:
+        verdicts = write_report(options.table, options.out, study, options.threshold)
+    rows = [f"{row.verdict:30}  {row.claim}\n" for row in verdicts.itertuples()]
+    return f"{''.join(rows)}written: {options.out}"
 
 
 def _phantom(options) -> str:

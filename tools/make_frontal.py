@@ -23,7 +23,7 @@ from cxrlib.data.frontal import BUNDLED, Check, Density, describe, gains_of
 from cxrlib.data.images import read_batch
 from cxrlib.data.study import read_study
 from cxrlib.phantom import film
-from cxrlib.phantom import study as phantom
+from cxrlib.phantom.site import draw_films
 
 PIXELS = 256
 COMPONENTS = {"film": 40, "part": 40, "lateral": 10}
@@ -91,7 +91,7 @@ def simulate_laterals(count: int, seed: int) -> np.ndarray:
     deep = {"FRONT_BACK": (-22.0, 22.0), "GAP": {"PA": 10.0, "AP": 10.0}}
     with patch.multiple(film, **deep):
         for number in range(count):
-            _, patient, visit, _ = phantom.draw_films(seed, number)[0]
+            _, patient, visit, _ = draw_films(seed, number)[0]
             turned = replace(visit, rotation=90.0 if number % 2 else -90.0)
             films.append(film.simulate_film(patient, turned))
     return np.stack(films)

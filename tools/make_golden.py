@@ -31,7 +31,8 @@ from cxrlib.deploy.doctor import (
 from cxrlib.model.backbone import BUNDLED, extract_features, load_backbone
 from cxrlib.model.head import fit_head
 from cxrlib.phantom.film import simulate_film
-from cxrlib.phantom.study import NOTE, draw_films, make_study
+from cxrlib.phantom.site import draw_films
+from cxrlib.phantom.study import NOTE, make_study
 
 SEED = 41
 PATIENTS = 40  # of the head

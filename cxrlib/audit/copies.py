@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import numpy as np
 import pandas as pd
+from sklearn.neighbors import radius_neighbors_graph
 from tqdm.auto import tqdm
 
 from cxrlib.audit.table import AuditError
@@ -57,11 +58,8 @@ def find_near_copies(paths: pd.Series, patient: pd.Series) -> tuple[list[tuple],
     if not films:
         return [], len(paths)
     small = np.stack(list(films.values()))
-    small -= small.mean(axis=1, keepdims=True)
-    small /= np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
-    who, label, pairs = pd.factorize(patient[list(films)])[0], list(films), []
-    for start in range(0, len(small), 1000):
-        alike = small[start : start + 1000] @ small.T > ALIKE
-        alike &= who[start : start + 1000, None] != who
-        pairs += [(i + start, j) for i, j in zip(*np.nonzero(alike), strict=True) if i + start < j]
-    return [(label[i], label[j]) for i, j in pairs], len(paths) - len(films)
+    small -= small.mean(axis=1, keepdims=True)  # so that cosines are correlations
+    alike = radius_neighbors_graph(small, 1 - ALIKE, metric="cosine").tocoo()
+    names = list(films)
+    pairs = [(names[i], names[j]) for i, j in zip(*alike.coords, strict=True) if i < j]
+    return [(a, b) for a, b in pairs if patient[a] != patient[b]], len(paths) - len(films)

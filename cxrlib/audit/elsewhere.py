@@ -30,7 +30,7 @@ MEASURES = {
     "observed to expected": "observed_to_expected",
     "Brier score": "brier",
 }
-ENDS = ("value", "low", "high")
+ENDS = ("", "_low", "_high")
 JUDGED = ("gain", "slope", "intercept", "sensitivity", "specificity")
 
 
@@ -51,30 +51,21 @@ def subtract(here: dict, home: dict) -> dict:
 def compare_with_home(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
     """Compare a run at another place with its own test patients.
 
-    Returns
-    -------
-    DataFrame, one row per measure
-        home and here, with 95 % intervals over patients in `..._low` and `..._high`, resampled
-        apart in each place; difference (here less home), with low and high, see `subtract`.
-        A calibration intercept of 0, and a slope and observed to expected of 1, are perfect. One
-        row counts films that were refused, or cannot be read, as called negative.
-
-    Raises
-    ------
-    RunError
-        The run has no scored test patients, or the films with a score here are of one label.
+    One row per measure: home and here, with 95 % intervals over patients in `..._low` and
+    `..._high`, resampled apart in each place; difference (here less home), with low and high, see
+    `subtract`. A calibration intercept of 0, and a slope and observed to expected of 1, are
+    perfect. One row counts films that were refused, or cannot be read, as called negative.
+    RunError where the run has no scored test patients, or films here are of one label.
     """
     home = run.split("test")
     if home.empty:
         raise RunError(f"{run.folder} has no scored test patients: call score_test first")
-    seed = run.facts["seed"]
-    sides = [_measure(run, home.assign(status="ok"), seed), _measure(run, scores, seed + 1)]
-    rows = {}
+    seed, rows = run.facts["seed"], {}
+    there, here = _measure(run, home.assign(status="ok"), seed), _measure(run, scores, seed + 1)
     for name, key in MEASURES.items():
-        measured = [side[key] for side in sides]
-        measured.append(subtract(*measured[::-1]))
-        rows[name] = [metric[end] for metric in measured for end in ENDS]
-    columns = [f"{x}{end}" for x in ("home", "here") for end in ("", "_low", "_high")]
+        difference = subtract(here[key], there[key])
+        rows[name] = [*there[key].values(), *here[key].values(), *difference.values()]
+    columns = [f"{x}{end}" for x in ("home", "here") for end in ENDS]
     columns += ["difference", "low", "high"]
     table = pd.DataFrame(rows, index=columns, dtype=float).T.rename_axis("measure")
     return table.dropna(how="all")
@@ -111,11 +102,10 @@ def compare_case_mix(run: Run, scores: pd.DataFrame, home: Study | None = None) 
         films = pd.concat([run.split(side, home) for side in ("train", "test")])
     sides = {"home": films, "here": scores[scores["status"] != TRAINING]}
     table = pd.DataFrame({name: _describe(part) for name, part in sides.items()})
-    if "labels" not in films:
+    if home is None:
         return table
-    labelled = pd.DataFrame(
-        {name: part["labels"].explode().value_counts() / len(part) for name, part in sides.items()}
-    ).fillna(0.0)
+    shares = {name: x["labels"].explode().value_counts() / len(x) for name, x in sides.items()}
+    labelled = pd.DataFrame(shares).fillna(0.0)
     return pd.concat([table, labelled.set_axis("share labelled " + labelled.index)])
 
 
@@ -141,8 +131,7 @@ def compare_with_metadata(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     TrainError with fewer than five patients of a class.
     """
     films = scored_films(scores).assign(split="train")
-    metadata = predict_from_metadata(films, seed)
-    return tabulate_metadata(films, metadata, films["probability"].to_numpy(), seed)
+    return tabulate_metadata(films, predict_from_metadata(films, seed), seed)
 
 
 def measure_recalibration(
@@ -185,7 +174,7 @@ def measure_recalibration(
     low, high = by.quantile(0.025).add_suffix("_low"), by.quantile(0.975).add_suffix("_high")
     table = by.median().join(low).join(high)
     table["fell_back"] = by["fell_back"].mean()
-    columns = [f"{x}{end}" for x in JUDGED for end in ("", "_low", "_high")]
+    columns = [f"{x}{end}" for x in JUDGED for end in ENDS]
     table = table[[*columns, "fell_back"]].rename(columns={"gain_low": "low", "gain_high": "high"})
     return table, [n for n in sizes if n > len(names) - FEW]
 

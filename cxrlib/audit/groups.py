@@ -5,23 +5,19 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from cxrlib.metrics.bootstrap import FEW, auc, share
+from cxrlib.metrics.bootstrap import FEW, RESAMPLES, auc, resample_patients, share
 from cxrlib.metrics.report import AGES, BANDS
 
 
 def groups_of(table: pd.DataFrame) -> dict[str, pd.Series]:
     """Return, by name, each column that tells groups of films: two to ten values, known or ''."""
     others = table.drop(columns=["id", "patient", "target", "probability", "split", "fold", "age"])
-    groups = {name: others[name] for name in others if 2 <= others[name].nunique() <= 10}
-    return {name: values for name, values in groups.items() if values.ne("").sum() > 1}
+    told = others.nunique().between(2, 10) & (others.ne("").sum() > 1)
+    return {name: others[name] for name in others.columns[told]}
 
 
-def compare_groups(
-    films: pd.DataFrame, threshold: float, weights: np.ndarray
-) -> tuple[pd.DataFrame, list[str]]:
-    """Compare each group, and each age band, with all other films whose group is known.
-
-    `films` are `audited_rows`, `weights` of `resample_patients`.
+def compare_groups(films: pd.DataFrame, threshold: float) -> tuple[pd.DataFrame, list[str]]:
+    """Compare each group of `audited_rows`, and each age band, with all others that are known.
 
     Returns
     -------
@@ -30,22 +26,21 @@ def compare_groups(
         by Bonferroni's correction so that all hold together in 95 % of samples.
     left_out : the groups that have, or leave, fewer than ten patients of a class
     """
-    groups = groups_of(films)
+    groups, rows, enough, left_out = groups_of(films), {}, {}, []
     if films["age"].notna().any():
         bands = pd.cut(films["age"], AGES, right=False, labels=BANDS)
         groups["age"] = bands.astype(object).fillna("")
     patients, ill = films["patient"].to_numpy(), films["target"].to_numpy() == 1
-    score, rows, enough, left_out = films["probability"].to_numpy(), {}, {}, []
-    called = score >= threshold
     for group, names in groups.items():
         known = sorted(set(names) - {""})
         for name in known if len(known) > 1 else ():
-            sides = names.eq(name).to_numpy(), (names.ne(name) & names.ne("")).to_numpy()
-            few = [len(set(patients[x & of])) < FEW for x in sides for of in (ill, ~ill)]
-            if any(few):
+            sides = names.eq(name).to_numpy(), ~names.isin([name, ""]).to_numpy()
+            if min(len(set(patients[x & of])) for x in sides for of in (ill, ~ill)) < FEW:
                 left_out.append(f"{group} {name}")
             else:
                 enough[f"{group} {name}"] = sides
+    score, weights = films["probability"].to_numpy(), resample_patients(patients, RESAMPLES, 0)
+    called = score >= threshold
     measures: dict[str, Callable] = {
         "AUC": lambda x: auc(ill[x].astype(int), score[x], weights[:, x]),
         "sensitivity": lambda x: share(called & ill & x, ill & x, patients, weights),

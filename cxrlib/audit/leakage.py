@@ -48,21 +48,21 @@ def measure_leakage(
     rows = span_of_films(features.reshape(len(features), -1).astype(np.float32))[0]
     weights = resample_patients(patient, RESAMPLES, seed)
     model = LogisticRegression(C=strength, class_weight="balanced", solver="newton-cg")
-    areas, siblings = {"row_wise": [], "patient_wise": []}, []
+    areas, siblings = [], []
     for repeat in tqdm(range(seed, seed + repeats), desc="repeats", unit="repeat"):
         by_row = number_folds(StratifiedKFold(FOLDS, shuffle=True, random_state=repeat), target)
-        for name, fold in zip(areas, (by_row, patient_folds(films, repeat)), strict=True):
+        of_repeat = []
+        for fold in (by_row, patient_folds(films, repeat)):
             how = {"cv": PredefinedSplit(fold), "method": "decision_function"}
             score = cross_val_predict(model, rows, target, **how)
-            areas[name].append(auc(target, score, weights, strata=fold))
+            of_repeat.append(auc(target, score, weights, strata=fold))
+        areas.append(of_repeat)
         siblings.append(pd.Series(by_row).groupby(patient).transform("nunique").gt(1).mean())
-    each = {name: np.array(values) for name, values in areas.items()}
-    mean = {name: values.mean(axis=0) for name, values in each.items()}
-    mean["gap"] = mean["row_wise"] - mean["patient_wise"]
-    summary = {name: interval(v) for name, v in mean.items()}
-    summary["siblings"] = float(np.mean(siblings))
-    of_repeat = {name: values[:, 0] for name, values in each.items()}
-    return summary, pd.DataFrame(of_repeat | {"siblings": siblings})
+    by_row, by_patient = np.mean(areas, axis=0)
+    means = {"row_wise": by_row, "patient_wise": by_patient, "gap": by_row - by_patient}
+    summary = {name: interval(values) for name, values in means.items()}
+    table = pd.DataFrame(np.array(areas)[..., 0], columns=["row_wise", "patient_wise"])
+    return summary | {"siblings": float(np.mean(siblings))}, table.assign(siblings=siblings)
 
 
 def measure_run_leakage(

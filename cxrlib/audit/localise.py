@@ -1,14 +1,20 @@
 """How well maps of evidence find the boxes that radiologists drew."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
-from cxrlib.audit.maps import map_films, randomise
 from cxrlib.data.images import boxes_on_square
 from cxrlib.data.labels import BOX
 from cxrlib.data.study import Study
 from cxrlib.metrics.bootstrap import RESAMPLES, interval, mean, resample_patients, share
 from cxrlib.metrics.report import format_interval
+from cxrlib.model._keras import keras
+from cxrlib.model.backbone import join, load_backbone
+from cxrlib.model.evidence import evidence_of, feature_maps, logit_and_gradient
 from cxrlib.model.run import Run
 from cxrlib.plots.evidence import resize_map
 
@@ -16,6 +22,37 @@ SIDE = 100  # of the square on which maps and boxes are compared; a film spans i
 SHARES = (0.25, 0.5, 0.75)  # of a map's largest value, from which a cell counts as marked
 CONTROLS = ["random weights", "centre", "average box"]
 MEASURES = ["pointing game", "energy in box", *(f"IoU at {share:g}" for share in SHARES)]
+
+
+def map_films(run: Run, paths: Sequence[str | Path]) -> dict[str, np.ndarray]:
+    """Return maps of each film, over the padded square film; high where they speak for the finding.
+
+    By method, float32 (films, height, width): 'evidence' as `map_evidence`, in logits; 'Grad-CAM'
+    (Selvaraju et al., ICCV 2017), at least 0 and without a unit, of the logit at the last layer of
+    the backbone: its channels weighted by their mean gradient, and what is below 0 cut off.
+    """
+    maps: dict[str, list] = {"evidence": [], "Grad-CAM": []}
+    for channels in feature_maps(run, paths):
+        maps["evidence"].append(evidence_of(run, channels)[0])
+        _, gradient = logit_and_gradient(run.model, channels, ["grid", "head"])
+        importance = gradient.mean(axis=(1, 2), keepdims=True)
+        maps["Grad-CAM"].append(np.maximum((channels * importance).sum(axis=-1), 0))
+    return {method: np.concatenate(parts) for method, parts in maps.items()}
+
+
+def randomise(run: Run, seed: int = 0) -> Run:
+    """Return a run with random weights in its backbone and a shuffled last layer of its head.
+
+    A map that does not change under this tells nothing of what was learned (Adebayo et al.,
+    NeurIPS 2018).
+    """
+    made_of = run.facts["backbone"]
+    backbone = load_backbone(made_of["name"], None, run.image_size, made_of["layer"], seed)
+    head = keras.models.clone_model(run.model.get_layer("head"))
+    *others, kernel, bias = run.model.get_layer("head").get_weights()
+    shuffled = np.random.default_rng(seed).permutation(kernel.ravel()).reshape(kernel.shape)
+    head.set_weights([*others, shuffled, bias])  # the last layer's come last
+    return replace(run, model=join(backbone, head))
 
 
 def boxed_films(study: Study, films: pd.DataFrame, finding: str) -> pd.DataFrame:
@@ -26,8 +63,13 @@ def boxed_films(study: Study, films: pd.DataFrame, finding: str) -> pd.DataFrame
     findings, finding = study.findings, study.name_of(finding)
     boxes = findings[findings["label"] == finding].dropna(subset="xmin").groupby("filename")
     boxed = films[films["filename"].isin(boxes.groups)]
-    masks = [_mask(film, boxes.get_group(film.filename)) for film in boxed.itertuples()]
-    return boxed.assign(mask=masks).reset_index(drop=True)
+    masks = np.zeros((len(boxed), SIDE, SIDE), bool)
+    for mask, film in zip(masks, boxed.itertuples(), strict=True):
+        of_film = boxes.get_group(film.filename)[BOX].to_numpy()
+        corners = np.rint(boxes_on_square(of_film, film.width, film.height) * SIDE).astype(int)
+        for left, top, right, bottom in corners:
+            mask[top : max(bottom, top + 1), left : max(right, left + 1)] = True
+    return boxed.assign(mask=list(masks)).reset_index(drop=True)
 
 
 def score_map(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -63,15 +105,13 @@ def locate(
         middle of the film; 'average box' the mean of the training films' boxes.
     maps : dict of (films, height, width), by method
     """
-    paths = list(films["path"])
-    across = np.linspace(-1, 1, SIDE)
+    paths, across = list(films["path"]), np.linspace(-1, 1, SIDE)
     centre = np.exp(-2 * (across**2 + across[:, None] ** 2))  # standard deviation: a quarter film
-    average = np.mean(list(training["mask"]), axis=0)
     maps = {
         **map_films(run, paths),
         "random weights": map_films(randomise(run, seed), paths)["evidence"],
         "centre": [centre] * len(paths),
-        "average box": [average] * len(paths),
+        "average box": [np.mean(list(training["mask"]), axis=0)] * len(paths),
     }
     rows = [
         {"filename": film.filename, "patient": film.patient, "method": method}
@@ -87,11 +127,11 @@ def tabulate_locations(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     rows = {}
     for method, part in scores.groupby("method", sort=False):
         weights = resample_patients(part["patient"], RESAMPLES, seed)
-        values = {name: mean(part[name].to_numpy(), weights) for name in MEASURES}
+        rows[method] = {name: mean(part[name].to_numpy(), weights) for name in MEASURES}
         hits, films = part["pointing game"].to_numpy() == 1, np.ones(len(part), bool)
-        values["pointing game"] = share(hits, films, part["patient"].to_numpy(), weights)
-        rows[method] = {name: format_interval(interval(value)) for name, value in values.items()}
-    return pd.DataFrame(rows).T.rename_axis("method")
+        rows[method]["pointing game"] = share(hits, films, part["patient"].to_numpy(), weights)
+    table = pd.DataFrame(rows).map(lambda values: format_interval(interval(values)))
+    return table.T.rename_axis("method")
 
 
 def compare_with_controls(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -101,15 +141,6 @@ def compare_with_controls(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """
     films = scores.pivot_table("energy in box", ["patient", "filename"], "method")
     weights = resample_patients(films.index.get_level_values("patient"), RESAMPLES, seed)
-    less = {name: (films["evidence"] - films[name]).to_numpy() for name in CONTROLS}
-    rows = {name: interval(mean(values, weights)) for name, values in less.items()}
+    less = films[CONTROLS].rsub(films["evidence"], axis=0)
+    rows = {name: interval(mean(less[name].to_numpy(), weights)) for name in CONTROLS}
     return pd.DataFrame(rows).T.rename_axis("control")
-
-
-def _mask(film, boxes: pd.DataFrame) -> np.ndarray:
-    """Return where the boxes lie on the square that `read_image` pads a film to."""
-    mask = np.zeros((SIDE, SIDE), bool)
-    on_square = boxes_on_square(boxes[BOX].to_numpy(), film.width, film.height)
-    for left, top, right, bottom in np.rint(on_square * SIDE).astype(int):
-        mask[top : max(bottom, top + 1), left : max(right, left + 1)] = True
-    return mask

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
@@ -37,64 +36,53 @@ def predict_from_metadata(films: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     known = pd.DataFrame(
         {
             "number": pd.to_numeric(films["patient"], errors="coerce"),
-            "view": films["view"].map({"PA": 0.0, "AP": 1.0}),
-            "sex": films["sex"].map({"F": 0.0, "M": 1.0}),
+            "view": films["view"].map({"PA": 0, "AP": 1}),
+            "sex": films["sex"].map({"F": 0, "M": 1}),
             **films[["age", "original_width", "original_height"]],
         }
     )
-    known = known[[name for name in known if len(known[name].unique()) > 1]].astype(float)
-    predictors = {name: known.filter(columns) for name, columns in PREDICTORS.items()}
-    predictors = {name: columns for name, columns in predictors.items() if columns.size}
-    if len(predictors) > 1:
-        predictors["all of these"] = known
-    return predict_from_columns(predictors, films["target"], patient_folds(films, seed), seed)
+    return predict_from_columns(known, PREDICTORS, films, seed)
 
 
 def predict_from_columns(
-    predictors: dict[str, pd.DataFrame], target: pd.Series, fold: np.ndarray, seed: int
+    known: pd.DataFrame, predictors: dict[str, list[str]], films: pd.DataFrame, seed: int = 0
 ) -> pd.DataFrame:
-    """Return the probability that each predictor's columns of numbers, NaN where unknown, give.
+    """Predict the label of films from columns of numbers, as `predict_from_metadata` does.
 
-    One column per predictor, one row per film, scored by trees that did not see its fold.
+    `known` is NaN where a number is unknown. `predictors` name its columns, the groups of which
+    give a column of probabilities each; columns that do not vary are left out.
     """
+    known = known[[name for name in known if len(known[name].unique()) > 1]].astype(float)
+    columns = {name: known.filter(members) for name, members in predictors.items()}
+    columns = {name: members for name, members in columns.items() if members.size}
+    if len(columns) > 1:
+        columns["all of these"] = known
+    folds = PredefinedSplit(patient_folds(films, seed)) if columns else None
     forest = RandomForestClassifier(
         n_estimators=50, min_samples_leaf=10, class_weight="balanced", random_state=seed
     )
-    how = {"cv": PredefinedSplit(fold), "method": "predict_proba"}
-    scores = {
-        name: cross_val_predict(forest, columns.to_numpy(), target, **how)[:, 1]
-        for name, columns in predictors.items()
-    }
-    return pd.DataFrame(scores, index=target.index)
+    how = {"y": films["target"], "cv": folds, "method": "predict_proba"}
+    scores = {n: cross_val_predict(forest, x.to_numpy(), **how)[:, 1] for n, x in columns.items()}
+    return pd.DataFrame(scores, index=films.index)
 
 
-def tabulate_metadata(
-    films: pd.DataFrame, metadata: pd.DataFrame, image: np.ndarray, seed: int = 0
-) -> pd.DataFrame:
+def tabulate_metadata(films: pd.DataFrame, metadata: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Return the AUC of each metadata model and of the image model on the same films.
 
     Pairs of films are compared within a fold: a score means one thing in one fold only, and pooled
     folds would push an uninformative predictor below 0.5 (Airola et al., Computational Statistics
     and Data Analysis 2011).
 
-    Parameters
-    ----------
-    films, metadata, seed : as given to and returned by `predict_from_metadata`
-    image : (films,), the held-out scores of the image model; films without one (NaN), as a
-        fine-tuned network has, are left out
-
-    Returns
-    -------
-    DataFrame, one row per model
-        auc, low, high; less, less_low and less_high: the image model's AUC less this one. 95 %
-        intervals over patients, the same resamples for all.
+    `films` were given to `predict_from_metadata`, `metadata` is what it returned. Films have the
+    held-out probability of the image model, too; those without one (NaN), as a fine-tuned network
+    has, are left out. One row per model: auc, low, high; less, less_low and less_high: the image
+    model's AUC less this one. 95 % intervals over patients, the same resamples for all.
     """
-    fold, known = patient_folds(films, seed), np.isfinite(image)
-    films, scores, fold = films[known], metadata.assign(image=image)[known], fold[known]
+    image, fold = films["probability"], patient_folds(films, seed)
+    scores, films, fold = (x[image.notna()] for x in (metadata.assign(image=image), films, fold))
     weights = resample_patients(films["patient"], RESAMPLES, seed)
-    target = films["target"].to_numpy()
+    target, rows = films["target"].to_numpy(), {}
     areas = {name: auc(target, scores[name].to_numpy(), weights, strata=fold) for name in scores}
-    rows = {}
     for name, area in areas.items():
         rows[name] = [*interval(area).values(), *interval(areas["image"] - area).values()]
     columns = ["auc", "low", "high", "less", "less_low", "less_high"]
@@ -107,5 +95,4 @@ def compare_with_metadata(run: Run, films: pd.DataFrame) -> pd.DataFrame:
     `films` are all its training films, as `run.split("train", study)` gives them.
     """
     seed = run.facts["seed"]
-    metadata = predict_from_metadata(films, seed)
-    return tabulate_metadata(films, metadata, films["probability"].to_numpy(), seed)
+    return tabulate_metadata(films, predict_from_metadata(films, seed), seed)

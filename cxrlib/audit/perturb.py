@@ -20,14 +20,8 @@ if TYPE_CHECKING:
 
 BORDER = 0.1  # of the side, masked on each of the four
 CORNER = (0.25, 0.2)  # height and width of an upper corner, where side markers mostly stand
-CHANGES = (
-    "box hidden",
-    "as much elsewhere hidden",
-    "all but the box hidden",
-    "border hidden",
-    "upper corners hidden",
-    "mirrored",
-)
+HIDDEN = ("box", "as much elsewhere", "all but the box", "border", "upper corners")
+CHANGES = (*(f"{part} hidden" for part in HIDDEN), "mirrored")
 
 
 def change_film(film: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
@@ -85,28 +79,24 @@ def tabulate_changes(scores: pd.DataFrame, threshold: float, seed: int = 0) -> p
     """
     weights = resample_patients(scores["patient"], RESAMPLES, seed)
     target, before = scores["target"].to_numpy(), scores["unchanged"].to_numpy()
-    ill, cut, rows = target == 1, logit(threshold), {}
-    unchanged = auc(target, before, weights)
+    ill, cut, unchanged, rows = target == 1, logit(threshold), auc(target, before, weights), {}
     for change in CHANGES:
         after = scores[change].to_numpy()
-        moved, crossed = after - before, (after >= cut) != (before >= cut)
-        area = auc(target, after, weights)
-        row = {
+        moved, area = after - before, auc(target, after, weights)
+        rows[change] = {
             "logit, with the finding": mean(moved[ill], weights[:, ill]),
             "logit, without": mean(moved[~ill], weights[:, ~ill]),
             "AUC": area,
             "AUC less unchanged": area - unchanged,
-            "decisions changed": mean(crossed, weights),
+            "decisions changed": mean((after >= cut) != (before >= cut), weights),
         }
-        rows[change] = {name: format_interval(interval(values)) for name, values in row.items()}
-    return pd.DataFrame(rows).T.rename_axis("change")
+    table = pd.DataFrame(rows).map(lambda values: format_interval(interval(values)))
+    return table.T.rename_axis("change")
 
 
 def _elsewhere(mask: np.ndarray) -> np.ndarray:
     """Return the mask moved into the corner where it overlaps itself least."""
-    shifts = []
-    for axis in (0, 1):
-        inside = np.flatnonzero(mask.any(axis=1 - axis))
-        shifts.append((-inside[0], len(mask) - 1 - inside[-1]))
+    inside = np.argwhere(mask)
+    shifts = np.transpose([-inside.min(axis=0), len(mask) - 1 - inside.max(axis=0)])
     moved = [np.roll(mask, shift, (0, 1)) for shift in product(*shifts)]
     return min(moved, key=lambda candidate: (candidate & mask).sum())

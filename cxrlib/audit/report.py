@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Iterator
 from html import escape
 from importlib.metadata import version
 from importlib.resources import files
@@ -20,8 +19,6 @@ from cxrlib.data.study import Study
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model.facts import read_facts
 
-SAME_EACH_TIME = {"metadata": {"Date": None}}  # of an SVG
-
 
 def write_report(
     table: str | Path,
@@ -29,7 +26,6 @@ def write_report(
     study: Study | None = None,
     threshold: float | None = None,
     title: str = "",
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Audit predictions of any model; write one HTML file and return its verdicts.
 
@@ -40,7 +36,6 @@ def write_report(
     study : its images are searched for copies, and its patients are taken
     threshold : from which a radiograph is called positive, 0..1; otherwise by Youden's rule on the
         rows that a split calls training, or 0.5
-    seed : of resamples and folds
 
     Returns
     -------
@@ -49,8 +44,7 @@ def write_report(
 
     Raises
     ------
-    AuditError, StudyError
-        The table cannot be audited; see `read_predictions`.
+    AuditError, StudyError : the table cannot be audited; see `read_predictions`
     """
     if Path(out).suffix.casefold() not in (".html", ".htm"):
         raise AuditError(f"'{out}' is no name of a page. Give one that ends in .html.")
@@ -75,58 +69,47 @@ def write_report(
     if other := len(everything) - len(rows):
         sides = "', '".join(sorted(set(rows["split"])))
         facts += f" Rows of '{sides}' are measured; {other} further rows of the table are not."
-    answers = list(ask_all(rows, everything, threshold, study, seed))
-    verdicts = pd.DataFrame(
-        [(a.claim, a.verdict, a.reason) for a in answers], columns=["claim", "verdict", "reason"]
-    )
+    answers = ask_all(rows, everything, threshold, study)
+    verdicts = pd.DataFrame([a[:3] for a in answers], columns=Answer._fields[:3])
     with pd.option_context("display.max_colwidth", None):
-        tables = [line for answer in answers for line in _section(answer)]
-        summary = verdicts.drop(columns="reason").to_html(index=False, border=0)
-    page = Template((files("cxrlib.audit") / "report.html").read_text(encoding="utf-8")).substitute(
-        title=escape(title or f"Audit of {Path(table).name}"),
-        facts=escape(facts),
-        verdicts=summary,
-        sections="\n".join(tables),
-        version=version("cxrlib"),
-    )
+        page = Template((files("cxrlib.audit") / "report.html").read_text(encoding="utf-8"))
+        page = page.substitute(
+            title=escape(title or f"Audit of {Path(table).name}"),
+            facts=escape(facts),
+            verdicts=verdicts.drop(columns="reason").to_html(index=False, border=0),
+            sections="\n".join(map(_section, answers)),
+            version=version("cxrlib"),
+        )
     with whole_file(out) as part:
         part.write_text(page, encoding="utf-8", errors="replace")
     return verdicts
 
 
-def report_run(
-    run: str | Path, out: str | Path, study: Study | None = None, seed: int = 0
-) -> pd.DataFrame:
-    """Write the audit of a run that was scored on its test patients; see `write_report`.
-
-    Raises
-    ------
-    RunError, AuditError
-        No run, or none with test scores.
-    """
-    facts = read_facts(Path(run))
+def report_run(run: str | Path, out: str | Path, study: Study | None = None) -> pd.DataFrame:
+    """Write the audit of a run; see `write_report`. AuditError where it has no test scores."""
+    run = Path(run)
+    facts = read_facts(run)
     if "test" not in facts["metrics"]:
         raise AuditError(f"{run} was not scored on its test patients. Run notebook 03 on it.")
-    title = f"Audit of {Path(run).name}: {facts['finding']} against {facts['negative']}"
-    how = {"threshold": facts["threshold"]["value"], "title": title, "seed": seed}
-    return write_report(Path(run) / "predictions.csv", out, study, **how)
+    title = f"Audit of {run.name}: {facts['finding']} against {facts['negative']}"
+    return write_report(run / "predictions.csv", out, study, facts["threshold"]["value"], title)
 
 
-def _section(answer: Answer) -> Iterator[str]:
-    yield f"<section>\n<h2>{escape(answer.claim)}</h2>"
-    verdict = f"<strong>{answer.verdict.capitalize()}.</strong>"
-    yield f"<p>{verdict} {escape(answer.reason)}</p>"
-    if answer.draw:
-        yield f'<img alt="{escape(answer.reason)}" src="{_picture(answer.draw())}">'
+def _section(answer: Answer) -> str:
+    reason = escape(answer.reason)
+    lines = ["<section>", f"<h2>{escape(answer.claim)}</h2>"]
+    lines.append(f"<p><strong>{answer.verdict.capitalize()}.</strong> {reason}</p>")
+    if answer.draw and len(answer.table):
+        lines.append(f'<img alt="{reason}" src="{_picture(answer.draw())}">')
     if len(answer.table):
-        yield answer.table.to_html(border=0)
-    yield "</section>"
+        lines.append(answer.table.to_html(border=0))
+    return "\n".join([*lines, "</section>"])
 
 
 def _picture(figure: Figure) -> str:
-    """Return a figure as an SVG in a URL, and close it."""
+    """Return a figure as an SVG in a URL, the same each time, and close it."""
     drawn = io.BytesIO()
     with plt.rc_context({"svg.hashsalt": "cxrlib"}):
-        figure.savefig(drawn, format="svg", bbox_inches="tight", **SAME_EACH_TIME)
+        figure.savefig(drawn, format="svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
     return f"data:image/svg+xml;base64,{base64.b64encode(drawn.getvalue()).decode()}"

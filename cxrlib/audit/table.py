@@ -60,12 +60,16 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     for name in NAMES.keys() - set(table):
         table[name] = ""
     target = table["target"].str.casefold().map(CLASSES)
-    _refuse(table, "target", target.isna(), path, "give 1 with the finding and 0 without")
     probability = read_number(table["probability"])
-    outside = ~probability.between(0, 1)  # NaN is outside, too
-    _refuse(table, "probability", outside, path, "give a number from 0 to 1")
-    _refuse(table, "patient", table["patient"] == "", path, "fill it in: intervals are by patient")
-    _refuse(table, "id", table["id"].duplicated(), path, "give each radiograph one row")
+    for name, bad, fix in (
+        ("target", target.isna(), "Give 1 with the finding and 0 without"),
+        ("probability", ~probability.between(0, 1), "Give a number from 0 to 1"),  # NaN is outside
+        ("patient", table["patient"] == "", "Fill it in: intervals are by patient"),
+        ("id", table["id"].duplicated(), "Give each radiograph one row"),
+    ):
+        if bad.any():
+            first = f"line {table['row'][bad].iloc[0]}: {name} is '{table[name][bad].iloc[0]}'"
+            raise AuditError(f"{path}, {first}; {bad.sum()} rows are so. {fix}.")
     table = table.assign(target=target.astype(int), probability=probability)
     table["age"], table["sex"] = read_age(table["age"]), read_sex(table["sex"])
     table["split"] = table["split"].replace(SIDES, regex=True)
@@ -84,12 +88,3 @@ def audited_rows(table: pd.DataFrame) -> pd.DataFrame:
     split = table["split"]
     sides = split == "test", ~split.isin(["train", ""]), pd.Series(True, table.index)
     return table[next(rows for rows in sides if rows.any())].reset_index(drop=True)
-
-
-def _refuse(table: pd.DataFrame, name: str, bad: pd.Series, path: Path, fix: str) -> None:
-    if bad.any():
-        first = table[bad].iloc[0]
-        raise AuditError(
-            f"{path}, line {first['row']}: {name} is '{first[name]}'; {bad.sum()} rows are so. "
-            f"{fix.capitalize()}."
-        )

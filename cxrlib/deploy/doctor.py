@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +29,20 @@ FEATURE_OFF = 0.05  # in standard deviations of the features
 SCORE_OFF = 0.002  # in probability
 
 AGAIN = "The file is not that of this cxrlib. Install it again, or take the file by git."
-LOCK = "Install the versions of requirements.lock (`make .venv/ready`)"
-CAUSE = f"The same input gives another output: another {{}}, or a change in cxrlib.{{}}. {LOCK}."
+CAUSE = (
+    "The same input gives another output: another {}, or a change in cxrlib.{}. Install the "
+    "versions of requirements.lock (`make .venv/ready`)."
+)
 KERAS = CAUSE.format("TensorFlow or Keras", "model.backbone")
 DEVICE = "Or a driver, or less precision: try CUDA_VISIBLE_DEVICES=-1, TF_ENABLE_ONEDNN_OPTS=0."
+# What it means that a step differs while all before it are as stored.
+STEPS = dict.fromkeys(("weights file", "film file", "head file", "check file"), AGAIN) | {
+    "grey values": CAUSE.format("Pillow or NumPy", "data.images"),
+    "network": KERAS,
+    "features": f"{KERAS} {DEVICE}",
+    "score": KERAS,
+    "check": CAUSE.format("NumPy or Pillow", "data.frontal"),
+}
 
 
 def describe_machine() -> dict[str, str]:
@@ -59,16 +69,51 @@ def examine() -> pd.DataFrame:
         step; same (bool); found, a sentence with the numbers; advice, what a difference means and
         what to do, '' where there is none.
     """
-    rows, seen = [], _Seen()
-    for step, look, advice in STEPS:
+    rows, looks = [], _look()
+    for step, advice in STEPS.items():
         try:
-            same, found = look(seen)
+            same, found = next(looks)
         except Exception as error:  # whatever a broken installation raises, the step is the news
             same, found = False, f"{type(error).__name__}: {error}"
         rows.append((step, same, found, "" if same else advice))
         if not same:
             break
     return pd.DataFrame(rows, columns=["step", "same", "found", "advice"])
+
+
+def _look() -> Iterator[tuple[bool, str]]:
+    """Yield for each of `STEPS` whether it is as stored, and a sentence with the numbers."""
+    golden = json.loads((GOLDEN / "golden.json").read_text())
+    files = (BUNDLED, "weights"), (FILM, "film"), (HEAD, "head"), (CHECK_FILE, "check")
+    for path, name in files:
+        yield _compare(file_digest(path), golden[name])
+
+    grey = read_image(FILM, SIZE)
+    off = 255 * abs(tile_means(grey) - golden["grey_means"]).max()
+    more = f"; means of {TILES} x {TILES} tiles are off by up to {off:.3f} of 255"
+    yield _compare(digest_values(grey), golden["grey"], more)
+
+    backbone = load_backbone(image_size=SIZE)
+    yield _compare(backbone.digest, golden["network"])
+
+    head = keras.models.load_model(HEAD, safe_mode=True)
+    features, score = apply_network(backbone, head, grey)
+    stored = np.load(FEATURES).astype(float)
+    off = abs(features - stored).max() / stored.std()
+    more = f"; off by up to {off:.2g} standard deviations, {FEATURE_OFF} allowed"
+    same, found = _compare(digest_values(features), golden["features"], more)
+    yield same or off <= FEATURE_OFF, found
+
+    off = abs(score - golden["probability"])
+    yield off <= SCORE_OFF, f"{score:.6f}, off by {off:.2g}, {SCORE_OFF} allowed"
+
+    reason = find_reasons(grey[None])["reason"][0]
+    yield not reason, reason or "a frontal chest radiograph, as it is"
+
+
+def _compare(found: str, stored: str, more: str = "") -> tuple[bool, str]:
+    other = "" if found == stored else f" and not {stored[:12]}"
+    return found == stored, f"SHA-256 {found[:12]}{other}{more}"
 
 
 def digest_values(values: np.ndarray) -> str:
@@ -90,52 +135,3 @@ def apply_network(
     model = keras.Model(model.input, [model.get_layer("grid").output, model.output])
     features, logit = model.predict_on_batch(grey[None, ..., None])
     return features[0].astype(np.float16), float(expit(logit[0, 0]))
-
-
-class _Seen:
-    """What the steps look at, made by the first that wants it; each step returns (same, found)."""
-
-    golden = cached_property(lambda _: json.loads((GOLDEN / "golden.json").read_text()))
-    grey = cached_property(lambda _: read_image(FILM, SIZE))
-    backbone = cached_property(lambda _: load_backbone(image_size=SIZE))
-    head = cached_property(lambda _: keras.models.load_model(HEAD, safe_mode=True))
-    scored = cached_property(lambda seen: apply_network(seen.backbone, seen.head, seen.grey))
-
-    def compare_grey(self):
-        off = 255 * abs(tile_means(self.grey) - self.golden["grey_means"]).max()
-        more = f"; means of {TILES} x {TILES} tiles are off by up to {off:.3f} of 255"
-        return _compare(digest_values(self.grey), self.golden["grey"], more)
-
-    def compare_features(self):
-        features, stored = self.scored[0], np.load(FEATURES).astype(float)
-        off = abs(features - stored).max() / stored.std()
-        more = f"; off by up to {off:.2g} standard deviations, {FEATURE_OFF} allowed"
-        same, found = _compare(digest_values(features), self.golden["features"], more)
-        return same or off <= FEATURE_OFF, found
-
-    def compare_score(self):
-        off = abs(self.scored[1] - self.golden["probability"])
-        return off <= SCORE_OFF, f"{self.scored[1]:.6f}, off by {off:.2g}, {SCORE_OFF} allowed"
-
-    def check_film(self):
-        reason = find_reasons(self.grey[None])["reason"][0]
-        return not reason, reason or "a frontal chest radiograph, as it is"
-
-
-def _compare(found: str, stored: str, more: str = "") -> tuple[bool, str]:
-    other = "" if found == stored else f" and not {stored[:12]}"
-    return found == stored, f"SHA-256 {found[:12]}{other}{more}"
-
-
-# Name, what looks, and what it means that this step differs while all before it are as stored.
-STEPS = (
-    ("weights file", lambda seen: _compare(file_digest(BUNDLED), seen.golden["weights"]), AGAIN),
-    ("film file", lambda seen: _compare(file_digest(FILM), seen.golden["film"]), AGAIN),
-    ("head file", lambda seen: _compare(file_digest(HEAD), seen.golden["head"]), AGAIN),
-    ("check file", lambda seen: _compare(file_digest(CHECK_FILE), seen.golden["check"]), AGAIN),
-    ("grey values", _Seen.compare_grey, CAUSE.format("Pillow or NumPy", "data.images")),
-    ("network", lambda seen: _compare(seen.backbone.digest, seen.golden["network"]), KERAS),
-    ("features", _Seen.compare_features, f"{KERAS} {DEVICE}"),
-    ("score", _Seen.compare_score, KERAS),
-    ("check", _Seen.check_film, CAUSE.format("NumPy or Pillow", "data.frontal")),
-)

@@ -55,15 +55,15 @@ def load_fast(folder: str | Path) -> Run:
         As `load_run`; no engine was added, or OpenVINO is not installed.
     """
     run = load_run(folder)
-    facts = run.facts.get("engine", {"accepted": False})
-    if not (facts["accepted"] and {*FILES} <= run.facts["files"].keys()):
-        reason = "its engine was not accepted" if "engine" in run.facts else "none was added"
+    facts = run.facts.get("engine")
+    if not (facts and facts["accepted"] and {*FILES} <= run.facts["files"].keys()):
+        reason = "its engine was not accepted" if facts else "none was added"
         raise RunError(
             f"{folder} has no fast engine: {reason}. Load it by load_run, or add one by "
             "`cxr engine RUN STUDY`."
         )
     try:
-        forward = _compile(run.folder, facts["shift"])
+        forward = compile_graph(run.folder / FILES[0], facts["shift"])
     except RuntimeError as error:  # OpenVINO's; its last line says what is wrong
         reason = str(error).strip().rpartition("\n")[2]
         raise RunError(
@@ -96,13 +96,11 @@ def add_engine(run: Run, study: Study) -> Run:
     some = films["path"].sample(min(CALIBRATION, len(films)), random_state=0)
     with tempfile.TemporaryDirectory() as work:
         _quantise(model, [read_image(path, size)[None, ..., None] for path in some], Path(work))
-        ways = freeze(model), _compile(Path(work), shift=0)
+        ways = freeze(model), compile_graph(Path(work) / FILES[0])
         paths = films["path"].tolist()
         batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-        logits = [
-            [way(pixels)[:, 0] for way in ways] for pixels in read_ahead(read_batch, batches, size)
-        ]
-        full, fast = np.concatenate(logits, axis=1)
+        pixels = read_ahead(read_batch, batches, size)
+        full, fast = np.concatenate([[way(x)[:, 0] for way in ways] for x in pixels], axis=1)
         shift = float((full - fast).mean())
         target = films["target"].to_numpy()
         measured = compare(target, expit(full), expit(fast + shift), run.threshold)
@@ -142,7 +140,7 @@ def compare(target: np.ndarray, full: np.ndarray, fast: np.ndarray, cut: float) 
 
 
 def _quantise(model: keras.Model, films: list[np.ndarray], folder: Path) -> None:
-    openvino, nncf = import_openvino(), _import("nncf")
+    openvino, nncf = import_openvino(), import_openvino("nncf")
     nncf.set_log_level(logging.ERROR)
     with tempfile.TemporaryDirectory() as work:
         exported = Path(work) / FILES[0]
@@ -159,23 +157,20 @@ def _quantise(model: keras.Model, films: list[np.ndarray], folder: Path) -> None
         openvino.save_model(quantised, folder / FILES[0], compress_to_fp16=False)
 
 
-def _compile(folder: Path, shift: float) -> Forward:
-    # What is not in 8 bits OpenVINO would compute in bfloat16 where a processor has it.
+def compile_graph(path: Path, shift: float = 0.0) -> Forward:
+    """Return what OpenVINO computes by a graph, with `shift` added."""
+    # What is in float32 OpenVINO would compute in bfloat16 where a processor has it.
     precise = {"INFERENCE_PRECISION_HINT": "f32"}
     # As many threads in each process, as of TensorFlow; pinned, all workers' would share few cores.
     precise |= {"INFERENCE_NUM_THREADS": THREADS, "ENABLE_CPU_PINNING": False}
-    compiled = import_openvino().Core().compile_model(folder / FILES[0], "CPU", precise)
+    compiled = import_openvino().Core().compile_model(path, "CPU", precise)
     return lambda films: compiled(films, share_outputs=False)[0] + np.float32(shift)
 
 
-def import_openvino():
-    """Return the module openvino; raise EngineError where it is not installed."""
+def import_openvino(name: str = "openvino"):
+    """Return the module openvino, or its companion nncf; EngineError where it is not installed."""
     # It would report its use to Google Analytics without asking; it does without this module.
     sys.modules["openvino_telemetry"] = None
-    return _import("openvino")
-
-
-def _import(name: str):
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -12,7 +12,7 @@ from cxrlib import versions
 from cxrlib.data.files import file_digest, place_to_write, whole_folder
 from cxrlib.data.images import read_image
 from cxrlib.deploy.doctor import GOLDEN
-from cxrlib.deploy.engine import EngineError, import_openvino
+from cxrlib.deploy.engine import EngineError, compile_graph, import_openvino
 from cxrlib.model._keras import keras
 from cxrlib.model.run import Run
 
@@ -70,9 +70,8 @@ def export_run(run: Run, form: str, out: str | Path) -> dict:
     wanted = expit(run.model.predict_on_batch(films)[:, 0])
     with whole_folder(out) as part:
         _write(run.model, form, part / name, films)
-        found = np.concatenate(
-            [_read_back(form, part / name, batch)[:, 0] for batch in (films, films[:1])]
-        )
+        batch, alone = (_read_back(form, part / name, x)[:, 0] for x in (films, films[:1]))
+        found = np.append(batch, alone)
         off = abs(found - np.append(wanted, wanted[0])).max()
         if not off <= TOLERANCE:
             raise ExportError(
@@ -91,7 +90,7 @@ def export_run(run: Run, form: str, out: str | Path) -> dict:
 def _runtime(form: str, packages: list[str]) -> str:
     """Return name and version of what runs a format."""
     try:
-        for name in packages:
+        for name in packages:  # openvino before Keras does, which would let it report its use
             import_openvino() if name == "openvino" else import_module(name.replace("-", "_"))
         return f"{packages[0]} {version(packages[0])}"
     except (ImportError, EngineError) as error:
@@ -107,8 +106,6 @@ def _write(model: keras.Model, form: str, path: Path, films: np.ndarray) -> None
     if form == "keras":
         classifier.save(path)
     else:
-        if form == "openvino":
-            import_openvino()  # before Keras does, which would let it report its use
         classifier(films[:1])  # Keras exports no model that was never called
         classifier.export(str(path), format=form, verbose=False)
 
@@ -125,16 +122,10 @@ def _read_back(form: str, path: Path, films: np.ndarray) -> np.ndarray:
     if form == "litert":
         from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(str(path))
-        (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-        interpreter.resize_tensor_input(taken["index"], films.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(taken["index"], films)
-        interpreter.invoke()
-        return interpreter.get_tensor(given["index"])
-    # On CPUs that have bfloat16 OpenVINO takes it unasked.
-    precision = {"INFERENCE_PRECISION_HINT": "f32"}
-    return import_openvino().Core().compile_model(path, "CPU", precision)(films)[0]
+        runner = Interpreter(str(path)).get_signature_runner()
+        (given,) = runner(**dict.fromkeys(runner.get_input_details(), films)).values()
+        return given
+    return compile_graph(path)(films)
 
 
 def _card(run: Run, form: str) -> dict:

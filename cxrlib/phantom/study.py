@@ -2,144 +2,37 @@
 
 A patient and each visit are drawn at random, then `film` takes the film. Disease is geometry: the
 heart is wider than half of the chest ('Cardiomegaly'), or fluid blunts a costophrenic angle
-('Effusion'). No film shows a person.
+('Effusion'). No film shows a person. One process at a time writes a folder, each file whole or not.
 """
 
 import hashlib
 import io
+import json
 import os
+import re
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
-import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 from PIL import Image
-from scipy.optimize import brentq
 from tqdm.auto import tqdm
 
 from cxrlib.phantom.anatomy import Chest, Patient, Visit
 from cxrlib.phantom.film import PIXELS, Camera, simulate_film
-from cxrlib.phantom.folder import claim_folder, end_with_parent, write_whole
-from cxrlib.phantom.site import AP_SHARE, MOST, SICK_SHARE, SITES, Site
-from cxrlib.phantom.skeleton import TUBES
+from cxrlib.phantom.site import KNOBS, MOST, SITES, draw_films
 
-NUMBERS_ABOVE = 60000  # of patients; NIH's end at 30805, so that no id means two patients
 VERSION = 1  # raise it when the same seed and settings give other films
-LIMIT = 0.5  # cardiomegaly above this cardiothoracic ratio
-BUILD = [1.0, 0.98, 1.0], [0.035, 0.05, 0.045]  # mean and deviation of width, depth and height
-# How hard the study is: overlap of the groups, wrong labels, and what hides the heart's size.
-HEALTHY_RATIO, SICK_RATIO = (0.45, 0.035), (0.54, 0.038)  # mean and standard deviation
-FLIPPED_SHARE = 0.03  # of films whose cardiomegaly label is wrong
-EFFUSION_SHARE = {False: 0.07, True: 0.20}  # by cardiomegaly
-INSPIRATION = {"PA": (0.85, 0.12), "AP": (0.55, 0.26)}  # mean and standard deviation
-ROTATION = {"PA": 2.5, "AP": 6.0}  # standard deviation in degrees
-VISIT_SHARE = (0.52, 0.25, 0.13, 0.06, 0.04)  # of patients with one to five films
 QUALITY = 82  # of the JPEG files
-
 NOTE = "Radiographs simulated by a program (cxrlib.phantom). They show no person."
 BOX = ["xmin", "ymin", "xmax", "ymax"]
 COLUMNS = ["filename", "height", "width", "label", *BOX, "view", "sex"]
-
-
-def cardiothoracic_ratio(patient: Patient, growth: float = 1.0) -> float:
-    """Return the greatest width of the heart over the greatest inner width of the chest, 0..1.
-
-    Both are measured on the patient's standard film: PA, full inspiration, no rotation. So an AP
-    film is judged by the same heart (Danzer, Am J Med Sci 157, 1919).
-    """
-    standard = Visit(growth=growth)
-    chest, camera = Chest(patient, standard), Camera(patient, standard)
-    heart, cage = (camera.project(p)[0] for p in (chest.heart_surface(), chest.cage_surface()))
-    return float(np.ptp(heart) / np.ptp(cage))
-
-
-def draw_patient(rng: np.random.Generator, site: Site = SITES["A"]) -> Patient:
-    """Draw a patient: build, anatomy, and a heart from one of two overlapping groups."""
-    woman = rng.random() < 0.48
-    tall = rng.normal(0.965 if woman else 1.02, 0.035)
-    fat = float(np.clip(rng.gamma(2.0, 0.8), 0.1, 4.5))
-    patient = Patient(
-        size=tuple(tall * rng.normal(*BUILD) * (1 + fat * np.array([0.008, 0.015, 0]))),
-        fat=fat,
-        breast=rng.uniform(3.8, 5.4) + 0.35 * fat if woman else 0.0,
-        bone=rng.uniform(0.8, 1.15),
-        heart_axis=rng.normal(36, 6),
-        heart_length=rng.normal(1.0, 0.05),
-        fat_pad=rng.uniform(1.0, 1.8) + 0.3 * fat,
-        aorta=rng.normal(1.0, 0.1),
-        domes=(rng.normal(0, 0.5), rng.normal(-1.3, 0.6)),
-        rib_slope=rng.normal(1.0, 0.1),
-        shoulders=rng.normal(0, 0.8),
-        gas=(rng.uniform(0.8, 2.6), 1.6, rng.uniform(0.6, 1.7)),
-        seed=int(rng.integers(2**31)),
-    )
-    group = SICK_RATIO if rng.random() < site.sick_share else HEALTHY_RATIO
-    ratio = np.clip(rng.normal(*group), 0.36, 0.68)
-    heart = brentq(lambda s: cardiothoracic_ratio(patient, s) - ratio, 0.4, 2.2, xtol=1e-4)
-    return replace(patient, heart=heart)
-
-
-def draw_visit(rng: np.random.Generator, patient: Patient, site: Site = SITES["A"]) -> Visit:
-    """Draw a visit of a patient: view, pose, effusion, exposure, marker and devices."""
-    growth = rng.normal(1.0, 0.012)
-    sick = cardiothoracic_ratio(patient, growth) > LIMIT
-    view = "AP" if rng.random() < site.ap_share[sick] else "PA"
-    bedside = view == "AP"
-    effusion = (0.0, 0.0)
-    if rng.random() < EFFUSION_SHARE[sick]:
-        sides = [(1, 0), (0, 1), (1, 1)][rng.integers(3)]
-        effusion = tuple(rng.uniform(2.2, 6.5, 2) * sides)
-    letter = "L" if rng.random() < 0.75 else "R"
-    column = rng.integers(442, 492) if letter == "L" else rng.integers(22, 70)
-    devices = []
-    edges, widest = site.shutter
-    if bedside and rng.random() < 0.55:
-        devices += [f"wire {n}" for n in rng.integers(0, 1000, rng.integers(1, 4))]
-    if bedside and rng.random() < 0.3:
-        devices += rng.choice(list(TUBES), rng.integers(1, 3), replace=False).tolist()
-    return Visit(
-        view=view,
-        inspiration=float(np.clip(rng.normal(*INSPIRATION[view]), 0, 1.05)),
-        arms_down=bedside,
-        effusion=effusion,
-        rotation=rng.normal(0, ROTATION[view]),
-        shift=tuple(rng.normal(0, 1.0 if bedside else 0.65, 2)),
-        growth=growth,
-        photons=site.dose * rng.lognormal(np.log(2e4 if bedside else 4e4), 0.3),
-        # There is no grid in bed.
-        scatter=site.scatter * (rng.uniform(2.0, 3.2) if bedside else rng.uniform(1.4, 2.2)),
-        contrast=site.contrast + float(np.clip(rng.normal(0, 0.1), -0.25, 0.25)),
-        brightness=rng.normal(site.brightness, 0.05),
-        shutter=tuple((rng.integers(2, widest, 4) * (rng.random(4) < edges)).tolist()),
-        marker=(letter, int(column), int(rng.integers(24, 100))),
-        devices=tuple(devices),
-        seed=int(rng.integers(2**31)),
-    )
-
-
-def draw_films(
-    seed: int, number: int, site: Site = SITES["A"]
-) -> list[tuple[str, Patient, Visit, dict]]:
-    """Draw all films of one patient, who is the same in every study of that seed and site.
-
-    Each is (filename, Patient, Visit, truth); truth has ctr (the cardiothoracic ratio at that
-    visit), cardiomegaly_true, effusion_true and label_flipped.
-    """
-    number += site.first
-    rng = np.random.default_rng([seed, number])
-    patient, films = draw_patient(rng, site), []
-    for visit_number in range(rng.choice(len(VISIT_SHARE), p=VISIT_SHARE) + 1):
-        flipped = bool(rng.random() < FLIPPED_SHARE)
-        visit = draw_visit(rng, patient, site)
-        ratio = cardiothoracic_ratio(patient, visit.growth)
-        truth = {"ctr": round(ratio, 4), "cardiomegaly_true": ratio > LIMIT}
-        truth |= {"effusion_true": any(visit.effusion), "label_flipped": flipped}
-        filename = f"{NUMBERS_ABOVE + number:08d}_{visit_number:03d}.jpg"
-        films.append((filename, patient, visit, truth))
-    return films
+EARLY = re.compile(r"lock|phantom\.json\.\d+\.part")  # all that a kill may leave at first
 
 
 def label_film(filename: str, patient: Patient, visit: Visit, truth: dict) -> list[dict]:
@@ -218,13 +111,11 @@ def make_study(
 
 def _record(seed, site="A"):
     """Return the content of `phantom.json`, which says what the films follow from."""
-    knobs = (LIMIT, SICK_SHARE, HEALTHY_RATIO, SICK_RATIO, FLIPPED_SHARE, AP_SHARE, EFFUSION_SHARE)
-    knobs += (INSPIRATION, ROTATION, VISIT_SHARE, QUALITY)
+    knobs, of_site = (*KNOBS, QUALITY), {}
     if site != "A":  # studies that were made before there was another keep their record
-        knobs += (SITES[site],)
+        knobs, of_site = (*knobs, SITES[site]), {"site": site}
     settings = hashlib.sha256(repr(knobs).encode()).hexdigest()[:12]
-    record = {"note": NOTE, "version": VERSION, "seed": seed, "settings": settings}
-    return record if site == "A" else record | {"site": site}
+    return {"note": NOTE, "version": VERSION, "seed": seed, "settings": settings} | of_site
 
 
 def _write_films(images, seed, site, number):
@@ -237,3 +128,47 @@ def _write_films(images, seed, site, number):
             write_whole(images / filename, jpeg.getvalue())
         rows.append((label_film(filename, patient, visit, truth), {"filename": filename} | truth))
     return rows
+
+
+@contextmanager
+def claim_folder(out: Path, wanted: dict) -> Iterator[None]:
+    """Keep a folder to this process that is new, empty, or says `wanted` in `phantom.json`.
+
+    ValueError where it holds another study; FileExistsError where it holds something else, or
+    another process writes it.
+    """
+    record, found = out / "phantom.json", {}
+    if record.is_file():
+        with suppress(ValueError, TypeError, RecursionError):
+            found = dict(json.loads(record.read_text()))
+        for key, value in wanted.items():
+            if found.get(key) != value:
+                raise ValueError(
+                    f"{record} says {key} {found.get(key)!r}, not {value!r}: give another folder"
+                )
+    elif out.exists() and not all(EARLY.fullmatch(path.name) for path in out.iterdir()):
+        raise FileExistsError(f"{out} holds no simulated study: give an empty or a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(out / "lock", blocking=False).acquire()
+    except Timeout:
+        raise FileExistsError(f"another process writes {out}: wait, or give a new folder") from None
+    with lock:
+        for part in out.rglob("*.*.part"):  # of a process that was killed
+            part.unlink()
+        write_whole(record, (json.dumps(wanted, indent=1) + "\n").encode())
+        (out / "images").mkdir(exist_ok=True)
+        yield
+        (out / "lock").unlink()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
+
+
+def end_with_parent() -> None:
+    """End this worker, from now on, as soon as the process that began it is gone."""
+    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()

@@ -37,7 +37,7 @@ def films():
 
 
 def area(films, score):
-    return tabulate_metadata(films, pd.DataFrame({"x": score}), np.zeros(len(films))).loc["x"]
+    return tabulate_metadata(films.assign(probability=0), pd.DataFrame({"x": score})).loc["x"]
 
 
 def test_a_number_that_separates_is_found(films):
@@ -76,14 +76,14 @@ def test_ids_that_are_no_numbers_are_no_predictor(films):
     named = films.assign(patient="p" + films["patient"], view=["PA", "AP"] * 80)
     assert list(predict_from_metadata(named)) == ["view"]
     nothing = predict_from_metadata(named.assign(view="PA"))
-    assert list(tabulate_metadata(films, nothing, np.zeros(len(films))).index) == ["image"]
+    assert list(tabulate_metadata(films.assign(probability=0), nothing).index) == ["image"]
 
 
 def test_the_gain_of_the_image_is_paired(films):
     rng = np.random.default_rng(2)
     image = films["target"] + rng.normal(0, 0.6, len(films))
     metadata = pd.DataFrame({"same": image, "none": np.zeros(len(films))})
-    table = tabulate_metadata(films, metadata, image.to_numpy())
+    table = tabulate_metadata(films.assign(probability=image), metadata)
     assert table.loc["same", ["less", "less_low", "less_high"]].eq(0).all()
     assert table.loc["none", "auc"] == 0.5
     gain = table.loc["image", "auc"] - 0.5
@@ -99,7 +99,8 @@ def test_films_without_a_held_out_score_are_left_out(films):
     image = (films["target"] + rng.normal(0, 0.6, len(films))).to_numpy()
     held_out = patient_folds(films, 0) == 2
     metadata = pd.DataFrame({"x": rng.random(len(films))})
-    table = tabulate_metadata(films, metadata, np.where(held_out, image, np.nan))
+    scored = films.assign(probability=np.where(held_out, image, np.nan))
+    table = tabulate_metadata(scored, metadata)
     target = films["target"][held_out]
     assert table.loc["image", "auc"] == pytest.approx(roc_auc_score(target, image[held_out]))
     expected = roc_auc_score(target, metadata["x"][held_out])

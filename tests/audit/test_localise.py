@@ -12,10 +12,11 @@ from cxrlib.audit.localise import (
     boxed_films,
     compare_with_controls,
     locate,
+    map_films,
+    randomise,
     score_map,
     tabulate_locations,
 )
-from cxrlib.audit.maps import map_films, randomise
 from cxrlib.audit.perturb import CHANGES, add_controls, change_film, perturb_films, tabulate_changes
 from cxrlib.data.images import read_image
 from cxrlib.data.study import choose_films, read_study

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cxrlib.audit.maps import map_films
+from cxrlib.audit.localise import map_films
 from cxrlib.data.images import read_image
 from cxrlib.data.study import choose_films
 from cxrlib.model._keras import keras

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.special import expit
 
 from cxrlib import cli
-from cxrlib.audit import metadata, questions
+from cxrlib.audit import groups, metadata
 from cxrlib.audit.questions import NOT_SHOWN, SHOWN, UNTOLD, ask_all
 from cxrlib.audit.report import report_run, write_report
 from cxrlib.audit.table import NAMES, AuditError, audited_rows, read_predictions
@@ -41,7 +41,7 @@ def predictions(films=400, seed=0, **columns):
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
     """A tenth of them tells these faults as well."""
-    for module in (bootstrap, calibration, questions, measures, metadata, thresholds):
+    for module in (bootstrap, calibration, groups, measures, metadata, thresholds):
         if hasattr(module, "RESAMPLES"):
             monkeypatch.setattr(module, "RESAMPLES", 200)
 
@@ -53,7 +53,7 @@ def audit(tmp_path):
     def run(table, study=None):
         table.to_csv(tmp_path / "table.csv", index=False)
         everything = read_predictions(tmp_path / "table.csv")
-        answers = ask_all(audited_rows(everything), everything, 0.5, study, 0)
+        answers = ask_all(audited_rows(everything), everything, 0.5, study)
         return dict(zip(CLAIMS, answers, strict=True))
 
     return run

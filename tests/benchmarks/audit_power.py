@@ -70,7 +70,7 @@ def main() -> None:
         verdicts = []
         for _ in range(options.times):
             table = simulate(patients, fault, strength, rng)
-            answers = ask_all(table, table, 0.5, None, 0)
+            answers = ask_all(table, table, 0.5, None)
             verdicts.append([answer.verdict for answer in answers])
         found = pd.DataFrame(verdicts, columns=CLAIMS)
         for claim in LOOKED_AT[fault]:

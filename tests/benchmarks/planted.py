@@ -27,7 +27,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
 from tqdm.auto import tqdm
 
-from cxrlib.audit import metadata, questions
+from cxrlib.audit import groups, metadata, questions
 from cxrlib.audit.localise import SIDE, boxed_films, score_map
 from cxrlib.audit.mislabels import measure_label_ranking, rank_labels
 from cxrlib.audit.perturb import change_film
@@ -44,7 +44,7 @@ from cxrlib.phantom.study import make_study
 from cxrlib.plots.style import LINES, plain
 
 MEDICAL = Path(__file__).parents[2] / "medical"
-RESAMPLES = metadata.RESAMPLES = 500  # a quarter of the library's
+RESAMPLES = metadata.RESAMPLES = groups.RESAMPLES = 500  # a quarter of the library's
 # Of columns of two values one tree tells what a forest tells, at a fiftieth of its cost.
 metadata.RandomForestClassifier = lambda n_estimators, **how: DecisionTreeClassifier(**how)
 THINGS = ("marker", "pacemaker", "collimation", "brightness")
@@ -166,17 +166,15 @@ def audit_once(films, rows, thing, strength, patients, rng) -> dict[str, object]
     found = {}
     for name, known in (("", table), ("told: ", table.assign(**{thing: test["thing"]}))):
         answers = {
-            "metadata": questions._beats_metadata(known, 0, few),
-            "groups": questions._serves_alike(known, cut, weights),
+            "metadata": questions._beats_metadata(known, few),
+            "groups": questions._serves_alike(known, cut),
         }
         if not name:
             of = known["target"].to_numpy(), known["probability"].to_numpy(), weights
             measured = measure_calibration(*of) | {"calibration": {}}
             answers["calibrated"] = questions._is_calibrated(known, measured, few)
-        found |= {
-            f"{name}{claim}": x.verdict == questions.NOT_SHOWN for claim, x in answers.items()
-        }
-    differ = answers["groups"].reason.partition(". Intervals")[0]
+        found |= {f"{name}{claim}": x[0] == questions.NOT_SHOWN for claim, x in answers.items()}
+    differ = answers["groups"][1].partition(". Intervals")[0]
     found["told: groups"] &= f"{thing} yes" in differ or f"{thing} no" in differ
     target = test["target"].to_numpy()
     before = auc(target, logit, weights)
@@ -222,7 +220,7 @@ def leak_once(films, rows, share, patients, rng) -> dict[str, object]:
     chosen.loc[moved.index, "split"] = "train"
     table = as_read(chosen, np.full(len(chosen), 0.5))
     unknown = table.assign(patient=table["id"] + table["patient"])
-    verdicts = [questions._keeps_apart(x, None).verdict for x in (table, unknown)]
+    verdicts = [questions._keeps_apart(x, None)[0] for x in (table, unknown)]
     found = [verdict == questions.NOT_SHOWN for verdict in verdicts]
     return {"patients right": found[0], "a patient per film": found[1], "crossing": len(moved)}
 

@@ -16,7 +16,7 @@ from cxrlib.deploy import doctor
 from cxrlib.deploy.doctor import FEATURES, FILM, GOLDEN, HEAD, STEPS, examine
 from cxrlib.model import backbone
 
-NAMES, _, ADVICE = zip(*STEPS, strict=True)
+NAMES, ADVICE = zip(*STEPS.items(), strict=True)
 
 pytestmark = pytest.mark.portable
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.special import expit, logit
 from sklearn.utils.class_weight import compute_sample_weight
 
-from cxrlib.audit.maps import map_films
+from cxrlib.audit.localise import map_films
 from cxrlib.data.images import read_image
 from cxrlib.data.study import choose_films, read_study
 from cxrlib.deploy.export import export_run

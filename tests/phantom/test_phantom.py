@@ -15,9 +15,8 @@ from PIL import Image
 from cxrlib.phantom import study as phantom
 from cxrlib.phantom.anatomy import Chest, Patient, Visit
 from cxrlib.phantom.film import PIXELS, SOURCE, Camera, project, simulate_film
-from cxrlib.phantom.folder import claim_folder
-from cxrlib.phantom.site import SITES
-from cxrlib.phantom.study import cardiothoracic_ratio, draw_films, label_film, make_study
+from cxrlib.phantom.site import SITES, cardiothoracic_ratio, draw_films
+from cxrlib.phantom.study import claim_folder, label_film, make_study
 
 BOX = ["xmin", "ymin", "xmax", "ymax"]
 
@@ -281,7 +280,7 @@ def test_study_of_another_seed_or_other_settings_is_left_alone(study, monkeypatc
     before = content(out)
     with pytest.raises(ValueError, match="seed 3, not 5: give another folder"):
         make_study(out, patients=2, seed=5)
-    monkeypatch.setattr(phantom, "FLIPPED_SHARE", 0.5)
+    monkeypatch.setattr(phantom, "KNOBS", (*phantom.KNOBS, "another"))
     with pytest.raises(ValueError, match="settings .* give another folder"):
         make_study(out, patients=2, seed=3)
     assert content(out) == before
