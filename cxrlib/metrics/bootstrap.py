@@ -90,7 +90,8 @@ def share(
     if not len(films) or min((found > 0).sum(), (found < films).sum()) >= FEW:
         return shares
     value, trials = shares[0], len(films)
-    if variance := ((found - value * films) ** 2).sum() / films.sum() ** 2:
+    variance = ((found - value * films) ** 2).sum() / films.sum() ** 2
+    if variance and len(films) > 1:  # of one patient, rounding leaves some
         variance *= len(films) / (len(films) - 1)
         variance *= (stdtrit(len(films) - 1, 0.975) / ndtri(0.975)) ** 2
         trials = min(films.sum(), value * (1 - value) / variance)

@@ -227,6 +227,16 @@ def test_a_share_of_few_events_gets_the_exact_binomial_interval():
     assert one["high"] - one["low"] > found["high"] - found["low"] and one["high"] < 1
 
 
+@pytest.mark.parametrize("films", [3, 7, 13])
+def test_a_share_among_films_of_one_patient_is_measured(films):
+    """Rounding may leave a variance there, which no number of patients can be drawn from."""
+    patients, everyone = np.zeros(films, int), np.ones(films, bool)
+    weights = resample_patients(patients, 100, 0)
+    measured = interval(share(np.arange(films) < films // 3, everyone, patients, weights))
+    assert measured["value"] == pytest.approx(films // 3 / films)
+    assert measured["high"] - measured["low"] > 0.5
+
+
 @pytest.mark.parametrize(
     ("patients", "truth", "alike"),
     [(13, 0.8, 0.7), (30, 0.95, 0.7), (30, 0.95, 0.2), (60, 0.97, 0.5)],
