@@ -37,8 +37,8 @@ def list_files(root: Path) -> list[str]:
     return sorted(path.removeprefix(str(root)).lstrip("/") for path in found)
 
 
-def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> None:
-    """Set `filename`, in place, to the one file below `root` that the name in a row can mean.
+def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> pd.DataFrame:
+    """Return rows whose `filename` is the one file below `root` that their name can mean.
 
     The name ends as the file's path does, or the path as the name does. Case, NFD and a missing or
     other ending are forgiven where one file is left.
@@ -73,7 +73,7 @@ def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> None:
             f"{len(odd)} names are read as those of the only files they can mean, such as "
             f"'{odd[0]}' as '{meant[odd[0]]}'"
         )
-    rows["filename"] = [meant.get(name, name) for name in rows["filename"].tolist()]
+    return rows.assign(filename=[meant.get(name, name) for name in rows["filename"].tolist()])
 
 
 def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) -> pd.DataFrame:

@@ -80,8 +80,8 @@ def split_cells(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(label=rows["label"].map(parts)).explode("label", ignore_index=True)
 
 
-def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, own: bool) -> None:
-    """Give labels their usual spelling, in place, and `doubt`: findings that a film may have.
+def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, own: bool) -> pd.DataFrame:
+    """Return rows with labels in their usual spelling, and `doubt`: findings a film may have.
 
     In an `own` table a row without a label is a mistake, and 'possible Mass' leaves Mass in doubt;
     in others it is a film without a finding that is named, and 'Nodule/Mass' a finding. A
@@ -95,6 +95,7 @@ def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, own: bool) ->
             f"the finding's name instead of 1, and '{NO_FINDING}' instead of 0; or name the column "
             "after the finding."
         )
+    rows = rows.copy()
     usable = rows.index.difference(sorted(log.dropped))  # misspelt findings contradict, too
     names = list(VOCABULARY)
     for label, indices in rows.groupby("label", sort=False).groups.items():
@@ -125,10 +126,11 @@ def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, own: bool) ->
     healthy = rows.loc[usable, "label"].eq(NO_FINDING).groupby(rows.loc[usable, "filename"])
     mixed = healthy.transform("any") & ~healthy.transform("all")
     log.add(usable[mixed], f"'{NO_FINDING}' beside a finding", "delete the rows that are wrong")
+    return rows
 
 
-def check_boxes(rows: pd.DataFrame, headers: pd.DataFrame, log: ProblemLog) -> None:
-    """Set `BOX`, in place, to numbers, NaN where there is none or it cannot be one."""
+def check_boxes(rows: pd.DataFrame, headers: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
+    """Return rows with boxes of numbers, NaN where there is none or it cannot be one."""
     text = rows[BOX]
     boxes = text.apply(read_number)
     some = text.ne("").any(axis=1)
@@ -148,4 +150,5 @@ def check_boxes(rows: pd.DataFrame, headers: pd.DataFrame, log: ProblemLog) -> N
     ):
         for index in rows.index[some & bad]:
             log.add([index], problem.format(*sizes.loc[index]), fix, "box left out")
-    rows[BOX] = boxes.where(given & full & inside & some & rows["label"].ne(NO_FINDING), np.nan)
+    good = given & full & inside & some & rows["label"].ne(NO_FINDING)
+    return rows.assign(**boxes.where(good, np.nan))

@@ -34,8 +34,8 @@ LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}  # of NIH
 SIDES = meanings("sides")
 
 
-def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
-    """Set `patient` in place, one spelling per patient, and return where it comes from."""
+def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> tuple[pd.DataFrame, str]:
+    """Return rows with `patient`, one spelling per patient, and where it comes from."""
     films = log.kept(rows)["filename"].unique().tolist()
     by_path = {name: _from_path(name) for name in films}
     known = {name: way[1] for name, way in by_path.items() if way}
@@ -53,21 +53,23 @@ def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
             log.note(f"{problem}, such as '{per.idxmax()}'", "none needed if those names mislead")
     else:
         found = {name: way or _from_file(root / name) for name, way in by_path.items()}
-        rows["patient"] = [found.get(name, ("", ""))[1] for name in rows["filename"].tolist()]
+        patients = [found.get(name, ("", ""))[1] for name in rows["filename"].tolist()]
+        rows = rows.assign(patient=patients)
         ways = pd.DataFrame(found.values(), columns=["way", "patient"], dtype=str)
         counts = ways["way"].value_counts()
         source = "; ".join(f"{way} ({count} films)" for way, count in counts.items())
         if count := counts.get(GUESS, 0):
             guessed = ways.loc[ways["way"] == GUESS, "patient"]
-            patients, alone = guessed.nunique(), count > 1 and guessed.nunique() > 0.9 * count
+            alone = count > 1 and guessed.nunique() > 0.9 * count
             ends = {name.rpartition("/")[2] for name, way in found.items() if way[0] == GUESS}
             doubts.append(
                 "no patient_id: patients are guessed from file names, from what stands before the "
-                f"first '_': {count} films, {patients} patients"
+                f"first '_': {count} films, {guessed.nunique()} patients"
                 + ("; that is nearly one patient per film" if alone else "")
                 + ("; one name in several folders is one patient" if len(ends) < count else "")
             )
-    _unite(rows, {plain_id(patient): patient for patient in dict.fromkeys(known.values())}, log)
+    in_path = {plain_id(patient): patient for patient in dict.fromkeys(known.values())}
+    rows = rows.assign(patient=_unite(rows["patient"], in_path, log))
     count = rows["patient"].nunique()
     if len(films) >= 10 and len(films) > 10 * count:
         doubts.append(f"{len(films)} films are of {count} patients: those are very few")
@@ -77,7 +79,7 @@ def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> str:
     counts = log.kept(rows).groupby("filename")["patient"].transform("nunique")
     fix = "give all rows of the image one patient_id"
     log.add(counts.index[counts > 1], "one image, two patients", fix)
-    return source
+    return rows, source
 
 
 def _from_path(name: str) -> tuple[str, str] | None:
@@ -93,13 +95,13 @@ def _from_file(path: Path) -> tuple[str, str]:
     return GUESS, start[0] if start else path.stem
 
 
-def _unite(rows: pd.DataFrame, in_path: dict[str, str], log: ProblemLog) -> None:
+def _unite(patients: pd.Series, in_path: dict[str, str], log: ProblemLog) -> pd.Series:
     """Give ids that differ in case, blanks or leading zeros one spelling, and say so.
 
     A path's spelling comes first, since tables lose zeros; else the longest, since none was lost.
     """
     groups, named = defaultdict(list), {}
-    for patient in rows["patient"].unique():
+    for patient in patients.unique():
         groups[plain_id(patient)].append(patient)
     for key, ids in groups.items():
         whole = [re.sub(r"^(\d+)\.0$", r"\1", name) for name in ids]
@@ -110,7 +112,7 @@ def _unite(rows: pd.DataFrame, in_path: dict[str, str], log: ProblemLog) -> None
                 f"the patients {' and '.join(map(repr, ids))} count as one, '{best}'",
                 "write an id in one way",
             )
-    rows["patient"] = rows["patient"].map(named)
+    return patients.map(named)
 
 
 def plain_id(patient: str) -> str:

@@ -60,9 +60,9 @@ def standard_rows(
     return whole, columns
 
 
-def read_facts(rows: pd.DataFrame, log: ProblemLog) -> None:
-    """Set view, sex, age and original size in place: one known value a film, else unknown."""
-    rows[ORIGINAL] = rows[ORIGINAL].apply(read_number)
+def read_facts(rows: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
+    """Return rows with one known view, sex, age and original size per film, or none."""
+    rows = rows.assign(**rows[ORIGINAL].apply(read_number))
     for name, read in (
         ("view", lambda words: words.map(name_view)),
         ("sex", read_sex),
@@ -84,10 +84,11 @@ def read_facts(rows: pd.DataFrame, log: ProblemLog) -> None:
         log.add(rows.index[differ], problem, fix, "left unknown")
         value = of_film.transform("first").mask(differ)
         rows[name] = value if name == "age" else value.astype(object).fillna("")
+    return rows
 
 
-def add_entries(rows: pd.DataFrame, folder: Path) -> None:
-    """Set age and sex in place, where NIH's own tables in `folder` have them, by name."""
+def add_entries(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Return rows with age and sex of NIH's own tables in `folder`, where those have the image."""
     for path in sorted(folder.glob("Data_Entry_2017*.csv")):  # the later edition, v2020, comes last
         try:
             table, _ = read_table(path, lambda names: "imageindex" in names)
@@ -104,10 +105,11 @@ def add_entries(rows: pd.DataFrame, folder: Path) -> None:
         if of_row.isna().all(axis=None):
             own = folder / "labels.csv"
             raise StudyError(f"{path} has no image of {own}, compared by file name.")
-        rows[["age", "sex"]] = of_row.set_axis(rows.index).fillna(rows[["age", "sex"]])
+        rows = rows.assign(**of_row.set_axis(rows.index).fillna(rows[["age", "sex"]]))
+    return rows
 
 
-def leave_out_copies(rows: pd.DataFrame, headers, root: Path, log: ProblemLog) -> None:
+def leave_out_copies(rows: pd.DataFrame, headers, root: Path, log: ProblemLog) -> pd.DataFrame:
     """Count the patients of equal films as one, and keep one film of those equal byte for byte.
 
     DICOM films with equal pixels have headers that differ, and are kept.
@@ -141,7 +143,7 @@ def leave_out_copies(rows: pd.DataFrame, headers, root: Path, log: ProblemLog) -
                 problem += f" of patient '{people[first]}', and the two count as one"
             bad[name] = problem + ending, fix, outcome
     log.add_films(rows, bad)
-    rows["patient"] = rows["patient"].map(head)
+    return rows.assign(patient=rows["patient"].map(head))
 
 
 def gather_films(rows: pd.DataFrame, headers, root: Path, folder: Path) -> pd.DataFrame:

@@ -106,22 +106,21 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     root = folder / "images" if labels and (folder / "images").is_dir() else folder
     rows, columns = standard_rows(table, labels if own else None, said)
     log = ProblemLog(rows, said)
-    match_files(rows, root, log)
+    rows = match_files(rows, root, log)
     twice = rows.index[rows.duplicated(rows.columns.drop("row"))]
     log.add(twice, "same row as one above", "delete it")
-    read_facts(rows, log)
+    rows = read_facts(rows, log)
     headers = read_headers(rows, root, decode, log)
     views = rows["filename"].map(headers["view"]).astype(object).fillna("")  # not float, if none
     odd = rows.index[(rows["view"] != "") & (views != "") & (rows["view"] != views)]
     problem = "the view is not that of the DICOM header or of the file's name"
     log.add(odd, problem, "look at the film", "the table's counts")
-    rows["view"] = rows["view"].mask(rows["view"] == "", views)
-    if own:
-        add_entries(rows, folder)
-    check_labels(rows, log, where, own)
-    source = assign_patients(rows, root, log)
-    check_boxes(rows, headers, log)
-    leave_out_copies(rows, headers, root, log)
+    rows = rows.assign(view=rows["view"].mask(rows["view"] == "", views))
+    rows = add_entries(rows, folder) if own else rows
+    rows = check_labels(rows, log, where, own)
+    rows, source = assign_patients(rows, root, log)
+    rows = check_boxes(rows, headers, log)
+    rows = leave_out_copies(rows, headers, root, log)
     kept = log.kept(rows)
     if kept.empty:
         first = log.table().query("outcome == 'row left out'").iloc[0].to_dict()
