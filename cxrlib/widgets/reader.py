@@ -82,8 +82,8 @@ class Reader(Widget):
             f"{row['path']}: probability of {run.finding} {probability:.2f}. About "
             f"{100 * probability:.0f} of 100 radiographs with this score have it, if "
             f"{100 * run.prevalence:.0f} of 100 have it, as in training. Where it is rarer, fewer "
-            f"do. Decision: {row['decision']} (threshold {run.threshold:.2f}). {seen}Not a diagnosis. "
-            f"{run.caution}"
+            f"do. Decision: {row['decision']} (threshold {run.threshold:.2f}). "
+            f"{seen}Not a diagnosis. {run.caution}"
         ).rstrip()
 
     def _answer(self, _, message: dict, buffers: list) -> None:
