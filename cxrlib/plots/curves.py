@@ -19,9 +19,9 @@ def plot_history(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     >>> import cxrlib as cxr
     >>> import pandas as pd
-    >>> ax = cxr.plot_history(pd.DataFrame({"epoch": [1, 2, 3], "loss": [0.6, 0.5, 0.45]}))
+    >>> ax = cxr.plot_history(pd.read_csv("medical/models/cardiomegaly/history.csv"))
     >>> ax.get_ylabel()
-    'binary cross-entropy'
+    'AUC in held-out fold'
     """
     ax = ax or new_axes((5, 3.4))
     if "strength" in history:
@@ -105,8 +105,8 @@ def plot_scores(predictions: pd.DataFrame, threshold: float, ax: Axes | None = N
 
     >>> import cxrlib as cxr
     >>> import pandas as pd
-    >>> scores = pd.DataFrame({"target": [0, 0, 1], "probability": [0.1, 0.4, 0.8]})
-    >>> ax = cxr.plot_scores(scores, threshold=0.5)
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> ax = cxr.plot_scores(scores[scores["split"] == "test"], threshold=0.527)
     """
     ax = ax or new_axes((5.4, 3.2))
     bins = np.unique(np.clip(threshold + np.arange(-20, 21) / 20, 0, 1))

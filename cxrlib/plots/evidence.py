@@ -33,9 +33,10 @@ def plot_evidence(
     than on its own, so that a dark place does not look like a strong one.
 
     >>> import cxrlib as cxr
-    >>> import numpy as np
-    >>> film = cxr.read_image("medical/images/00060001_000.jpg", 299)
-    >>> ax = cxr.plot_evidence(film, np.array([[0.5, -0.2], [0.1, 1.0]]), "made up")
+    >>> run, path = cxr.load_run("medical/models/cardiomegaly"), "medical/images/00060009_000.jpg"
+    >>> evidence, _ = cxr.map_evidence(run, path)
+    >>> film = cxr.read_image(path, run.image_size)
+    >>> ax = cxr.plot_evidence(film, evidence, "a test film", finding=run.finding)
     """
     ax = ax or new_axes((4.4, 3.8))
     limit = np.abs(evidence).max() or 1
