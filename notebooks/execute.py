@@ -6,7 +6,9 @@ stays there. With --in-place the committed notebooks are replaced too, once all 
 
 import argparse
 import ast
+import base64
 import hashlib
+import io
 import json
 import logging
 import os
@@ -23,6 +25,7 @@ import papermill
 from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 from papermill.engines import NBClientEngine, papermill_engines
+from PIL import Image
 from traitlets.config import Config
 
 NOTEBOOKS = Path(__file__).resolve().parent
@@ -34,6 +37,7 @@ VARIABLES = ("CXR_DATA", "CXR_RUN", "CXR_NIH")
 ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto"}})
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CHECKED = "nbval-check-output"  # nbval's tag of cells whose output must not change
+PICTURE = "picture"  # tag of the cell whose figure opens its notebook, as pictures/NOTEBOOK.png
 # It warns of each line of the parameters with two equals signs, as in a comment on them.
 logging.getLogger("papermill").setLevel(logging.ERROR)
 AUC_MOVES = 0.02  # between processors; another split or head moves it further
@@ -288,9 +292,19 @@ def replace(source, executed):
         cell.metadata.pop("execution", None)
         if not cell.metadata.get("tags"):
             cell.metadata.pop("tags", None)
+    keep_picture(notebook, source.parent / "pictures" / f"{source.stem}.png")
     whole = source.with_suffix(".tmp")
     nbformat.write(notebook, whole)
     os.replace(whole, source)
+
+
+def keep_picture(notebook, file):
+    """Write the figure of the cell tagged PICTURE, in 256 colours, so that it stays small."""
+    for cell in tagged(notebook, PICTURE):
+        file.parent.mkdir(exist_ok=True)
+        (png,) = (each.data["image/png"] for each in cell.outputs if "image/png" in each.data)
+        image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+        image.quantize(256).save(file, optimize=True)
 
 
 def strip(executed, folders):

@@ -92,7 +92,7 @@ def score_map(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
 def locate(
     run: Run, films: pd.DataFrame, training: pd.DataFrame, seed: int = 0
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Score the run's maps, and maps that know nothing of the film, against boxes.
+    """Score the run's maps, and maps that know nothing of the finding, against boxes.
 
     `films` are of patients that the run was not trained on and `training` of those that it was,
     both as `boxed_films` gives them; `seed` is of random weights.
@@ -135,7 +135,7 @@ def tabulate_locations(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def compare_with_controls(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Return the energy in the box of the evidence less that of each map that knows nothing.
+    """Return the energy in the box of the evidence less that of each control.
 
     One row per control: value, low and high, 95 % intervals over patients; see `locate`.
     """
