@@ -29,11 +29,11 @@ def plot_intervals(
     ax = ax or new_axes((5.6, 0.6 + 0.42 * len(table)))
     for row, (name, measured) in enumerate(table[::-1].iterrows()):
         colour, marker = (POSITIVE, "s") if name == "image" else (NEGATIVE, "o")
-        ax.plot([measured["low"], measured["high"]], [row, row], color=colour, lw=2)
-        ax.plot(measured[value], row, marker, color=colour)
+        ax.plot([measured["low"], measured["high"]], [row, row], color=colour, lw=2, clip_on=False)
+        ax.plot(measured[value], row, marker, color=colour, clip_on=False)
     ax.axvline(reference, color="0.6", lw=1)
     ax.set_yticks(range(len(table)), [literal(name) for name in table.index[::-1]])
-    return plain(ax, xlabel=xlabel, xlim=(0, 1.02) if value == "auc" else None)
+    return plain(ax, xlabel=xlabel, xlim=(0, 1) if value == "auc" else None)
 
 
 def plot_leakage(summary: dict, repeats: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -10,6 +10,8 @@ from cxrlib.metrics.calibration import tabulate_reliability
 from cxrlib.metrics.report import SETS, format_interval
 from cxrlib.plots.style import LINES, NEGATIVE, POSITIVE, literal, new_axes, plain
 
+SQUARE = {"xlim": (0, 1), "ylim": (0, 1), "aspect": "equal"}  # two shares
+
 
 def plot_history(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw the history of a fit.
@@ -66,13 +68,14 @@ def plot_roc(
         false_rate, true_rate = _curve(roc_curve, films)
         measured = metrics[name]
         label = literal(f"{SETS.get(name, name)}: AUC {format_interval(measured['auc'])}")
-        ax.plot(false_rate, true_rate, line, color=colour, label=label, drawstyle="steps-post")
+        style = {"color": colour, "label": label, "drawstyle": "steps-post", "clip_on": False}
+        ax.plot(false_rate, true_rate, line, **style)
         rates = measured["specificity"]["value"], measured["sensitivity"]["value"]
         if threshold is not None and None not in rates:
-            ax.plot(1 - rates[0], rates[1], "o", color=colour)
+            ax.plot(1 - rates[0], rates[1], "o", color=colour, clip_on=False)
     ax.plot([0, 1], [0, 1], color="0.6", lw=1, label="chance")
-    legend = {"loc": "lower right"}
-    return plain(ax, legend, xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
+    ax.set(xlabel="1 - specificity", ylabel="sensitivity")
+    return plain(ax, {"loc": "lower right"}, **SQUARE)
 
 
 def plot_precision_recall(
@@ -94,10 +97,11 @@ def plot_precision_recall(
         measured = metrics[name]
         average = format_interval(measured["average_precision"])
         label = literal(f"{SETS.get(name, name)}: average precision {average}")
-        ax.plot(recall, precision, line, color=colour, label=label, drawstyle="steps-post")
+        style = {"color": colour, "label": label, "drawstyle": "steps-post", "clip_on": False}
+        ax.plot(recall, precision, line, **style)
         ax.axhline(measured["prevalence"], color=colour, lw=1, ls=(0, (1, 4)))
     ax.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)")
-    return plain(ax, {"loc": "lower left"}, ylim=(0, 1.03), aspect="equal")
+    return plain(ax, {"loc": "lower left"}, **SQUARE)
 
 
 def plot_scores(predictions: pd.DataFrame, threshold: float, ax: Axes | None = None) -> Axes:
@@ -153,16 +157,17 @@ def plot_reliability(predictions: dict[str, pd.DataFrame], ax: Axes | None = Non
     for (colour, line), marker, name in zip(LINES, "os^D", predictions, strict=False):
         bins = tabulate_reliability(predictions[name])
         reach = [bins["share"] - bins["low"], bins["high"] - bins["share"]]
-        style = {"color": colour, "linestyle": line, "marker": marker, "ms": 4, "lw": 1}
+        style = {"color": colour, "linestyle": line, "marker": marker, "ms": 4, "clip_on": False}
         label = literal(SETS.get(name, name))
-        ax.errorbar(bins["probability"], bins["share"], reach, label=label, elinewidth=0.7, **style)
+        ax.errorbar(
+            bins["probability"], bins["share"], reach, label=label, lw=1, elinewidth=0.7, **style
+        )
         counts.plot(bins["probability"], bins["films"], **style | {"linestyle": "none"})
     ax.plot([0, 1], [0, 1], color="0.6", lw=1, label="calibrated")
     most = max(line.get_ydata().max() for line in counts.lines)
     plain(counts, ylabel="radiographs", ylim=(0, 1.2 * most))  # markers are drawn whole
     ax.set(xlabel="mean probability in a bin", ylabel="share with the label")
-    limits = {"xlim": (-0.02, 1.02), "ylim": (-0.02, 1.02), "aspect": "equal"}
-    return plain(ax, {"loc": "upper left", "frameon": False}, **limits)
+    return plain(ax, {"loc": "upper left", "frameon": False}, **SQUARE)
 
 
 def plot_prevalences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -175,13 +180,15 @@ def plot_prevalences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     ax = ax or new_axes((5.2, 3.4))
     for (colour, line), name in zip(LINES, ("ppv", "npv"), strict=False):
-        ax.plot(table["prevalence"], table[name], line, color=colour, label=name.upper())
+        style = {"color": colour, "label": name.upper(), "clip_on": False}
+        ax.plot(table["prevalence"], table[name], line, **style)
         low, high = table[f"{name}_low"], table[f"{name}_high"]
         ax.fill_between(table["prevalence"], low, high, color=colour, alpha=0.15, lw=0)
     ax.set(xscale="log", xlabel="prevalence", ylabel="share of calls that are right")
     ax.set_xticks(table["prevalence"], [f"{p:g}" for p in table["prevalence"]], minor=False)
     ax.minorticks_off()
-    return plain(ax, {"frameon": False}, ylim=(0, 1.02))
+    reach = table["prevalence"].min(), table["prevalence"].max()
+    return plain(ax, {"frameon": False}, xlim=reach, ylim=(0, 1))
 
 
 def plot_net_benefit(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
