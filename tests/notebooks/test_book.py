@@ -49,9 +49,10 @@ def build(root, out):
 
 
 @pytest.fixture(scope="module")
-def axe(pytestconfig):
+def axe():
     """The script of axe-core, from npm at the first call; without a network its test is skipped."""
-    folder = pytestconfig.cache.mkdir("axe")
+    folder = ROOT / "build" / "axe"
+    folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{AXE}.tgz"
     if not archive.exists():
         if not shutil.which("npm"):
@@ -104,7 +105,7 @@ def project(tmp_path):
     return folder.parent
 
 
-def test_every_page_is_for_everyone_and_for_a_phone(chromium, serve, book, axe):
+def test_every_page_is_for_everyone_and_for_a_phone(axe, chromium, serve, book):
     home, wrong = serve(book), {}
     page = chromium.new_page(viewport={"width": 390, "height": 844}, color_scheme="light")
     for file in sorted(book.rglob("*.html")):

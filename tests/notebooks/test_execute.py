@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 from execute import folder_name, strip
 
@@ -243,12 +244,14 @@ Explorer(pd.DataFrame(films), 0.5)"""
 def test_a_widget_leaves_its_still_figure_and_no_live_view(project):
     source = project / "notebooks" / "03_evaluate.ipynb"
     made = nbformat.read(source, as_version=4)
-    made.cells.append(nbformat.v4.new_code_cell(WIDGET))
+    made.cells.append(nbformat.v4.new_code_cell(WIDGET, metadata={"tags": ["picture"]}))
     nbformat.write(made, source)
     done = execute(project, "--in-place")
     assert done.returncode == 0, done.stderr
     text, page = source.read_text(), (project / "runs/notebooks/03_evaluate.html").read_text()
     assert '"image/png"' in text and 'src="data:image/png' in page
+    with Image.open(project / "notebooks" / "pictures" / "03_evaluate.png") as picture:
+        assert picture.width > 1000
     for written in (text, page):
         assert "jupyter.widget" not in written
 
