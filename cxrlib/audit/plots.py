@@ -12,7 +12,7 @@ from sklearn.metrics import roc_curve
 from cxrlib.audit.perturb import change_film
 from cxrlib.data.images import read_image
 from cxrlib.plots.evidence import resize_map
-from cxrlib.plots.style import BOX_COLOUR, LINES, NEGATIVE, POSITIVE, literal, new_axes, plain
+from cxrlib.plots.style import BOX_COLOUR, EVEN, LINES, NEGATIVE, POSITIVE, literal, new_axes, plain
 
 
 def plot_intervals(
@@ -41,7 +41,7 @@ def plot_leakage(summary: dict, repeats: pd.DataFrame, ax: Axes | None = None) -
 
     The axis runs from chance to 1, so that a gap looks as large as it is.
     """
-    ax = ax or new_axes((4.4, 3.6))
+    ax = ax or new_axes(EVEN)
     both = ["row_wise", "patient_wise"]
     ax.plot([0, 1], repeats[both].T, color="0.75", lw=1, marker=".")
     ax.plot([0, 1], [summary[name]["value"] for name in both], color=NEGATIVE, lw=2, marker="o")

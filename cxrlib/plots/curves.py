@@ -8,7 +8,17 @@ from sklearn.metrics import ConfusionMatrixDisplay, precision_recall_curve, roc_
 
 from cxrlib.metrics.calibration import tabulate_reliability
 from cxrlib.metrics.report import SETS, format_interval
-from cxrlib.plots.style import LINES, NEGATIVE, POSITIVE, literal, new_axes, plain
+from cxrlib.plots.style import (
+    EVEN,
+    LINES,
+    NEGATIVE,
+    POSITIVE,
+    WIDE,
+    literal,
+    new_axes,
+    plain,
+    styled,
+)
 
 SQUARE = {"xlim": (0, 1), "ylim": (0, 1), "aspect": "equal"}  # two shares
 
@@ -25,7 +35,7 @@ def plot_history(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
     >>> ax.get_ylabel()
     'AUC in held-out fold'
     """
-    ax = ax or new_axes((5, 3.4))
+    ax = ax or new_axes(WIDE)
     if "strength" in history:
         folds = history.pivot_table("auc", "strength", "fold")
         ax.plot(folds, color="0.7", lw=1, marker=".")
@@ -63,8 +73,8 @@ def plot_roc(
     >>> ax.get_legend().get_texts()[0].get_text()
     'test: AUC 0.95 (0.88 to 0.99)'
     """
-    ax = ax or new_axes((4.6, 4.4))
-    for (colour, line), (name, films) in zip(LINES, predictions.items(), strict=False):
+    ax = ax or new_axes(EVEN)
+    for colour, line, name, films in styled(predictions):
         false_rate, true_rate = _curve(roc_curve, films)
         measured = metrics[name]
         label = literal(f"{SETS.get(name, name)}: AUC {format_interval(measured['auc'])}")
@@ -91,8 +101,8 @@ def plot_precision_recall(
     >>> test = scores[scores["split"] == "test"]
     >>> ax = cxr.plot_precision_recall({"test": test}, {"test": cxr.evaluate(test, 0.527)})
     """
-    ax = ax or new_axes((4.6, 4.4))
-    for (colour, line), (name, films) in zip(LINES, predictions.items(), strict=False):
+    ax = ax or new_axes(EVEN)
+    for colour, line, name, films in styled(predictions):
         precision, recall = _curve(precision_recall_curve, films)
         measured = metrics[name]
         average = format_interval(measured["average_precision"])
@@ -112,7 +122,7 @@ def plot_scores(predictions: pd.DataFrame, threshold: float, ax: Axes | None = N
     >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
     >>> ax = cxr.plot_scores(scores[scores["split"] == "test"], threshold=0.527)
     """
-    ax = ax or new_axes((5.4, 3.2))
+    ax = ax or new_axes(WIDE)
     bins = np.unique(np.clip(threshold + np.arange(-20, 21) / 20, 0, 1))
     for target, colour, hatch, name in (
         (0, NEGATIVE, "", "labelled negative"),
@@ -131,7 +141,7 @@ def plot_confusion(metrics: dict, finding: str, ax: Axes | None = None) -> Axes:
     >>> measured = {"confusion": {"tn": 38, "fp": 3, "fn": 5, "tp": 19}}
     >>> ax = cxr.plot_confusion(measured, "Cardiomegaly")
     """
-    ax = ax or new_axes((4, 3.4))
+    ax = ax or new_axes(EVEN)
     table = np.array([metrics["confusion"][name] for name in ("tn", "fp", "fn", "tp")])
     display = ConfusionMatrixDisplay(
         table.reshape(2, 2), display_labels=["without", literal(finding)]
@@ -154,8 +164,8 @@ def plot_reliability(predictions: dict[str, pd.DataFrame], ax: Axes | None = Non
     """
     ax = ax or new_axes((4.8, 5.4))
     counts = ax.inset_axes((0, -0.42, 1, 0.22), sharex=ax)
-    for (colour, line), marker, name in zip(LINES, "os^D", predictions, strict=False):
-        bins = tabulate_reliability(predictions[name])
+    for marker, (colour, line, name, films) in zip("os^D", styled(predictions), strict=False):
+        bins = tabulate_reliability(films)
         reach = [bins["share"] - bins["low"], bins["high"] - bins["share"]]
         style = {"color": colour, "linestyle": line, "marker": marker, "ms": 4, "clip_on": False}
         label = literal(SETS.get(name, name))
@@ -178,7 +188,7 @@ def plot_prevalences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
     >>> ax = cxr.plot_prevalences(cxr.tabulate_prevalences(scores, threshold=0.527))
     """
-    ax = ax or new_axes((5.2, 3.4))
+    ax = ax or new_axes(WIDE)
     for (colour, line), name in zip(LINES, ("ppv", "npv"), strict=False):
         style = {"color": colour, "label": name.upper(), "clip_on": False}
         ax.plot(table["prevalence"], table[name], line, **style)
@@ -201,7 +211,7 @@ def plot_net_benefit(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     >>> cxr.plot_net_benefit(cxr.tabulate_net_benefit(test)).get_xlabel()
     'threshold probability'
     """
-    ax = ax or new_axes((5.2, 3.6))
+    ax = ax or new_axes(WIDE)
     threshold, highest = table["threshold"], max(table["model_high"].max(), 0.01)
     ax.plot(threshold, table["model"], color=NEGATIVE, label="by the scores")
     band = {"color": NEGATIVE, "alpha": 0.15, "lw": 0}

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cxrlib.plots.style import NEGATIVE, new_axes, plain
+from cxrlib.plots.style import NEGATIVE, WIDE, new_axes, plain
 
 
 def plot_learning_curve(
@@ -23,7 +23,7 @@ def plot_learning_curve(
     >>> ax.get_xlabel()
     'training patients'
     """
-    ax = ax or new_axes((5.4, 3.6))
+    ax = ax or new_axes(WIDE)
     points, curve = (table[table["metric"] == metric] for table in (points, curve))
     reach = [points["value"] - points["low"], points["high"] - points["value"]]
     style = {"fmt": "o", "ms": 4, "color": "0.35", "elinewidth": 0.8, "clip_on": False}
