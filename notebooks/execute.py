@@ -341,15 +341,15 @@ def stilled(notebook):
 
 
 def describe_figures(soup):
-    """Give each figure of a page of cells the sentences that read it, below it, as its text."""
+    """Give each figure of a page of cells a text: the paragraph below it, else the one above."""
     for picture in soup.select(".jp-OutputArea-output img"):
         cell = picture.find_parent(class_="jp-Cell")
-        reading = cell.find_next_sibling(class_="jp-Cell")
-        while reading and "jp-CodeCell" in reading["class"]:  # one reading of several figures
-            reading = reading.find_next_sibling(class_="jp-Cell")
-        words = reading and reading.find("p")
-        if words:
-            picture["alt"] = " ".join(words.get_text().split())
+        below = cell.find_next_sibling()
+        above = cell.find_previous_sibling(class_="jp-MarkdownCell")
+        texts = below.select("p") if below and "jp-MarkdownCell" in below["class"] else []
+        texts += above.select("p")[::-1] if above else []
+        if texts:
+            picture["alt"] = " ".join(texts[0].get_text().split())
 
 
 def is_progress_bar(output):
