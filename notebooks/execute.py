@@ -175,6 +175,7 @@ def main():
         describe_figures(soup)
         # Pictures and pages that the text names lie beside the committed notebooks.
         page = re.sub(r'(src|href)="\.\./', rf'\1="{root}/', str(soup))
+        page = page.replace('src="pictures/', f'src="{root}/{NOTEBOOKS.name}/pictures/')
         executed.with_suffix(".html").write_text(page, encoding="utf-8")
         if as_committed and not args.in_place:
             compare_checked(source, notebook)

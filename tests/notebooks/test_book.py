@@ -108,8 +108,9 @@ def project(tmp_path):
 def test_every_page_is_for_everyone_and_for_a_phone(axe, chromium, serve, book):
     home, wrong = serve(book), {}
     page = chromium.new_page(viewport={"width": 390, "height": 844}, color_scheme="light")
-    for file in sorted(book.rglob("*.html")):
-        name = file.relative_to(book).as_posix()
+    names = [file.relative_to(book).as_posix() for file in sorted(book.rglob("*.html"))]
+    api = [name for name in names if name.startswith("api/")]  # all alike
+    for name in [*(name for name in names if name not in api), *api[::10], "api/cxrlib.html"]:
         page.goto(home + name)
         page.evaluate(axe)
         found = page.evaluate(AUDIT, None)

@@ -115,13 +115,15 @@ def test_a_page_finds_the_pictures_and_pages_that_the_text_names(project):
     (project / "docs").mkdir()
     for name in ("film.png", "page.md"):
         (project / "docs" / name).write_bytes(b"x")
-    text = "![a film](../docs/film.png) [a page](../docs/page.md)"
+    (project / "notebooks" / "pictures").mkdir()
+    (project / "notebooks" / "pictures" / "own.png").write_bytes(b"x")
+    text = "![a film](../docs/film.png) [a page](../docs/page.md) ![its own](pictures/own.png)"
     made.cells.append(nbformat.v4.new_markdown_cell(text))
     nbformat.write(made, source)
     assert execute(project).returncode == 0
     page = project / "runs" / "notebooks" / "03_evaluate.html"
-    named = re.findall(r'(?:src|href)="([^"]*docs/[^"]+)"', page.read_text())
-    assert len(named) == 2 and all((page.parent / name).exists() for name in named)
+    named = re.findall(r'(?:src|href)="([^"]*(?:docs|pictures)/[^"]+)"', page.read_text())
+    assert len(named) == 3 and all((page.parent / name).exists() for name in named)
 
 
 def test_what_an_interrupted_series_left_of_another_run_does_not_stop_this_one(project):
