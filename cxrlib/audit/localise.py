@@ -48,11 +48,16 @@ def randomise(run: Run, seed: int = 0) -> Run:
     """
     made_of = run.facts["backbone"]
     backbone = load_backbone(made_of["name"], None, run.image_size, made_of["layer"], seed)
-    head = keras.models.clone_model(run.model.get_layer("head"))
-    *others, kernel, bias = run.model.get_layer("head").get_weights()
+    return replace(run, model=join(backbone, shuffle_head(run.model.get_layer("head"), seed)))
+
+
+def shuffle_head(given: keras.Model, seed: int = 0) -> keras.Model:
+    """Return a copy of a head whose last layer has its weights in another order."""
+    head = keras.models.clone_model(given)
+    *others, kernel, bias = given.get_weights()
     shuffled = np.random.default_rng(seed).permutation(kernel.ravel()).reshape(kernel.shape)
     head.set_weights([*others, shuffled, bias])  # the last layer's come last
-    return replace(run, model=join(backbone, head))
+    return head
 
 
 def boxed_films(study: Study, films: pd.DataFrame, finding: str) -> pd.DataFrame:

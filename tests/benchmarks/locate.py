@@ -20,7 +20,6 @@ import pandas as pd
 from tqdm import tqdm
 
 from cxrlib.audit import localise
-from cxrlib.audit.maps import shuffle_head
 from cxrlib.data.images import film_digest, read_image
 from cxrlib.data.study import choose_films, read_study
 from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, mean, resample_patients
@@ -69,7 +68,7 @@ def main():
             head, _ = fit_uncalibrated(features[layer][rest], target[rest], fold[rest], kind)
             logit[~rest] = head(features[layer][~rest].astype(np.float32)).numpy()[:, 0]
             cuts[layer, number] = Cut(join(backbone, head))
-            controls[layer, number] = Cut(join(backbone, shuffle_head(head, args.seed)))
+            controls[layer, number] = Cut(join(backbone, localise.shuffle_head(head, args.seed)))
         area = interval(auc(target, logit, weights, strata=fold))
         size = " x ".join(map(str, backbone.model.output_shape[1:3]))
         rows[layer] = {"positions": size, "AUC, held out": format_interval(area)}
