@@ -2,17 +2,23 @@
 
 The site mirrors the repository: README.md becomes index.html, a notebook or a page of docs/ an HTML
 page in its place, a module a page of the API under api/, and each file that they link to is copied.
-A link to a module's file leads to its page of the API. Pages load nothing from other hosts, and
-also open straight from the disk. Links to what is not there are listed, and an older site stays as
-it was.
+A link to a module's file leads to its page of the API. docs/gallery.md gets the figure of every
+plot function, drawn by the example in its docstring. Pages load nothing from other hosts, and also
+open straight from the disk. Links to what is not there are listed, and an older site stays as it
+was.
 """
 
 import argparse
+import base64
+import doctest
+import importlib
+import io
 import json
 import os
 import re
 import shutil
 import sys
+from contextlib import chdir
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -20,16 +26,20 @@ from urllib.parse import quote, unquote, urlsplit
 import nbformat
 import pdoc
 from bs4 import BeautifulSoup
+from matplotlib import pyplot as plt
 from nbconvert import HTMLExporter
-from traitlets.config import Config
+from pygments.formatters import HtmlFormatter
 
-from execute import NOTEBOOKS, stilled
+from execute import NOTEBOOKS, describe_figures, stilled
 
 ROOT = NOTEBOOKS.parent
 SITE = NOTEBOOKS / "site"
 HEADINGS = ["h1", "h2", "h3"]
-# Of pdoc's styles, those of content and code; the frame is ours.
-STYLES = ("/*! syntax-highlighting", "/*! theme", "/*! content")
+GALLERY = ROOT / "docs" / "gallery.md"
+PLOT = re.compile(r"^from \.(plots\S*) import (\w+)", re.M)
+CODE = {"light": "default", "dark": "github-dark"}  # styles of Pygments
+# Of pdoc's styles, those of content; colours and the frame are ours.
+STYLES = "/*! content"
 pdoc.render.configure(docformat="numpy", search=False, show_source=False)
 
 
@@ -54,6 +64,7 @@ def main():
             sections += sections_of_module(soup, pages[source])
         else:
             soup = render(read(source), site)
+            describe_figures(soup)
             sections += sections_of(soup, pages[source])
             files, wrong = relink(soup, source, pages)
             broken += wrong
@@ -61,6 +72,7 @@ def main():
                 copy = part / file.relative_to(ROOT)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)
+        furnish(soup, source in modules)
         page = part / pages[source]
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(str(soup), encoding="utf-8")
@@ -68,6 +80,7 @@ def main():
         sys.exit("\n".join(broken))
     index = f"const SECTIONS = {json.dumps(sections, ensure_ascii=False, indent=0)};\n"
     (part / "sections.js").write_text(index, encoding="utf-8")
+    (part / "code.css").write_text(code_colours(), encoding="utf-8")
 
     shutil.rmtree(out, ignore_errors=True)
     os.replace(part, out)
@@ -95,8 +108,30 @@ def module_name(file):
 def read(source):
     if source.suffix == ".ipynb":
         return stilled(nbformat.read(source, as_version=4))
-    text = source.read_text(encoding="utf-8")
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+    text = nbformat.v4.new_markdown_cell(source.read_text(encoding="utf-8"))
+    return nbformat.v4.new_notebook(cells=[text, *(gallery() if source == GALLERY else [])])
+
+
+def gallery():
+    """Return cells: of each plot function its name, its example, and the figure that it draws."""
+    facade, cells = (ROOT / "cxrlib" / "__init__.pyi").read_text(encoding="utf-8"), []
+    for module, name in PLOT.findall(facade):
+        document = getattr(importlib.import_module(f"cxrlib.{module}"), name).__doc__
+        lines = [each.source for each in doctest.DocTestParser().get_examples(document)]
+        place = f"../cxrlib/{module.replace('.', '/')}.py#{name}"
+        first = " ".join(document.partition("\n\n")[0].split())
+        cells.append(nbformat.v4.new_markdown_cell(f"## [{name}]({place})"))
+        picture = io.BytesIO()
+        with chdir(ROOT):
+            exec("".join(lines), {})
+            plt.savefig(picture, format="png", dpi=200)
+        plt.close("all")
+        data = {"image/png": base64.b64encode(picture.getvalue()).decode()}
+        size = {"width": int.from_bytes(picture.getvalue()[16:20]) // 2}  # sharp on any screen
+        output = nbformat.v4.new_output("display_data", data, metadata={"image/png": size})
+        cells.append(nbformat.v4.new_code_cell("".join(lines).rstrip(), outputs=[output]))
+        cells.append(nbformat.v4.new_markdown_cell(first))
+    return cells
 
 
 def page_of(source):
@@ -136,8 +171,6 @@ def exporter():
         template_file="page.html.j2",
         exclude_input_prompt=True,
         exclude_output_prompt=True,
-        # Plain colours: those of the standard style are variables that JupyterLab would set.
-        config=Config({"CSSHTMLHeaderPreprocessor": {"style": "default"}}),
     )
 
 
@@ -167,6 +200,45 @@ def render_module(module, modules, site):
         if unquote(link["href"][1:]) not in named:
             link.unwrap()
     return soup
+
+
+def furnish(soup, is_module):
+    """Add links at headings and a list of them; frame what may be wider than a phone."""
+    if is_module:
+        names = [node["id"] for node in soup.main.select("section[id]") if "." not in node["id"]]
+        entries = [(name, name) for name in names]
+        for link in soup.main.select("a.headerlink"):
+            link["aria-label"] = f"Link to {link['href'][1:]}"
+    else:
+        headings = soup.main.find_all(["h2", "h3"])
+        entries = [(each["id"], each.get_text()) for each in headings if each.name == "h2"]
+        for heading in headings:
+            label = f"Link to {heading.get_text()}"
+            link = soup.new_tag("a", href=f"#{heading['id']}", **{"aria-label": label})
+            link["class"], link.string = "headerlink", "#"
+            heading.append(link)
+    if len(entries) > 1:
+        contents = soup.new_tag("details", id="contents")
+        contents.append(soup.new_tag("summary", string="On this page"))
+        contents.append(listed := soup.new_tag("ul"))
+        for name, words in entries:
+            listed.append(item := soup.new_tag("li"))
+            item.append(soup.new_tag("a", href=f"#{name}", string=words))
+        frame = soup.new_tag("nav", **{"aria-label": "On this page"})
+        frame.append(contents)
+        soup.main.insert_before(frame)
+    for table in soup.main.find_all("table"):
+        table.wrap(soup.new_tag("div", **{"class": "wide"}))
+    for picture in soup.main.find_all("img"):
+        if not picture["src"].startswith("data:") and not picture.find_parent("a"):
+            picture.wrap(soup.new_tag("a", href=picture["src"], **{"class": "picture"}))
+
+
+def code_colours():
+    """Return the colours of code, for a light screen and a dark one."""
+    kinds = [".highlight", ".pdoc-code"]
+    light, dark = (HtmlFormatter(style=CODE[mode]).get_style_defs(kinds) for mode in CODE)
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
 
 
 def relink(soup, source, pages):

@@ -6,20 +6,26 @@ stays there. With --in-place the committed notebooks are replaced too, once all 
 
 import argparse
 import ast
+import base64
 import hashlib
+import io
 import json
 import logging
 import os
 import re
 import shutil
 import sys
+import threading
 import time
 import unicodedata
 from pathlib import Path
 
 import nbformat
 import papermill
+from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
+from papermill.engines import NBClientEngine, papermill_engines
+from PIL import Image
 from traitlets.config import Config
 
 NOTEBOOKS = Path(__file__).resolve().parent
@@ -31,9 +37,96 @@ VARIABLES = ("CXR_DATA", "CXR_RUN", "CXR_NIH")
 ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto"}})
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CHECKED = "nbval-check-output"  # nbval's tag of cells whose output must not change
+PICTURE = "picture"  # tag of the cell whose figure opens its notebook, as pictures/NOTEBOOK.png
 # It warns of each line of the parameters with two equals signs, as in a comment on them.
 logging.getLogger("papermill").setLevel(logging.ERROR)
 AUC_MOVES = 0.02  # between processors; another split or head moves it further
+# Seconds of each notebook on the bundled study, two cores: how much of the series is behind.
+SECONDS = dict(zip("123456789", (20, 110, 35, 45, 45, 100, 25, 75, 110), strict=True))
+
+
+class Progress:
+    """Says which notebook runs, under which heading, for how long, and about how long still.
+
+    On a terminal one line that is renewed each second, elsewhere a line per heading.
+    """
+
+    def __init__(self, sources: list[Path]):
+        self.sources, self.start = sources, time.monotonic()
+        self.weights = [SECONDS.get(source.name[1], 60) for source in sources]
+        self.renews = sys.stdout.isatty()
+        self.at, self.share, self.heading, self.ended = -1, 0.0, "", threading.Event()
+        if self.renews:
+            threading.Thread(target=self._tick, daemon=True).start()
+
+    def begin(self):
+        self.at, self.share, self.heading = self.at + 1, 0.0, "starting"
+        self.began = time.monotonic()
+        self._show()
+
+    def cell(self, notebook, index: int):
+        """Take note of the cell that is run next."""
+        above = [cell.source for cell in notebook.cells[:index] if cell.cell_type == "markdown"]
+        headings = re.findall(r"^#+ (.+)", "\n".join(above), re.M)
+        self.share, before = index / len(notebook.cells), self.heading
+        self.heading = headings[-1] if headings else self.heading
+        if self.renews or self.heading != before:
+            self._show()
+
+    def end(self):
+        """End the line of a notebook with the seconds that it took."""
+        name = self.sources[self.at].name
+        line = f"[{self.at + 1}/{len(self.sources)}] {name}: {time.monotonic() - self.began:.0f} s"
+        self.share, self.heading = 1, ""
+        self._write(f"{line}\n")
+        if self.at + 1 == len(self.sources):
+            self.ended.set()
+
+    def stop(self):
+        """Leave the line of a notebook that failed as it is."""
+        self.ended.set()
+        print(flush=True)
+
+    def _show(self):
+        elapsed, done = time.monotonic() - self.start, sum(self.weights[: self.at])
+        done += self.share * self.weights[self.at]
+        # Before a tenth is done, the pace of other machines says more than this one's.
+        known = max(0.0, min(1.0, done / sum(self.weights) * 10))
+        pace = known * elapsed / max(done, 1) + 1 - known
+        left = (sum(self.weights) - done) * pace / 60
+        when = f"about {left:.0f} min left" if left >= 1 else "less than a minute left"
+        name = f"[{self.at + 1}/{len(self.sources)}] {self.sources[self.at].name}"
+        clock = f"{elapsed // 60:.0f}:{elapsed % 60:02.0f}"
+        text = f"{name}  {clock}, {when}  {self.heading}"
+        if self.renews:
+            text = text[: shutil.get_terminal_size().columns - 1]
+        self._write(text if self.renews else f"{text}\n")
+
+    def _write(self, text: str):
+        print(f"\r\x1b[K{text}" if self.renews else text, end="", flush=True)
+
+    def _tick(self):
+        while not self.ended.wait(1):
+            if self.heading:
+                self._show()
+
+
+class Told(NBClientEngine):
+    """papermill's engine, which tells a Progress of each cell that it begins."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, progress=None, **how):
+        begin = nb_man.cell_start
+
+        def cell_start(cell, cell_index=None, **more):
+            progress.cell(nb_man.nb, cell_index)
+            return begin(cell, cell_index, **more)
+
+        nb_man.cell_start = cell_start
+        return super().execute_managed_notebook(nb_man, kernel_name, **how)
+
+
+papermill_engines.register("told", Told)
 
 
 def main():
@@ -57,27 +150,32 @@ def main():
     root = Path(os.path.relpath(NOTEBOOKS.parent, args.out)).as_posix()
     print(
         f"Executing {len(sources)} notebooks into {os.path.relpath(args.out)}. The bundled study "
-        "takes about 8 minutes on two cores; each notebook is named when it begins.",
+        "takes about 8 minutes on two cores.",
         flush=True,
     )
-    for number, source in enumerate(sources, 1):
-        start = time.monotonic()
-        print(f"[{number}/{len(sources)}] {source.name} ...", end=" ", flush=True)
+    progress = Progress(sources)
+    for source in sources:
+        progress.begin()
         executed = args.out / source.name
         own = {name: value for name, value in parameters.items() if name in known[source]}
         how = {"cwd": NOTEBOOKS, "config": ENCRYPTED, "progress_bar": False}
+        how |= {"engine_name": "told", "progress": progress}
         try:
             papermill.execute_notebook(source, executed, own, **how)
         except papermill.PapermillExecutionError as error:
+            progress.stop()
             sys.exit(f"{error}\n{source.name} failed; {executed} holds what was executed.")
         finally:
             if executed.exists():
                 strip(executed, [parameters.get("study"), parameters.get("run")])
-        print(f"{time.monotonic() - start:.0f} s", flush=True)
+        progress.end()
         notebook = nbformat.read(executed, as_version=4)
         page, _ = HTMLExporter().from_notebook_node(notebook)
+        soup = BeautifulSoup(page, "html.parser")
+        describe_figures(soup)
         # Pictures and pages that the text names lie beside the committed notebooks.
-        page = re.sub(r'(src|href)="\.\./', rf'\1="{root}/', page)
+        page = re.sub(r'(src|href)="\.\./', rf'\1="{root}/', str(soup))
+        page = page.replace('src="pictures/', f'src="{root}/{NOTEBOOKS.name}/pictures/')
         executed.with_suffix(".html").write_text(page, encoding="utf-8")
         if as_committed and not args.in_place:
             compare_checked(source, notebook)
@@ -195,9 +293,19 @@ def replace(source, executed):
         cell.metadata.pop("execution", None)
         if not cell.metadata.get("tags"):
             cell.metadata.pop("tags", None)
+    keep_picture(notebook, source.parent / "pictures" / f"{source.stem}.png")
     whole = source.with_suffix(".tmp")
     nbformat.write(notebook, whole)
     os.replace(whole, source)
+
+
+def keep_picture(notebook, file):
+    """Write the figure of the cell tagged PICTURE, in 256 colours, so that it stays small."""
+    for cell in tagged(notebook, PICTURE):
+        file.parent.mkdir(exist_ok=True)
+        (png,) = (each.data["image/png"] for each in cell.outputs if "image/png" in each.data)
+        image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+        image.quantize(256).save(file, optimize=True)
 
 
 def strip(executed, folders):
@@ -231,6 +339,18 @@ def stilled(notebook):
                 output.get("data", {}).pop(WIDGET, None)
     notebook.metadata.pop("widgets", None)
     return notebook
+
+
+def describe_figures(soup):
+    """Give each figure of a page of cells a text: the paragraph below it, else the one above."""
+    for picture in soup.select(".jp-OutputArea-output img"):
+        cell = picture.find_parent(class_="jp-Cell")
+        below = cell.find_next_sibling()
+        above = cell.find_previous_sibling(class_="jp-MarkdownCell")
+        texts = below.select("p") if below and "jp-MarkdownCell" in below["class"] else []
+        texts += above.select("p")[::-1] if above else []
+        if texts:
+            picture["alt"] = " ".join(texts[0].get_text().split())
 
 
 def is_progress_bar(output):

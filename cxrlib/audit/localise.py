@@ -48,11 +48,16 @@ def randomise(run: Run, seed: int = 0) -> Run:
     """
     made_of = run.facts["backbone"]
     backbone = load_backbone(made_of["name"], None, run.image_size, made_of["layer"], seed)
-    head = keras.models.clone_model(run.model.get_layer("head"))
-    *others, kernel, bias = run.model.get_layer("head").get_weights()
+    return replace(run, model=join(backbone, shuffle_head(run.model.get_layer("head"), seed)))
+
+
+def shuffle_head(given: keras.Model, seed: int = 0) -> keras.Model:
+    """Return a copy of a head whose last layer has its weights in another order."""
+    head = keras.models.clone_model(given)
+    *others, kernel, bias = given.get_weights()
     shuffled = np.random.default_rng(seed).permutation(kernel.ravel()).reshape(kernel.shape)
     head.set_weights([*others, shuffled, bias])  # the last layer's come last
-    return replace(run, model=join(backbone, head))
+    return head
 
 
 def boxed_films(study: Study, films: pd.DataFrame, finding: str) -> pd.DataFrame:
@@ -92,7 +97,7 @@ def score_map(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
 def locate(
     run: Run, films: pd.DataFrame, training: pd.DataFrame, seed: int = 0
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Score the run's maps, and maps that know nothing of the film, against boxes.
+    """Score the run's maps, and maps that know nothing of the finding, against boxes.
 
     `films` are of patients that the run was not trained on and `training` of those that it was,
     both as `boxed_films` gives them; `seed` is of random weights.
@@ -135,7 +140,7 @@ def tabulate_locations(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def compare_with_controls(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Return the energy in the box of the evidence less that of each map that knows nothing.
+    """Return the energy in the box of the evidence less that of each control.
 
     One row per control: value, low and high, 95 % intervals over patients; see `locate`.
     """

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_curve
 from cxrlib.audit.perturb import change_film
 from cxrlib.data.images import read_image
 from cxrlib.plots.evidence import resize_map
-from cxrlib.plots.style import BOX_COLOUR, LINES, NEGATIVE, POSITIVE, literal, new_axes, plain
+from cxrlib.plots.style import BOX_COLOUR, EVEN, LINES, NEGATIVE, POSITIVE, literal, new_axes, plain
 
 
 def plot_intervals(
@@ -29,11 +29,11 @@ def plot_intervals(
     ax = ax or new_axes((5.6, 0.6 + 0.42 * len(table)))
     for row, (name, measured) in enumerate(table[::-1].iterrows()):
         colour, marker = (POSITIVE, "s") if name == "image" else (NEGATIVE, "o")
-        ax.plot([measured["low"], measured["high"]], [row, row], color=colour, lw=2)
-        ax.plot(measured[value], row, marker, color=colour)
+        ax.plot([measured["low"], measured["high"]], [row, row], color=colour, lw=2, clip_on=False)
+        ax.plot(measured[value], row, marker, color=colour, clip_on=False)
     ax.axvline(reference, color="0.6", lw=1)
     ax.set_yticks(range(len(table)), [literal(name) for name in table.index[::-1]])
-    return plain(ax, xlabel=xlabel, xlim=(0, 1.02) if value == "auc" else None)
+    return plain(ax, xlabel=xlabel, xlim=(0, 1) if value == "auc" else None)
 
 
 def plot_leakage(summary: dict, repeats: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -41,7 +41,7 @@ def plot_leakage(summary: dict, repeats: pd.DataFrame, ax: Axes | None = None) -
 
     The axis runs from chance to 1, so that a gap looks as large as it is.
     """
-    ax = ax or new_axes((4.4, 3.6))
+    ax = ax or new_axes(EVEN)
     both = ["row_wise", "patient_wise"]
     ax.plot([0, 1], repeats[both].T, color="0.75", lw=1, marker=".")
     ax.plot([0, 1], [summary[name]["value"] for name in both], color=NEGATIVE, lw=2, marker="o")

@@ -48,9 +48,10 @@ def place_to_write(path: str | Path, name: str) -> Path:
     return real
 
 
-def file_digest(path: str | Path) -> str:
+def file_digest(path: str | Path | BinaryIO) -> str:
     """Return the SHA-256 of a file's content; what is not a regular file is an OSError."""
-    with open(regular_file(path), "rb") as file:
+    with nullcontext(path) if hasattr(path, "read") else open(regular_file(path), "rb") as file:
+        file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

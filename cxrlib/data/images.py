@@ -63,7 +63,7 @@ def view_of(path: str | Path) -> str:
         return dicom.read_header(path)[2] if is_dicom(path) else ""
 
 
-def film_digest(path: str | Path) -> str:
+def film_digest(path: str | Path | BinaryIO) -> str:
     """Return the SHA-256 of a film: of the file; of a DICOM file, of its grey values alone.
 
     A hash of a DICOM file would tell whoever holds the file which patient is meant, and would

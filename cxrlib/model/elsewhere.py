@@ -50,8 +50,8 @@ def score_study(run: Run, study: Study) -> pd.DataFrame:
     digests = films["path"].map(_digest)
     films = films.assign(study=study.folder.resolve().name, digest=digests, status=TRAINING)
     films = films.assign(reason="", probability=np.nan, decision="")
-    patients, trained = _training_of(run)
-    same = films["digest"].isin(trained)
+    patients = _training_of(run)
+    same = films["digest"].isin(run.trained_on)
     seen = films["patient"].map(plain_id).isin(patients) | same
     if films.loc[~seen, "target"].nunique() < 2:
         raise RunError(
@@ -78,8 +78,8 @@ def _digest(path: Path) -> str:
     return ""
 
 
-def _training_of(run: Run) -> tuple[set[str], set[str]]:
-    """Return the patients and the short digests of the films that training has seen."""
+def _training_of(run: Run) -> set[str]:
+    """Return the patients that training has seen."""
     seen = run.split("train")
     if (run.folder / UNSCORED).exists():
         seen = pd.concat([seen, pd.read_csv(run.folder / UNSCORED, dtype=str)])
@@ -89,5 +89,4 @@ def _training_of(run: Run) -> tuple[set[str], set[str]]:
         text = f"{run.folder} names {len(patients)} of its {trained} training patients only, so "
         text += "films of the others cannot be told. Train again to have them all named."
         warnings.warn(text, stacklevel=3)
-    patients = set(map(plain_id, patients))
-    return patients, set(seen["digest"].dropna()) - {""} if "digest" in seen else set()
+    return set(map(plain_id, patients))

@@ -19,9 +19,10 @@ from cxrlib.data.study import Study, choose_films, digest_films
 from cxrlib.metrics.report import evaluate
 from cxrlib.model.backbone import BATCH, read_ahead
 from cxrlib.model.facts import RunError, are_sides_kept
-from cxrlib.model.run import DIGITS, Run, decide, record_test
+from cxrlib.model.run import DIGITS, Run, decide, record_test, short_digest
 
 MISSING = "the file does not exist"
+SEEN = "was among the training films"
 COLUMNS = ["path", "status", "probability", "decision", "reason"]
 
 
@@ -42,7 +43,8 @@ def score_films(
     DataFrame, one row per film
         path, status ('ok', 'refused' or 'unreadable'), probability of the finding (0..1 with six
         decimals, at the prevalence of the training films; NaN unless ok), decision ('positive'
-        from the run's threshold on, 'negative' or ''), reason.
+        from the run's threshold on, 'negative' or ''), reason. An ok film that the run was trained
+        on, told by its digest, has the reason SEEN: its score tells nothing of new films.
 
     Raises
     ------
@@ -131,15 +133,16 @@ def score_batches(run: Run, films: Iterable, check: bool) -> Iterator[list[tuple
     """
     films = iter(films)
     batches = iter(lambda: list(islice(films, BATCH)), [])
-    for batch in read_ahead(partial(_read_films, check), batches, run.image_size):
+    read = partial(_read_films, check, run.trained_on)
+    for batch in read_ahead(read, batches, run.image_size):
         yield [_score(run, *film) for film in batch]
 
 
-def _read_films(check: bool, films: list, size: int, pool: Executor) -> list[tuple]:
-    return list(pool.map(partial(_read_film, check, size), films))
+def _read_films(check: bool, trained_on, films: list, size: int, pool: Executor) -> list[tuple]:
+    return list(pool.map(partial(_read_film, check, trained_on, size), films))
 
 
-def _read_film(check: bool, size: int, film) -> tuple:
+def _read_film(check: bool, trained_on: frozenset[str], size: int, film) -> tuple:
     """Return a film, its status, the reason for it, and its pixels where it gets a score."""
     try:
         reason = find_reason_in_file(film) if check else ""
@@ -150,7 +153,9 @@ def _read_film(check: bool, size: int, film) -> tuple:
         return film, "unreadable", error.reason, None
     if check and pixels is not None:
         reason = find_reasons(pixels[None])["reason"].item()
-    return (film, "refused", reason, None) if reason else (film, "ok", "", pixels)
+    if reason:
+        return film, "refused", reason, None
+    return film, "ok", SEEN if trained_on and short_digest(film) in trained_on else "", pixels
 
 
 def _score(run: Run, film, status: str, reason: str, pixels: np.ndarray | None) -> tuple:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -92,6 +93,14 @@ class Run:
         text = dict.fromkeys(("path", "patient", "view", "sex", "digest"), str)
         empty = {"keep_default_na": False, "na_values": {"age": ""}}
         return pd.read_csv(self.folder / "predictions.csv", dtype=text, **empty)
+
+    @cached_property
+    def trained_on(self) -> frozenset[str]:
+        """Short digests of the training films; runs of version 0.1 have none."""
+        films = self.split("train")
+        if (self.folder / UNSCORED).exists():
+            films = pd.concat([films, pd.read_csv(self.folder / UNSCORED, dtype=str)])
+        return frozenset(films.get("digest", pd.Series(dtype=str)).dropna()) - {""}
 
     def split(self, side: str, study: Study | None = None) -> pd.DataFrame:
         """Return the films of one side, 'train' or 'test', with what the run says of them.
@@ -237,7 +246,7 @@ def told_by_digest(films: pd.DataFrame) -> pd.DataFrame:
     return films.assign(path=films["file"], digest=[short_digest(path) for path in films["path"]])
 
 
-def short_digest(path: str | Path) -> str:
+def short_digest(path: str | Path | BinaryIO) -> str:
     """Return the first 16 hex digits of `film_digest`: enough to tell films apart."""
     return film_digest(path)[:16]
 

@@ -8,7 +8,19 @@ from sklearn.metrics import ConfusionMatrixDisplay, precision_recall_curve, roc_
 
 from cxrlib.metrics.calibration import tabulate_reliability
 from cxrlib.metrics.report import SETS, format_interval
-from cxrlib.plots.style import LINES, NEGATIVE, POSITIVE, literal, new_axes, plain
+from cxrlib.plots.style import (
+    EVEN,
+    LINES,
+    NEGATIVE,
+    POSITIVE,
+    WIDE,
+    literal,
+    new_axes,
+    plain,
+    styled,
+)
+
+SQUARE = {"xlim": (0, 1), "ylim": (0, 1), "aspect": "equal"}  # two shares
 
 
 def plot_history(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -19,11 +31,11 @@ def plot_history(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
     >>> import cxrlib as cxr
     >>> import pandas as pd
-    >>> ax = cxr.plot_history(pd.DataFrame({"epoch": [1, 2, 3], "loss": [0.6, 0.5, 0.45]}))
+    >>> ax = cxr.plot_history(pd.read_csv("medical/models/cardiomegaly/history.csv"))
     >>> ax.get_ylabel()
-    'binary cross-entropy'
+    'AUC in held-out fold'
     """
-    ax = ax or new_axes((5, 3.4))
+    ax = ax or new_axes(WIDE)
     if "strength" in history:
         folds = history.pivot_table("auc", "strength", "fold")
         ax.plot(folds, color="0.7", lw=1, marker=".")
@@ -61,18 +73,19 @@ def plot_roc(
     >>> ax.get_legend().get_texts()[0].get_text()
     'test: AUC 0.95 (0.88 to 0.99)'
     """
-    ax = ax or new_axes((4.6, 4.4))
-    for (colour, line), (name, films) in zip(LINES, predictions.items(), strict=False):
+    ax = ax or new_axes(EVEN)
+    for colour, line, name, films in styled(predictions):
         false_rate, true_rate = _curve(roc_curve, films)
         measured = metrics[name]
         label = literal(f"{SETS.get(name, name)}: AUC {format_interval(measured['auc'])}")
-        ax.plot(false_rate, true_rate, line, color=colour, label=label, drawstyle="steps-post")
+        style = {"color": colour, "label": label, "drawstyle": "steps-post", "clip_on": False}
+        ax.plot(false_rate, true_rate, line, **style)
         rates = measured["specificity"]["value"], measured["sensitivity"]["value"]
         if threshold is not None and None not in rates:
-            ax.plot(1 - rates[0], rates[1], "o", color=colour)
+            ax.plot(1 - rates[0], rates[1], "o", color=colour, clip_on=False)
     ax.plot([0, 1], [0, 1], color="0.6", lw=1, label="chance")
-    legend = {"loc": "lower right"}
-    return plain(ax, legend, xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
+    ax.set(xlabel="1 - specificity", ylabel="sensitivity")
+    return plain(ax, {"loc": "lower right"}, **SQUARE)
 
 
 def plot_precision_recall(
@@ -88,16 +101,17 @@ def plot_precision_recall(
     >>> test = scores[scores["split"] == "test"]
     >>> ax = cxr.plot_precision_recall({"test": test}, {"test": cxr.evaluate(test, 0.527)})
     """
-    ax = ax or new_axes((4.6, 4.4))
-    for (colour, line), (name, films) in zip(LINES, predictions.items(), strict=False):
+    ax = ax or new_axes(EVEN)
+    for colour, line, name, films in styled(predictions):
         precision, recall = _curve(precision_recall_curve, films)
         measured = metrics[name]
         average = format_interval(measured["average_precision"])
         label = literal(f"{SETS.get(name, name)}: average precision {average}")
-        ax.plot(recall, precision, line, color=colour, label=label, drawstyle="steps-post")
+        style = {"color": colour, "label": label, "drawstyle": "steps-post", "clip_on": False}
+        ax.plot(recall, precision, line, **style)
         ax.axhline(measured["prevalence"], color=colour, lw=1, ls=(0, (1, 4)))
     ax.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)")
-    return plain(ax, {"loc": "lower left"}, ylim=(0, 1.03), aspect="equal")
+    return plain(ax, {"loc": "lower left"}, **SQUARE)
 
 
 def plot_scores(predictions: pd.DataFrame, threshold: float, ax: Axes | None = None) -> Axes:
@@ -105,10 +119,10 @@ def plot_scores(predictions: pd.DataFrame, threshold: float, ax: Axes | None = N
 
     >>> import cxrlib as cxr
     >>> import pandas as pd
-    >>> scores = pd.DataFrame({"target": [0, 0, 1], "probability": [0.1, 0.4, 0.8]})
-    >>> ax = cxr.plot_scores(scores, threshold=0.5)
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> ax = cxr.plot_scores(scores[scores["split"] == "test"], threshold=0.527)
     """
-    ax = ax or new_axes((5.4, 3.2))
+    ax = ax or new_axes(WIDE)
     bins = np.unique(np.clip(threshold + np.arange(-20, 21) / 20, 0, 1))
     for target, colour, hatch, name in (
         (0, NEGATIVE, "", "labelled negative"),
@@ -127,7 +141,7 @@ def plot_confusion(metrics: dict, finding: str, ax: Axes | None = None) -> Axes:
     >>> measured = {"confusion": {"tn": 38, "fp": 3, "fn": 5, "tp": 19}}
     >>> ax = cxr.plot_confusion(measured, "Cardiomegaly")
     """
-    ax = ax or new_axes((4, 3.4))
+    ax = ax or new_axes(EVEN)
     table = np.array([metrics["confusion"][name] for name in ("tn", "fp", "fn", "tp")])
     display = ConfusionMatrixDisplay(
         table.reshape(2, 2), display_labels=["without", literal(finding)]
@@ -150,19 +164,20 @@ def plot_reliability(predictions: dict[str, pd.DataFrame], ax: Axes | None = Non
     """
     ax = ax or new_axes((4.8, 5.4))
     counts = ax.inset_axes((0, -0.42, 1, 0.22), sharex=ax)
-    for (colour, line), marker, name in zip(LINES, "os^D", predictions, strict=False):
-        bins = tabulate_reliability(predictions[name])
+    for marker, (colour, line, name, films) in zip("os^D", styled(predictions), strict=False):
+        bins = tabulate_reliability(films)
         reach = [bins["share"] - bins["low"], bins["high"] - bins["share"]]
-        style = {"color": colour, "linestyle": line, "marker": marker, "ms": 4, "lw": 1}
+        style = {"color": colour, "linestyle": line, "marker": marker, "ms": 4, "clip_on": False}
         label = literal(SETS.get(name, name))
-        ax.errorbar(bins["probability"], bins["share"], reach, label=label, elinewidth=0.7, **style)
+        ax.errorbar(
+            bins["probability"], bins["share"], reach, label=label, lw=1, elinewidth=0.7, **style
+        )
         counts.plot(bins["probability"], bins["films"], **style | {"linestyle": "none"})
     ax.plot([0, 1], [0, 1], color="0.6", lw=1, label="calibrated")
     most = max(line.get_ydata().max() for line in counts.lines)
     plain(counts, ylabel="radiographs", ylim=(0, 1.2 * most))  # markers are drawn whole
     ax.set(xlabel="mean probability in a bin", ylabel="share with the label")
-    limits = {"xlim": (-0.02, 1.02), "ylim": (-0.02, 1.02), "aspect": "equal"}
-    return plain(ax, {"loc": "upper left", "frameon": False}, **limits)
+    return plain(ax, {"loc": "upper left", "frameon": False}, **SQUARE)
 
 
 def plot_prevalences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -173,15 +188,17 @@ def plot_prevalences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
     >>> ax = cxr.plot_prevalences(cxr.tabulate_prevalences(scores, threshold=0.527))
     """
-    ax = ax or new_axes((5.2, 3.4))
+    ax = ax or new_axes(WIDE)
     for (colour, line), name in zip(LINES, ("ppv", "npv"), strict=False):
-        ax.plot(table["prevalence"], table[name], line, color=colour, label=name.upper())
+        style = {"color": colour, "label": name.upper(), "clip_on": False}
+        ax.plot(table["prevalence"], table[name], line, **style)
         low, high = table[f"{name}_low"], table[f"{name}_high"]
         ax.fill_between(table["prevalence"], low, high, color=colour, alpha=0.15, lw=0)
     ax.set(xscale="log", xlabel="prevalence", ylabel="share of calls that are right")
     ax.set_xticks(table["prevalence"], [f"{p:g}" for p in table["prevalence"]], minor=False)
     ax.minorticks_off()
-    return plain(ax, {"frameon": False}, ylim=(0, 1.02))
+    reach = table["prevalence"].min(), table["prevalence"].max()
+    return plain(ax, {"frameon": False}, xlim=reach, ylim=(0, 1))
 
 
 def plot_net_benefit(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -194,7 +211,7 @@ def plot_net_benefit(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     >>> cxr.plot_net_benefit(cxr.tabulate_net_benefit(test)).get_xlabel()
     'threshold probability'
     """
-    ax = ax or new_axes((5.2, 3.6))
+    ax = ax or new_axes(WIDE)
     threshold, highest = table["threshold"], max(table["model_high"].max(), 0.01)
     ax.plot(threshold, table["model"], color=NEGATIVE, label="by the scores")
     band = {"color": NEGATIVE, "alpha": 0.15, "lw": 0}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cxrlib.plots.curves import plot_roc, plot_scores
-from cxrlib.plots.style import literal, new_axes
+from cxrlib.plots.style import EVEN, literal, new_axes
 
 if TYPE_CHECKING:
     from cxrlib.model.run import Run
@@ -33,11 +33,12 @@ def plot_evidence(
     than on its own, so that a dark place does not look like a strong one.
 
     >>> import cxrlib as cxr
-    >>> import numpy as np
-    >>> film = cxr.read_image("medical/images/00060001_000.jpg", 299)
-    >>> ax = cxr.plot_evidence(film, np.array([[0.5, -0.2], [0.1, 1.0]]), "made up")
+    >>> run, path = cxr.load_run("medical/models/cardiomegaly"), "medical/images/00060009_000.jpg"
+    >>> evidence, _ = cxr.map_evidence(run, path)
+    >>> film = cxr.read_image(path, run.image_size)
+    >>> ax = cxr.plot_evidence(film, evidence, "a test film", finding=run.finding)
     """
-    ax = ax or new_axes((4.4, 3.8))
+    ax = ax or new_axes(EVEN)
     limit = np.abs(evidence).max() or 1
     frame = (0, film.shape[1], film.shape[0], 0)
     ax.imshow(film, cmap="gray", vmin=-0.6, vmax=1.4, extent=frame)

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from cxrlib.data.images import read_image
-from cxrlib.plots.style import BOX_COLOUR, LINES, NEGATIVE, literal, new_axes, plain
+from cxrlib.plots.style import BOX_COLOUR, LINES, NEGATIVE, WIDE, literal, new_axes, plain
 
 
 def show_films(
@@ -56,7 +56,7 @@ def plot_findings(films: pd.DataFrame, ax: Axes | None = None) -> Axes:
     >>> import cxrlib as cxr
     >>> ax = cxr.plot_findings(cxr.read_study("medical").films)
     """
-    ax = ax or new_axes((6, 3.2))
+    ax = ax or new_axes(WIDE)
     each = films[["labels", "view"]].explode("labels")
     counts = pd.crosstab(each["labels"], each["view"])
     counts = counts.loc[counts.sum(axis=1).sort_values(kind="stable").index]
@@ -75,7 +75,7 @@ def plot_patients(films: pd.DataFrame, ax: Axes | None = None) -> Axes:
     >>> import cxrlib as cxr
     >>> ax = cxr.plot_patients(cxr.read_study("medical").films)
     """
-    ax = ax or new_axes((5, 3))
+    ax = ax or new_axes(WIDE)
     counts = films["patient"].value_counts().value_counts()
     ax.bar(counts.index, counts, color=NEGATIVE)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

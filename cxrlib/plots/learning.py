@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cxrlib.plots.style import NEGATIVE, new_axes, plain
+from cxrlib.plots.style import NEGATIVE, WIDE, new_axes, plain
 
 
 def plot_learning_curve(
@@ -23,10 +23,10 @@ def plot_learning_curve(
     >>> ax.get_xlabel()
     'training patients'
     """
-    ax = ax or new_axes((5.4, 3.6))
+    ax = ax or new_axes(WIDE)
     points, curve = (table[table["metric"] == metric] for table in (points, curve))
     reach = [points["value"] - points["low"], points["high"] - points["value"]]
-    style = {"fmt": "o", "ms": 4, "color": "0.35", "elinewidth": 0.8}
+    style = {"fmt": "o", "ms": 4, "color": "0.35", "elinewidth": 0.8, "clip_on": False}
     ax.errorbar(points["patients"], points["value"], reach, label="measured", **style)
     law = curve[curve["kind"].isin(["fitted", "extrapolated"])]
     ahead = law["kind"] == "extrapolated"
@@ -38,7 +38,7 @@ def plot_learning_curve(
         ax.plot(part["patients"], part["value"], line, color=NEGATIVE, label=name)
         band = {"facecolor": NEGATIVE, "edgecolor": "0.5", "alpha": 0.2, "hatch": hatch, "lw": 0}
         ax.fill_between(part["patients"], part["low"], part["high"], **band)
-    ax.set(xscale="log")
+    ax.set(xscale="log", xlim=(curve["patients"].min(), curve["patients"].max()))
     ticks = np.append(points["patients"].iloc[1::2], law["patients"].iloc[-1])
     ax.set_xticks(ticks, [f"{n}" for n in ticks])
     ax.minorticks_off()

@@ -1,5 +1,7 @@
 """Colours, lines and axes that all figures share."""
 
+from collections.abc import Iterator
+
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
@@ -7,6 +9,19 @@ from matplotlib.axes import Axes
 POSITIVE, NEGATIVE, THIRD, FOURTH = "#D55E00", "#0072B2", "#009E73", "#CC79A7"
 LINES = [(NEGATIVE, "-"), (POSITIVE, "--"), (THIRD, ":"), (FOURTH, "-.")]
 BOX_COLOUR = "#F0E442"
+WIDE, EVEN = (5.4, 3.5), (4.6, 4.4)  # inches, of figures of one kind
+SIDES = {"train": 0, "test": 1}  # the line of each, with the other or alone
+
+
+def styled(parts: dict) -> Iterator[tuple]:
+    """Yield colour, line, name and value of each part; a side of the split keeps its own colour.
+
+    >>> [colour == POSITIVE for colour, _, _, _ in styled({"test": 0})]
+    [True]
+    """
+    order = SIDES if parts.keys() <= SIDES.keys() else {name: n for n, name in enumerate(parts)}
+    for name, part in parts.items():
+        yield *LINES[order[name] % len(LINES)], name, part
 
 
 def new_axes(size: tuple[float, float]) -> Axes:

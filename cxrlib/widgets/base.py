@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
+SHOWN = 72  # pixels of a page per inch of a static figure
 STYLE = (HERE / "style.css").read_text(encoding="utf-8")
 
 
@@ -44,7 +45,11 @@ class Widget(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
         data, metadata = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
-        png = io.BytesIO()
-        self.static_figure().savefig(png, format="png", dpi=72)
+        png, figure = io.BytesIO(), self.static_figure()
+        figure.savefig(png, format="png", dpi=2 * SHOWN)  # sharp where a screen has fine pixels
         picture = base64.b64encode(png.getvalue()).decode("ascii")
+        size = dict(
+            zip(("width", "height"), np.rint(figure.get_size_inches() * SHOWN), strict=True)
+        )
+        metadata = {**metadata, "image/png": {name: int(n) for name, n in size.items()}}
         return {**data, "text/plain": type(self).__name__, "image/png": picture}, metadata

@@ -77,12 +77,13 @@ class Reader(Widget):
         if row["status"] != "ok":
             return f"{row['path']} gets no score: {row['reason']}."
         run, probability = self._run, row["probability"]
+        seen = f"This radiograph {row['reason']}: do not judge by it. " if row["reason"] else ""
         return (
             f"{row['path']}: probability of {run.finding} {probability:.2f}. About "
             f"{100 * probability:.0f} of 100 radiographs with this score have it, if "
             f"{100 * run.prevalence:.0f} of 100 have it, as in training. Where it is rarer, fewer "
-            f"do. Decision: {row['decision']} (threshold {run.threshold:.2f}). Not a diagnosis. "
-            f"{run.caution}"
+            f"do. Decision: {row['decision']} (threshold {run.threshold:.2f}). "
+            f"{seen}Not a diagnosis. {run.caution}"
         ).rstrip()
 
     def _answer(self, _, message: dict, buffers: list) -> None:

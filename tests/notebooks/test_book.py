@@ -1,9 +1,11 @@
-"""The site that `make book` builds, opened in a browser: links, pictures, hosts, search."""
+"""The site that `make book` builds, opened in a browser: links, pictures, hosts, search, access."""
 
+import hashlib
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +30,14 @@ READ = """() => ({
 })"""
 
 
+AXE = "axe-core-4.14.1"
+AXE_SHA256 = "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745"
+# Of a dark screen only what colours decide is asked again.
+AUDIT = """async (rules) => (await axe.run(document, rules ? {runOnly: rules} : {})).violations
+    .filter(({impact}) => ["serious", "critical"].includes(impact))
+    .map(({id, nodes}) => `${id}: ${nodes[0].target} (${nodes.length})`)"""
+
+
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
@@ -36,6 +46,32 @@ class Quiet(SimpleHTTPRequestHandler):
 def build(root, out):
     command = [sys.executable, root / "notebooks" / "book.py", "--out", out]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def axe():
+    """The script of axe-core, from npm at the first call; without a network its test is skipped."""
+    folder = ROOT / "build" / "axe"
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / f"{AXE}.tgz"
+    if not archive.exists():
+        if not shutil.which("npm"):
+            pytest.skip("axe-core comes from npm, which is not on this machine")
+        command = ["npm", "pack", "--silent", AXE.replace("core-", "core@")]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            pytest.skip(f"npm cannot fetch {AXE}: {done.stderr[:200]}")
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() == AXE_SHA256, f"delete {archive}"
+    with tarfile.open(archive) as files:
+        return files.extractfile("package/axe.min.js").read().decode()
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    out = tmp_path_factory.mktemp("site") / "book"
+    built = build(ROOT, out)
+    assert built.returncode == 0, built.stderr
+    return out
 
 
 @pytest.fixture
@@ -69,10 +105,44 @@ def project(tmp_path):
     return folder.parent
 
 
-def test_no_link_and_no_picture_is_broken_and_no_other_host_is_asked(chromium, serve, tmp_path):
-    built = build(ROOT, tmp_path / "book")
-    assert built.returncode == 0, built.stderr
-    home = serve(tmp_path / "book")
+def test_every_page_is_for_everyone_and_for_a_phone(axe, chromium, serve, book):
+    home, wrong = serve(book), {}
+    page = chromium.new_page(viewport={"width": 390, "height": 844}, color_scheme="light")
+    names = [file.relative_to(book).as_posix() for file in sorted(book.rglob("*.html"))]
+    api = [name for name in names if name.startswith("api/")]  # all alike
+    for name in [*(name for name in names if name not in api), *api[::10], "api/cxrlib.html"]:
+        page.goto(home + name)
+        page.evaluate(axe)
+        found = page.evaluate(AUDIT, None)
+        page.emulate_media(color_scheme="dark")
+        dark = page.evaluate(AUDIT, ["color-contrast", "link-in-text-block"])
+        page.emulate_media(color_scheme="light")
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        found += [f"dark, {each}" for each in dark] + [f"{wide} px wide"] * (wide > 390)
+        wrong |= {name: found} if found else {}
+    assert wrong == {}
+    page.close()
+
+
+def test_the_gallery_draws_each_plot_of_the_facade(chromium, serve, book):
+    stub = (ROOT / "cxrlib" / "__init__.pyi").read_text()
+    plots = re.findall(r"^from \.plots\S* import (\w+)", stub, re.M)
+    page = chromium.new_page(color_scheme="dark")
+    page.goto(serve(book) + "docs/gallery.html")
+    assert page.locator("#contents a").all_inner_texts() == plots and len(plots) > 10
+    pictures = page.locator(".jp-OutputArea img")
+    widths = pictures.evaluate_all("all => all.map((image) => [image.naturalWidth, image.width])")
+    assert len(widths) == len(plots)
+    assert all(wide > 1.9 * shown > 500 for wide, shown in widths)  # twice the resolution
+    texts = pictures.evaluate_all("all => all.map((image) => image.alt)")
+    assert len(set(texts)) == len(plots) and all(len(text) > 20 for text in texts)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert sum(map(int, re.findall(r"\d+", page.evaluate(ground)))) < 150
+    page.close()
+
+
+def test_no_link_and_no_picture_is_broken_and_no_other_host_is_asked(chromium, serve, book):
+    home = serve(book)
     page, asked, wrong = chromium.new_page(), [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -109,12 +179,22 @@ def test_no_link_and_no_picture_is_broken_and_no_other_host_is_asked(chromium, s
     assert "features" in signature and "kind: str = 'linear'" in signature
     assert "Examples" in page.locator("#fit_head .docstring").inner_text()
     page.goto(home + "notebooks/02_train.html")
+    texts = page.locator(".jp-OutputArea img").evaluate_all("all => all.map((image) => image.alt)")
+    assert len(texts) >= 3 and texts[0].startswith("A flat curve says")
+    page.get_by_text("What is saved?").first.click()
+    page.wait_for_url("**#what-is-saved")
     assert page.get_by_role("link", name="fit_head").get_attribute("href").startswith("../api/")
     page.get_by_label("Search all pages").fill("score_films")
     assert page.locator("#found a", has_text="cxrlib: score_films").count() == 1
     page.get_by_label("Search all pages").fill("Cardiomegaly")
     hits = page.locator("#found a")
     assert hits.count() > 3
+    page.get_by_label("Search all pages").fill("thresh")
+    marks = set(page.locator("#found mark").all_inner_texts())
+    assert {text.lower() for text in marks} == {"threshold", "thresholds"}
+    page.get_by_label("Search all pages").fill("hreshold")
+    assert page.locator("#found mark").count() == 0
+    page.get_by_label("Search all pages").fill("Cardiomegaly")
     hits.filter(has_text="3 Evaluate").first.click()
     page.wait_for_url(f"{home}notebooks/03_evaluate.html**")
     page.get_by_label("Search all pages").fill("qqxzzy")

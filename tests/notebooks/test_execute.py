@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 from execute import folder_name, strip
 
@@ -43,7 +45,9 @@ def project(tmp_path):
     study = 'study = os.environ.get("CXR_DATA", "../medical")'
     train = notebook(f'{run}\n{study}\nfinding = "Cardiomegaly"\nrate = 0.1', TRAIN)
     nbformat.write(train, folder / "02_train.ipynb")
-    nbformat.write(notebook(run, "print(os.path.exists(run))"), folder / "03_evaluate.ipynb")
+    evaluate = notebook(run, "print(os.path.exists(run))")
+    evaluate.cells.insert(1, nbformat.v4.new_markdown_cell("Text\n\n## Is it good?\n\nMore"))
+    nbformat.write(evaluate, folder / "03_evaluate.ipynb")
     return folder.parent
 
 
@@ -68,13 +72,41 @@ def test_ends_with_the_auc_and_leaves_executed_notebooks(project):
     assert done.returncode == 0, done.stderr
     assert "Test AUC 0.93 (95 % interval 0.87 to 0.98), 61 films of 32 patients." in done.stdout
     assert "Read runs/notebooks/03_evaluate.html; the run is in runs/cardiomegaly." in done.stdout
-    first, *each = done.stdout.splitlines()[:3]
+    first, *each = done.stdout.splitlines()[:-1]
     assert first.startswith("Executing 2 notebooks into runs/notebooks.") and "minutes" in first
-    for line, name in zip(each, ("1/2] 02_train", "2/2] 03_evaluate"), strict=True):
-        assert re.fullmatch(rf"\[{name}\.ipynb \.\.\. \d+ s", line)
+    clock = r"\d+:\d\d, (about \d+ min|less than a minute) left "
+    expected = [rf"{clock} starting", rf"{clock} Is it good\?", r"\d+ s"]
+    names = ["1/2] 02_train.ipynb"] * 2 + ["2/2] 03_evaluate.ipynb"] * 3
+    ends = [expected[0], expected[2], *expected]  # the first one has no heading
+    for line, name, end in zip(each, names, ends, strict=True):
+        assert re.fullmatch(rf"\[{re.escape(name)}(  |: ){end}", line), line
+    assert "\r" not in done.stdout
     assert (project / "runs/notebooks/03_evaluate.html").stat().st_size > 1000
     executed = nbformat.read(project / "runs/notebooks/03_evaluate.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].text == "True\n"
+
+
+def test_on_a_terminal_one_line_is_renewed(project):
+    (project / "notebooks" / "02_train.ipynb").unlink()
+    (project / "runs" / "cardiomegaly").mkdir(parents=True)
+    metrics = {"test": {"auc": dict.fromkeys(("value", "low", "high"), 1), "films": 2}}
+    metrics["test"]["patients"] = 2
+    facts = json.dumps({"metrics": metrics})
+    (project / "runs" / "cardiomegaly" / "run.json").write_text(facts)
+    here, there = os.openpty()
+    command = [sys.executable, "notebooks/execute.py"]
+    running = subprocess.Popen(command, cwd=project, stdout=there, stderr=there)
+    os.close(there)
+    shown = b""
+    with suppress(OSError):  # the other end is closed: Linux calls that an error
+        while piece := os.read(here, 1000):
+            shown += piece
+    assert running.wait() == 0, shown
+    lines = shown.decode().replace("\r\n", "\n").split("\n")
+    states = lines[1].split("\r\x1b[K")
+    assert len(lines) == 4 and len(states) > 3 and all(len(state) < 80 for state in states)
+    assert any(state.endswith("Is it good?") for state in states)
+    assert re.fullmatch(r"\[1/1\] 03_evaluate\.ipynb: \d+ s", states[-1])
 
 
 def test_a_page_finds_the_pictures_and_pages_that_the_text_names(project):
@@ -83,13 +115,15 @@ def test_a_page_finds_the_pictures_and_pages_that_the_text_names(project):
     (project / "docs").mkdir()
     for name in ("film.png", "page.md"):
         (project / "docs" / name).write_bytes(b"x")
-    text = "![a film](../docs/film.png) [a page](../docs/page.md)"
+    (project / "notebooks" / "pictures").mkdir()
+    (project / "notebooks" / "pictures" / "own.png").write_bytes(b"x")
+    text = "![a film](../docs/film.png) [a page](../docs/page.md) ![its own](pictures/own.png)"
     made.cells.append(nbformat.v4.new_markdown_cell(text))
     nbformat.write(made, source)
     assert execute(project).returncode == 0
     page = project / "runs" / "notebooks" / "03_evaluate.html"
-    named = re.findall(r'(?:src|href)="([^"]*docs/[^"]+)"', page.read_text())
-    assert len(named) == 2 and all((page.parent / name).exists() for name in named)
+    named = re.findall(r'(?:src|href)="([^"]*(?:docs|pictures)/[^"]+)"', page.read_text())
+    assert len(named) == 3 and all((page.parent / name).exists() for name in named)
 
 
 def test_what_an_interrupted_series_left_of_another_run_does_not_stop_this_one(project):
@@ -212,12 +246,14 @@ Explorer(pd.DataFrame(films), 0.5)"""
 def test_a_widget_leaves_its_still_figure_and_no_live_view(project):
     source = project / "notebooks" / "03_evaluate.ipynb"
     made = nbformat.read(source, as_version=4)
-    made.cells.append(nbformat.v4.new_code_cell(WIDGET))
+    made.cells.append(nbformat.v4.new_code_cell(WIDGET, metadata={"tags": ["picture"]}))
     nbformat.write(made, source)
     done = execute(project, "--in-place")
     assert done.returncode == 0, done.stderr
     text, page = source.read_text(), (project / "runs/notebooks/03_evaluate.html").read_text()
     assert '"image/png"' in text and 'src="data:image/png' in page
+    with Image.open(project / "notebooks" / "pictures" / "03_evaluate.png") as picture:
+        assert picture.width > 1000
     for written in (text, page):
         assert "jupyter.widget" not in written
 

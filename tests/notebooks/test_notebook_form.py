@@ -88,6 +88,19 @@ def test_opens_with_one_title_a_paragraph_and_the_minutes_it_takes(path):
 
 
 @every_notebook
+def test_opens_with_a_picture_and_has_a_verdict_at_its_end(path):
+    first, *others = read(path).cells
+    ((text, place),) = re.findall(r"^!\[(.+)\]\((\S+)\)$", first.source, re.M)
+    picture = path.parent / place
+    assert len(text) > 30 and picture.suffix == ".png" and picture.is_file()
+    if picture.parent.name == "pictures":
+        assert picture.stem == path.stem and picture.stat().st_size < 60_000
+        assert len([cell for cell in others if "picture" in tags(cell)]) == 1
+    headings = re.findall(r"^## (.+)", "\n".join(cell.source for cell in others[-4:]), re.M)
+    assert any(heading.startswith("Verdict") for heading in headings)
+
+
+@every_notebook
 def test_a_sitting_is_32_cells(path):
     assert len(read(path).cells) <= 32
 

@@ -11,7 +11,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 import cxrlib as cxr
-from cxrlib.plots.style import LINES, literal
+from cxrlib.plots.style import LINES, POSITIVE, literal
 
 HARD = r"cost $5 & $x_{2^y}$ \frac"  # as a formula it could not be drawn
 
@@ -142,6 +142,8 @@ def test_each_figure_is_drawn_where_it_is_asked_to(scores):
     figure, axes = plt.subplots(1, 3)
     measured = cxr.evaluate(scores, 0.5)
     assert cxr.plot_roc({"test": scores}, {"test": measured}, ax=axes[0]) is axes[0]
+    assert axes[0].lines[0].get_color() == POSITIVE  # of the test set, train beside it or not
+    assert axes[0].get_xlim() == axes[0].get_ylim() == (0, 1)
     assert cxr.plot_scores(scores, 0.5, axes[1]) is axes[1]
     table = cxr.tabulate_prevalences(scores, 0.5)
     assert cxr.plot_prevalences(table, axes[2]) is axes[2]

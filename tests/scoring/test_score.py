@@ -22,7 +22,7 @@ from cxrlib.data.study import choose_films, digest_films, read_study
 from cxrlib.model import predict as rows
 from cxrlib.model.backbone import BATCH
 from cxrlib.model.facts import digest_patients
-from cxrlib.model.predict import score_films, score_test
+from cxrlib.model.predict import SEEN, score_films, score_test
 from cxrlib.model.run import Run, RunError, load_run
 from cxrlib.scoring import write as score
 from cxrlib.scoring.tables import read_scores
@@ -81,8 +81,12 @@ def test_nothing_to_score(tmp_path):
 # ---------------------------------------------------------------------------------- score_films
 
 
-def test_one_row_a_film_and_a_reason_where_there_is_no_score(run, mixed, films, tmp_path):
+def test_one_row_a_film_and_a_reason_where_there_is_no_score(
+    run, mixed, films, trained_run, tmp_path
+):
     out = tmp_path / "scores.csv"
+    new = trained_run[1].films.query("split == 'test'")["path"].iloc[0]
+    shutil.copy(new, mixed / "b" / "deep" / "a.JPEG")
     paths = [films[3], mixed, tmp_path / "gone.png", tmp_path]
     write_scores(run, paths[:3], out)
     scores = read_scores(out)
@@ -92,7 +96,7 @@ def test_one_row_a_film_and_a_reason_where_there_is_no_score(run, mixed, films, 
     ok = scores["status"] == "ok"
     assert scores.loc[ok, "probability"].between(0, 1).all()
     assert scores.loc[ok, "decision"].isin(["positive", "negative"]).all()
-    assert scores.loc[ok, "reason"].eq("").all()
+    assert scores.loc[ok, "reason"].tolist() == [SEEN, "", SEEN]  # by content, names aside
     assert scores.loc[~ok, "probability"].isna().all() and scores.loc[~ok, "decision"].eq("").all()
     reasons = scores.loc[~ok, "reason"].tolist()
     assert reasons[0] == "no JPEG, PNG, TIFF, BMP or DICOM image"

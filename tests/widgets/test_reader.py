@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from cxrlib import Reader
 from cxrlib.data.study import choose_films
-from cxrlib.model.predict import score_films
+from cxrlib.model.predict import SEEN, score_films
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ def test_the_reader_scores_from_memory_as_from_a_file(run, study, opened_for_wri
     reader = Reader(run, path)
     assert reader.scores.loc[0, "probability"] == pytest.approx(expected, abs=1e-6)
     assert opened_for_writing == []
+    assert SEEN in reader.result["sentence"] and reader.scores.loc[0, "reason"] == SEEN
     reader.read("x.png", b"no film")
     assert reader.evidence is None and "x.png gets no score" in reader.result["sentence"]
 

@@ -81,8 +81,11 @@ def test_ppv_at_another_prevalence_is_the_share_in_such_a_population(run):
 
 def test_each_widget_carries_a_picture_and_a_small_state(study, run):
     for widget in (Browser(study, run), Browser(study), Explorer(run.predictions, 0.5)):
-        data, _ = widget._repr_mimebundle_()
-        assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+        data, metadata = widget._repr_mimebundle_()
+        picture = base64.b64decode(data["image/png"])
+        assert picture.startswith(b"\x89PNG")
+        shown = metadata["image/png"]["width"]  # at twice the resolution
+        assert abs(int.from_bytes(picture[16:20]) - 2 * shown) <= 1 and shown > 500
         assert len(repr(widget.get_state())) < 60_000
 
 
