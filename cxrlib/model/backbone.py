@@ -3,19 +3,18 @@
 import hashlib
 import socket
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from cxrlib.data.files import regular_file, whole_file
-from cxrlib.data.images import PREPROCESSING, film_digest, read_batch
+from cxrlib.data.images import PREPROCESSING, read_batch
 from cxrlib.model._keras import OUT_OF_MEMORY, keras
+from cxrlib.model.store import Rows, gather
 
 BUNDLED = Path(__file__).parent / "weights" / "inception_v3.weights.h5"
 BATCH = 16
@@ -104,25 +103,28 @@ def load_backbone(
 
 
 def extract_features(
-    backbone: Backbone, paths: Sequence[str | Path], grid: int = 5, cache: Path | None = None
-) -> np.ndarray:
+    backbone: Backbone, paths: Iterable[str | Path], grid: int = 5, cache: Path | None = None
+) -> "np.ndarray | Rows":
     """Return the features of films, averaged over a grid so that position survives.
 
     Parameters
     ----------
     grid : cells a side; 1 is global average pooling
-    cache : folder that keeps features by image, backbone and grid; an interrupted call goes on
-        where it stopped, with the same bytes on one machine. Damaged files are made anew, with one
-        warning. None keeps nothing.
+    cache : folder that keeps features, in one file per backbone and grid (`cxrlib.model.store`);
+        an interrupted call goes on where it stopped, with the same bytes on one machine. Damaged
+        rows are made anew, with one warning. None keeps nothing.
 
     Returns
     -------
     float16 array, (films, grid, grid, channels)
+        Beyond 1 GiB with a cache it is a `Rows`, which stays on disk: slices of it are arrays.
 
     Raises
     ------
     FileNotFoundError, ImageError
         Naming the first file that cannot be read; the features before it are in the cache.
+    StoreError
+        The cache cannot be written, as on a full disk; what is done is kept.
 
     Examples
     --------
@@ -132,40 +134,31 @@ def extract_features(
     >>> cxr.extract_features(backbone, paths[:2], grid=3).shape
     (2, 3, 3, 256)
     """
-    paths = list(paths)
+    shape = feature_shape(backbone, grid)
+    compute = partial(_compute, backbone, grid)
+    return gather(backbone.digest, shape, paths, cache, compute, BATCH)
+
+
+def feature_shape(backbone: Backbone, grid: int) -> tuple[int, int, int]:
+    """Return the shape of a film's features; BackboneError where the map has fewer cells."""
     height, width, channels = backbone.model.output_shape[1:]
     if not 1 <= grid <= min(height, width):
         raise BackboneError(
             f"grid {grid}: at image_size {backbone.image_size}, {backbone.layer} has {height} x "
             f"{width} positions. Give larger films, a smaller grid or an earlier layer."
         )
+    return grid, grid, channels
+
+
+def _compute(backbone: Backbone, grid: int, tasks: Iterable) -> Iterator[tuple]:
     model = _pooled(backbone, grid)
-    features = np.full((len(paths), grid, grid, channels), np.nan, np.float16)
-    files: list[Path] = []
-    if cache:
-        folder = Path(cache) / f"{backbone.digest[:16]}-grid{grid}"
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [folder / f"{film_digest(path)}.npy" for path in paths]
-        for i, file in enumerate(files):
-            features[i] = _kept(file, features.shape[1:])
-    todo = np.flatnonzero(np.isnan(features).any(axis=(1, 2, 3)))
-    if damaged := [files[i] for i in todo if cache and files[i].exists()]:
-        warnings.warn(f"{len(damaged)} damaged files as {damaged[0]} are made anew", stacklevel=2)
-    batches = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
 
-    def read(batch, size, pool):
-        return batch, read_batch([paths[i] for i in batch], size, pool)
+    def read(task, size, pool):
+        return task[0], read_batch(task[1], size, pool)
 
-    with tqdm(total=len(todo), desc="features", unit="film", disable=not len(todo)) as progress:
-        for batch, pixels in read_ahead(read, batches, backbone.image_size):
-            for i, film in zip(batch, pixels, strict=True):
-                # One by one: in a batch the last digits would depend on the other films.
-                features[i] = model.predict_on_batch(film[None])[0]
-                if cache:
-                    with whole_file(files[i]) as part:
-                        np.save(part, features[i])
-                progress.update()
-    return features
+    for numbers, pixels in read_ahead(read, tasks, backbone.image_size):
+        # One by one: in a batch the last digits would depend on the other films.
+        yield numbers, [model.predict_on_batch(film[None])[0] for film in pixels]
 
 
 def read_ahead(read: Callable, batches: Iterable[list], size: int) -> Iterator:
@@ -237,13 +230,3 @@ def _digest(model: keras.Model, to_range: keras.layers.Rescaling) -> str:
     for weight in model.get_weights():
         digest.update(weight.tobytes())
     return digest.hexdigest()
-
-
-def _kept(file: Path, shape: tuple[int, ...]) -> np.ndarray | float:
-    """Return the features in a file of the cache; NaN where it is missing or damaged."""
-    try:
-        kept = np.lib.format.open_memmap(regular_file(file), mode="r")
-    except Exception:  # numpy raises many kinds where a header is damaged
-        return np.nan
-    whole = kept.shape == shape and kept.dtype == np.float16 and np.isfinite(kept).all()
-    return kept if whole else np.nan
