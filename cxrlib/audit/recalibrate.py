@@ -15,6 +15,7 @@ from cxrlib.metrics.report import evaluate
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model._keras import keras
 from cxrlib.model.facts import MODELS, RunError
+from cxrlib.model.fast import PARTS
 from cxrlib.model.head import scale_logit
 from cxrlib.model.run import (
     DIGITS,
@@ -22,6 +23,7 @@ from cxrlib.model.run import (
     UNSCORED,
     Run,
     decide,
+    is_fast,
     load_run,
     write_facts,
 )
@@ -162,7 +164,8 @@ def recalibrate(
         model = keras.models.load_model(run.folder / MODELS[run.facts["stage"]], safe_mode=True)
         scale_logit(model, change.slope, change.intercept)
         model.save(part / MODELS[run.facts["stage"]])
-        shutil.copy(run.folder / "history.csv", part)
+        for name in ("history.csv", *(PARTS if is_fast(facts) else ())):
+            shutil.copy(run.folder / name, part)
         home.to_csv(part / "predictions.csv", index=False)
         pd.concat(seen)[["path", "patient", "digest"]].to_csv(part / UNSCORED, index=False)
         new["files"] = {path.name: file_digest(path) for path in sorted(part.iterdir())}

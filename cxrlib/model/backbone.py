@@ -14,6 +14,7 @@ import numpy as np
 
 from cxrlib.data.images import PREPROCESSING, read_batch
 from cxrlib.model._keras import OUT_OF_MEMORY, keras
+from cxrlib.model.fast import PARTS, compile_engine, engine_digest
 from cxrlib.model.store import Rows, gather
 
 BUNDLED = Path(__file__).parent / "weights" / "inception_v3.weights.h5"
@@ -29,7 +30,9 @@ class BackboneError(ValueError):
 class Backbone:
     """A network cut at `layer`, from films (n, size, size, 1) in 0..1 to a map of channels.
 
-    `digest` is the SHA-256 of the architecture and all weights up to the cut.
+    `digest` is the SHA-256 of the architecture and all weights up to the cut. `engine` is a folder
+    with the network in 8 bits, see `cxrlib.deploy.engine.quantise_backbone`; features then are of
+    that one, in training and in the run's scores.
     """
 
     name: str
@@ -39,6 +42,14 @@ class Backbone:
     seed: int
     model: keras.Model
     digest: str
+    engine: Path | None = None
+
+    @property
+    def settings(self) -> str:
+        """Digest of what decides features beside the film and the grid."""
+        if self.engine is None:
+            return self.digest
+        return hashlib.sha256(f"{self.digest} {engine_digest(self.engine)}".encode()).hexdigest()
 
 
 def load_backbone(
@@ -134,9 +145,8 @@ def extract_features(
     >>> cxr.extract_features(backbone, paths[:2], grid=3).shape
     (2, 3, 3, 256)
     """
-    shape = feature_shape(backbone, grid)
-    compute = partial(_compute, backbone, grid)
-    return gather(backbone.digest, shape, paths, cache, compute, BATCH)
+    shape, compute = feature_shape(backbone, grid), partial(compute_features, backbone, grid)
+    return gather(backbone.settings, shape, paths, cache, compute, BATCH)
 
 
 def feature_shape(backbone: Backbone, grid: int) -> tuple[int, int, int]:
@@ -150,15 +160,20 @@ def feature_shape(backbone: Backbone, grid: int) -> tuple[int, int, int]:
     return grid, grid, channels
 
 
-def _compute(backbone: Backbone, grid: int, tasks: Iterable) -> Iterator[tuple]:
-    model = _pooled(backbone, grid)
+def compute_features(backbone: Backbone, grid: int, tasks: Iterable[tuple]) -> Iterator[tuple]:
+    """Yield (numbers, features of each film) of tasks, (numbers, paths of films), in order."""
+    forward = _pooled(backbone, grid).predict_on_batch
+    if backbone.engine:
+        engine, channels = compile_engine(backbone.engine / PARTS[0]), backbone.model.output_shape
+        pool = keras.Sequential([keras.Input(channels[1:]), _pool(backbone, grid)])
+        forward = lambda film: pool.predict_on_batch(engine(film))  # noqa: E731
 
     def read(task, size, pool):
         return task[0], read_batch(task[1], size, pool)
 
     for numbers, pixels in read_ahead(read, tasks, backbone.image_size):
         # One by one: in a batch the last digits would depend on the other films.
-        yield numbers, [model.predict_on_batch(film[None])[0] for film in pixels]
+        yield numbers, [forward(film[None])[0] for film in pixels]
 
 
 def read_ahead(read: Callable, batches: Iterable[list], size: int) -> Iterator:
@@ -176,12 +191,15 @@ def join(backbone: Backbone, head: keras.Model) -> keras.Model:
 
 
 def _pooled(backbone: Backbone, grid: int) -> keras.Model:
+    return keras.Model(backbone.model.input, _pool(backbone, grid)(backbone.model.output))
+
+
+def _pool(backbone: Backbone, grid: int) -> keras.Layer:
     height, width = backbone.model.output_shape[1:3]
     if height % grid or width % grid:
-        pool = keras.layers.AdaptiveAveragePooling2D(grid, name="grid")
-    else:  # Keras' adaptive layer fails on some of these, a grid of 1 among them
-        pool = keras.layers.AveragePooling2D((height // grid, width // grid), name="grid")
-    return keras.Model(backbone.model.input, pool(backbone.model.output))
+        return keras.layers.AdaptiveAveragePooling2D(grid, name="grid")
+    # Keras' adaptive layer fails on some of these, a grid of 1 among them
+    return keras.layers.AveragePooling2D((height // grid, width // grid), name="grid")
 
 
 def _build(build, pixels, weights: str | None) -> keras.Model:

@@ -19,6 +19,7 @@ from cxrlib.model._keras import OUT_OF_MEMORY, Forward, freeze, keras
 from cxrlib.model.backbone import Backbone, BackboneError, join, load_backbone
 from cxrlib.model.card import SIMULATED, model_card
 from cxrlib.model.facts import MODELS, RunError, read_facts
+from cxrlib.model.fast import PARTS, compile_engine
 
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
 ALL_OTHERS = "all other films"  # as `choose_films(..., against="others")` gives them
@@ -117,7 +118,11 @@ class Run:
 
     @cached_property
     def _frozen(self) -> Forward:
-        return freeze(self.model)
+        if not is_fast(self.facts):
+            return freeze(self.model)
+        engine = compile_engine(self.folder / PARTS[0])
+        head = freeze(keras.Model(self.model.get_layer("grid").input, self.model.output))
+        return lambda films: head(engine(films))
 
 
 def decide(probability, threshold: float) -> np.ndarray:
@@ -174,6 +179,11 @@ def load_run(folder: str | Path, fallback: str | Path | None = None) -> Run:
     return Run(folder, facts, model)
 
 
+def is_fast(facts: dict) -> bool:
+    """Say whether a run's features are those of a backbone in 8 bits."""
+    return facts.get("precision") == "fast"
+
+
 def is_finite(model: keras.Model) -> bool:
     """Say whether all weights are finite numbers; without that, probabilities are none."""
     return all(np.isfinite(weight).all() for weight in model.get_weights())
@@ -197,7 +207,7 @@ def load_run_backbone(folder: str | Path, facts: dict) -> Backbone:
             f"{folder} was trained on other weights than '{weights}' gives now "
             f"(digest {digest[:12]}, now {backbone.digest[:12]}). Train again."
         )
-    return backbone
+    return replace(backbone, engine=Path(folder)) if is_fast(facts) else backbone
 
 
 def record_test(run: Run, predictions: pd.DataFrame, metrics: dict) -> Run:
