@@ -58,7 +58,7 @@ def gather(
     batches = [todo[i : i + batch] for i in range(0, len(todo), batch)]
     tasks = ((numbers, [paths[i] for i in numbers]) for numbers in batches)
     with tqdm(total=len(todo), desc="features", unit="film", disable=not len(todo)) as progress:
-        for numbers, rows in compute(tasks):
+        for numbers, rows in compute(tasks) if len(todo) else ():
             for i, row in zip(numbers, rows, strict=True):
                 keep(i, row)
             progress.update(len(numbers))

@@ -95,7 +95,7 @@ def test_whoever_loads_its_backbone_gets_the_engine(saved, fast, features, train
 
 
 def test_a_recalibrated_run_keeps_its_features(saved, train, study, tmp_path):
-    scores = saved.split("train", study).assign(status="ok", study="there")
+    scores = saved.split("train", study).assign(status="ok", study="there", digest="")
     new = recalibrate(saved, scores, tmp_path / "new", patients=40)
     pixels = np.stack([read_image(path, SIZE) for path in train["path"][:4]])[..., None]
     move = np.diff([saved.predict(pixels), new.predict(pixels)], axis=0)
