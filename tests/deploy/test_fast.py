@@ -66,8 +66,8 @@ def saved(fast, fitted, study, films, tmp_path_factory):
 
 
 def test_features_in_8_bits_are_near_and_kept_apart(full, fast, features, train, cache):
-    exact = extract_features(full, train["path"], 3, cache)
-    off = np.abs(features.astype(float) - exact).mean() / exact.std()
+    exact = extract_features(full, train["path"], 3, cache).astype(float)
+    off = np.abs(features - exact).mean() / exact.std()
     assert 1e-4 < off < 0.05
     kept = sorted(folder.name.rpartition("-")[2] for folder in cache.iterdir())
     assert kept == ["engine", "grid3", "grid3"]
