@@ -14,7 +14,7 @@ from cxrlib.metrics.calibration import fit_logistic
 from cxrlib.metrics.report import evaluate
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model._keras import keras
-from cxrlib.model.facts import MODELS, RunError
+from cxrlib.model.facts import MODELS, RunError, is_fast
 from cxrlib.model.fast import PARTS
 from cxrlib.model.head import scale_logit
 from cxrlib.model.run import (
@@ -23,7 +23,6 @@ from cxrlib.model.run import (
     UNSCORED,
     Run,
     decide,
-    is_fast,
     load_run,
     write_facts,
 )

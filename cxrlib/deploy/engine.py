@@ -20,9 +20,10 @@ from cxrlib.data.images import film_digest, read_batch, read_image
 from cxrlib.data.study import Study
 from cxrlib.model._keras import Forward, freeze, keras
 from cxrlib.model.backbone import BATCH, Backbone, read_ahead
+from cxrlib.model.facts import is_fast
 from cxrlib.model.fast import PARTS, EngineError, compile_engine, import_openvino, import_or_tell
 from cxrlib.model.predict import choose_run_films
-from cxrlib.model.run import Run, RunError, is_fast, load_run, rewrite_run
+from cxrlib.model.run import Run, RunError, load_run, rewrite_run
 
 FILES = ("engine.xml", "engine.bin")  # OpenVINO's: the graph, and its weights
 CALIBRATION = 48  # films that give each activation its range

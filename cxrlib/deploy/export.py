@@ -13,8 +13,9 @@ from cxrlib.data.files import file_digest, place_to_write, whole_folder
 from cxrlib.data.images import read_image
 from cxrlib.deploy.doctor import GOLDEN
 from cxrlib.model._keras import keras
+from cxrlib.model.facts import is_fast
 from cxrlib.model.fast import EngineError, import_openvino
-from cxrlib.model.run import Run, is_fast
+from cxrlib.model.run import Run
 
 TOLERANCE = 1e-3  # in probability
 # Name of the file, and the packages that write and run it.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cxrlib.data.files import file_digest
-from cxrlib.model._keras import THREADS, Forward
+from cxrlib.model._keras import THREADS, Forward, freeze, keras
 
 PARTS = ("features.xml", "features.bin")  # OpenVINO's graph and weights of a backbone in 8 bits
 
@@ -36,6 +36,13 @@ def compile_engine(graph: Path) -> Forward:
             f"{graph.parent}: the engine does not load ({reason:.200}). Make it anew."
         ) from error
     return lambda films: compiled(np.asarray(films, np.float32), share_outputs=False)[0]
+
+
+def join_engine(folder: Path, model: keras.Model) -> Forward:
+    """Return films to logits: a backbone's engine, then grid and head of `join`'s model."""
+    engine = compile_engine(folder / PARTS[0])
+    head = freeze(keras.Model(model.get_layer("grid").input, model.output))
+    return lambda films: head(engine(films))
 
 
 def engine_digest(folder: Path) -> str:

@@ -18,8 +18,8 @@ from cxrlib.data.study import NO_FINDING, Study, choose_films
 from cxrlib.model._keras import OUT_OF_MEMORY, Forward, freeze, keras
 from cxrlib.model.backbone import Backbone, BackboneError, join, load_backbone
 from cxrlib.model.card import SIMULATED, model_card
-from cxrlib.model.facts import MODELS, RunError, read_facts
-from cxrlib.model.fast import PARTS, compile_engine
+from cxrlib.model.facts import MODELS, RunError, is_fast, read_facts
+from cxrlib.model.fast import join_engine
 
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
 ALL_OTHERS = "all other films"  # as `choose_films(..., against="others")` gives them
@@ -118,11 +118,7 @@ class Run:
 
     @cached_property
     def _frozen(self) -> Forward:
-        if not is_fast(self.facts):
-            return freeze(self.model)
-        engine = compile_engine(self.folder / PARTS[0])
-        head = freeze(keras.Model(self.model.get_layer("grid").input, self.model.output))
-        return lambda films: head(engine(films))
+        return join_engine(self.folder, self.model) if is_fast(self.facts) else freeze(self.model)
 
 
 def decide(probability, threshold: float) -> np.ndarray:
@@ -177,11 +173,6 @@ def load_run(folder: str | Path, fallback: str | Path | None = None) -> Run:
             f"{path} holds no model of this run ({reason:.200}). Train again."
         ) from error
     return Run(folder, facts, model)
-
-
-def is_fast(facts: dict) -> bool:
-    """Say whether a run's features are those of a backbone in 8 bits."""
-    return facts.get("precision") == "fast"
 
 
 def is_finite(model: keras.Model) -> bool:

@@ -14,7 +14,7 @@ from cxrlib.data.study import NO_FINDING, Study, digest_films
 from cxrlib.metrics.report import evaluate
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model.backbone import Backbone, join
-from cxrlib.model.facts import FORMAT, MODELS, RunError, digest_patients
+from cxrlib.model.facts import FORMAT, MODELS, RunError, digest_patients, is_fast
 from cxrlib.model.fast import PARTS
 from cxrlib.model.head import Fitted
 from cxrlib.model.run import (
@@ -90,9 +90,9 @@ def save_run(
     }
     with whole_folder(folder) as part:
         fitted.model.save(part / MODELS[fitted.stage])
-        if backbone.engine and facts["precision"] == "fast":
+        if is_fast(facts):
             for name in PARTS:
-                shutil.copy(backbone.engine / name, part)
+                shutil.copy(Path(backbone.engine) / name, part)
         fitted.history.to_csv(part / "history.csv", index=False)
         decided_rows(held_out, threshold).to_csv(part / "predictions.csv", index=False)
         if len(unscored := train.drop(held_out.index)):  # of a fine-tuned network
