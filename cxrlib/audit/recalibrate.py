@@ -14,7 +14,8 @@ from cxrlib.metrics.calibration import fit_logistic
 from cxrlib.metrics.report import evaluate
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model._keras import keras
-from cxrlib.model.facts import MODELS, RunError
+from cxrlib.model.facts import MODELS, RunError, is_fast
+from cxrlib.model.fast import PARTS
 from cxrlib.model.head import scale_logit
 from cxrlib.model.run import (
     DIGITS,
@@ -162,7 +163,8 @@ def recalibrate(
         model = keras.models.load_model(run.folder / MODELS[run.facts["stage"]], safe_mode=True)
         scale_logit(model, change.slope, change.intercept)
         model.save(part / MODELS[run.facts["stage"]])
-        shutil.copy(run.folder / "history.csv", part)
+        for name in ("history.csv", *(PARTS if is_fast(facts) else ())):
+            shutil.copy(run.folder / name, part)
         home.to_csv(part / "predictions.csv", index=False)
         pd.concat(seen)[["path", "patient", "digest"]].to_csv(part / UNSCORED, index=False)
         new["files"] = {path.name: file_digest(path) for path in sorted(part.iterdir())}

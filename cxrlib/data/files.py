@@ -189,7 +189,7 @@ def _part_beside(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
             except OSError as error:  # of a name that nobody gave
                 raise OSError(error.errno, error.strerror, str(path)) from error
             with suppress(OSError):
-                stack.enter_context(_locked(part))
+                stack.enter_context(locked(part))
         try:
             yield part
         finally:
@@ -200,12 +200,12 @@ def _part_beside(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
 def _tidy(folder: Path) -> None:
     """Delete what killed processes left in a folder; once per process, since folders are large."""
     for path in folder.glob(f"{PART}*"):
-        with suppress(OSError), _locked(path, fcntl.LOCK_NB):
+        with suppress(OSError), locked(path, fcntl.LOCK_NB):
             _delete(path)
 
 
 @contextmanager
-def _locked(path: Path, how: int = 0) -> Iterator[None]:
+def locked(path: Path, how: int = 0) -> Iterator[None]:
     """Hold a lock on a file or folder, which ends with the process at the latest."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:

@@ -4,6 +4,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 DEPTHS = (8, 10, 12, 14)  # bits of detectors and scanners, fewer than the 16 of their files
+OF_8_BITS = (np.arange(256, dtype=np.float32) / np.float32(255)).tolist()
 BRIGHT = 0.01  # this share of the pixels decides nothing: letters, markers, defects
 
 
@@ -46,7 +47,8 @@ def grey_of(image: Image.Image) -> Image.Image:
     elif image.mode == "P":
         image = image.convert("RGB")
     # In floating point before it is reduced, so that 8 and 16 bits of one film give one result.
-    return Image.fromarray(np.asarray(image.convert("L"), np.float32) / np.float32(255))
+    grey = image if image.mode == "L" else image.convert("L")  # which would copy it
+    return grey.point(OF_8_BITS, "F")
 
 
 def show(data, stored: np.ndarray) -> np.ndarray:

@@ -43,8 +43,11 @@ class ImageError(ValueError):
     """A file that cannot be read as an image; `reason` says why without naming the file."""
 
     def __init__(self, path: str | Path | BinaryIO, reason: str):
-        super().__init__(f"{path}: {reason}")
+        super().__init__(path, reason)  # as given, so that it comes back from a worker
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.reason}"
 
 
 def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:

@@ -1,13 +1,12 @@
 """From films to logits, quickly: the network as it is, or quantised to 8 bits for OpenVINO."""
 
 import contextlib
-import importlib
+import hashlib
 import io
 import logging
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,20 +15,19 @@ import numpy as np
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from cxrlib.data.images import read_batch, read_image
+from cxrlib.data.files import whole_folder
+from cxrlib.data.images import film_digest, read_batch, read_image
 from cxrlib.data.study import Study
-from cxrlib.model._keras import THREADS, Forward, freeze, keras
-from cxrlib.model.backbone import BATCH, read_ahead
+from cxrlib.model._keras import Forward, freeze, keras
+from cxrlib.model.backbone import BATCH, Backbone, read_ahead
+from cxrlib.model.facts import is_fast
+from cxrlib.model.fast import PARTS, EngineError, compile_engine, import_openvino, import_or_tell
 from cxrlib.model.predict import choose_run_films
 from cxrlib.model.run import Run, RunError, load_run, rewrite_run
 
 FILES = ("engine.xml", "engine.bin")  # OpenVINO's: the graph, and its weights
 CALIBRATION = 48  # films that give each activation its range
 AUC_MOVED, DECISIONS_CHANGED = 0.005, 0.01  # an engine is kept below both
-
-
-class EngineError(ValueError):
-    """An engine that cannot be had, with the way out."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +60,7 @@ def load_fast(folder: str | Path) -> Run:
             f"{folder} has no fast engine: {reason}. Load it by load_run, or add one by "
             "`cxr engine RUN STUDY`."
         )
-    try:
-        forward = compile_graph(run.folder / FILES[0], facts["shift"])
-    except RuntimeError as error:  # OpenVINO's; its last line says what is wrong
-        reason = str(error).strip().rpartition("\n")[2]
-        raise RunError(
-            f"{folder}: the engine does not load ({reason:.200}). Add it anew."
-        ) from error
+    forward = _shifted(run.folder, facts["shift"])
     name = f"OpenVINO {version('openvino')}, 8 bits"
     return replace(run, engine=Engine(name, forward, load_fast))
 
@@ -91,12 +83,14 @@ def add_engine(run: Run, study: Study) -> Run:
     RunError, EngineError
         Another study; OpenVINO or NNCF is not installed.
     """
+    if is_fast(run.facts):
+        raise EngineError(f"{run.folder} was trained in 8 bits, and scores so without an engine")
     films = choose_run_films(run, study).query("split == 'train'")
     model, size = run.model, run.facts["image_size"]
     some = films["path"].sample(min(CALIBRATION, len(films)), random_state=0)
     with tempfile.TemporaryDirectory() as work:
         _quantise(model, [read_image(path, size)[None, ..., None] for path in some], Path(work))
-        ways = freeze(model), compile_graph(Path(work) / FILES[0])
+        ways = freeze(model), _shifted(Path(work), shift=0)
         paths = films["path"].tolist()
         batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
         pixels = read_ahead(read_batch, batches, size)
@@ -116,6 +110,38 @@ def add_engine(run: Run, study: Study) -> Run:
         facts = {"name": "OpenVINO, 8 bits", "files": kept, "calibrated_on": len(some)}
         facts |= {"shift": shift, **measured}
         return rewrite_run(replace(run, engine=None), {"engine": facts}, fill)
+
+
+def quantise_backbone(backbone: Backbone, paths: Sequence[str | Path], cache: Path) -> Backbone:
+    """Return a backbone whose features are computed in 8 bits, several times as fast.
+
+    Some of the films give each activation its range, and convolutions become 8-bit integers, as in
+    `add_engine`. `extract_features` and the head that is fitted to them see these features alone,
+    and so does the run: it takes the engine along, `precision` in its `run.json` is 'fast', and
+    whoever scores with it needs the extra `fast`.
+
+    Parameters
+    ----------
+    backbone : as `load_backbone` gives it
+    paths : training films
+    cache : folder that keeps the engine by backbone and films, such as that of the features
+
+    Raises
+    ------
+    EngineError
+        OpenVINO or NNCF is not installed.
+    FileNotFoundError, ImageError
+        A film that cannot be read.
+    """
+    paths, rng = list(paths), np.random.default_rng(0)
+    some = [paths[i] for i in rng.choice(len(paths), min(CALIBRATION, len(paths)), replace=False)]
+    key = hashlib.sha256(" ".join([backbone.digest, *map(film_digest, some)]).encode()).hexdigest()
+    folder = Path(cache) / f"{key[:16]}-engine"
+    if not all((folder / name).is_file() for name in PARTS):
+        films = [read_image(path, backbone.image_size)[None, ..., None] for path in some]
+        with whole_folder(folder) as part:
+            _quantise(backbone.model, films, part, PARTS[0])
+    return replace(backbone, engine=folder)
 
 
 def compare(target: np.ndarray, full: np.ndarray, fast: np.ndarray, cut: float) -> dict:
@@ -139,8 +165,10 @@ def compare(target: np.ndarray, full: np.ndarray, fast: np.ndarray, cut: float) 
     }
 
 
-def _quantise(model: keras.Model, films: list[np.ndarray], folder: Path) -> None:
-    openvino, nncf = import_openvino(), import_openvino("nncf")
+def _quantise(
+    model: keras.Model, films: list[np.ndarray], folder: Path, name: str = FILES[0]
+) -> None:
+    openvino, nncf = import_openvino(), import_or_tell("nncf")
     nncf.set_log_level(logging.ERROR)
     with tempfile.TemporaryDirectory() as work:
         exported = Path(work) / FILES[0]
@@ -152,29 +180,12 @@ def _quantise(model: keras.Model, films: list[np.ndarray], folder: Path) -> None
                 nncf.Dataset(films),
                 subset_size=len(films),
                 fast_bias_correction=False,  # slower, and nearer to the model
-                ignored_scope=nncf.IgnoredScope(types=["MatMul"]),
+                # A backbone has none of these.
+                ignored_scope=nncf.IgnoredScope(types=["MatMul"], validate=False),
             )
-        openvino.save_model(quantised, folder / FILES[0], compress_to_fp16=False)
+        openvino.save_model(quantised, folder / name, compress_to_fp16=False)
 
 
-def compile_graph(path: Path, shift: float = 0.0) -> Forward:
-    """Return what OpenVINO computes by a graph, with `shift` added."""
-    # What is in float32 OpenVINO would compute in bfloat16 where a processor has it.
-    precise = {"INFERENCE_PRECISION_HINT": "f32"}
-    # As many threads in each process, as of TensorFlow; pinned, all workers' would share few cores.
-    precise |= {"INFERENCE_NUM_THREADS": THREADS, "ENABLE_CPU_PINNING": False}
-    compiled = import_openvino().Core().compile_model(path, "CPU", precise)
-    return lambda films: compiled(films, share_outputs=False)[0] + np.float32(shift)
-
-
-def import_openvino(name: str = "openvino"):
-    """Return the module openvino, or its companion nncf; EngineError where it is not installed."""
-    # It would report its use to Google Analytics without asking; it does without this module.
-    sys.modules["openvino_telemetry"] = None
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise EngineError(
-            f"the fast engine needs {name} ({error}): pip install '.[fast]' in a clone or "
-            "archive of cxrlib, or do without"
-        ) from error
+def _shifted(folder: Path, shift: float) -> Forward:
+    logits = compile_engine(folder / FILES[0])
+    return lambda films: logits(films) + np.float32(shift)

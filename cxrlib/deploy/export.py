@@ -12,8 +12,9 @@ from cxrlib import versions
 from cxrlib.data.files import file_digest, place_to_write, whole_folder
 from cxrlib.data.images import read_image
 from cxrlib.deploy.doctor import GOLDEN
-from cxrlib.deploy.engine import EngineError, compile_graph, import_openvino
 from cxrlib.model._keras import keras
+from cxrlib.model.facts import is_fast
+from cxrlib.model.fast import EngineError, compile_engine, import_openvino
 from cxrlib.model.run import Run
 
 TOLERANCE = 1e-3  # in probability
@@ -59,6 +60,11 @@ def export_run(run: Run, form: str, out: str | Path) -> dict:
         raise ExportError(f"format '{form}': give {', '.join(FORMATS)}")
     name, packages = FORMATS[form]
     runtime = _runtime(form, packages)
+    if is_fast(run.facts):
+        raise ExportError(
+            f"{run.folder} was trained on features in 8 bits, and what is exported computes in "
+            "full: its scores would be others. Train with precision 'full', and export that."
+        )
     place_to_write(out, "out")  # before what takes long
     out = Path(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -125,7 +131,7 @@ def _read_back(form: str, path: Path, films: np.ndarray) -> np.ndarray:
         runner = Interpreter(str(path)).get_signature_runner()
         (given,) = runner(**dict.fromkeys(runner.get_input_details(), films)).values()
         return given
-    return compile_graph(path)(films)
+    return compile_engine(path)(films)
 
 
 def _card(run: Run, form: str) -> dict:

@@ -3,19 +3,19 @@
 import hashlib
 import socket
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from cxrlib.data.files import regular_file, whole_file
-from cxrlib.data.images import PREPROCESSING, film_digest, read_batch
+from cxrlib.data.images import PREPROCESSING, read_batch
 from cxrlib.model._keras import OUT_OF_MEMORY, keras
+from cxrlib.model.fast import PARTS, compile_engine, engine_digest
+from cxrlib.model.store import Rows, gather
 
 BUNDLED = Path(__file__).parent / "weights" / "inception_v3.weights.h5"
 BATCH = 16
@@ -30,7 +30,9 @@ class BackboneError(ValueError):
 class Backbone:
     """A network cut at `layer`, from films (n, size, size, 1) in 0..1 to a map of channels.
 
-    `digest` is the SHA-256 of the architecture and all weights up to the cut.
+    `digest` is the SHA-256 of the architecture and all weights up to the cut. `engine` is a folder
+    with the network in 8 bits, see `cxrlib.deploy.engine.quantise_backbone`; features then are of
+    that one, in training and in the run's scores.
     """
 
     name: str
@@ -40,6 +42,14 @@ class Backbone:
     seed: int
     model: keras.Model
     digest: str
+    engine: Path | None = None
+
+    @property
+    def settings(self) -> str:
+        """Digest of what decides features beside the film and the grid."""
+        if self.engine is None:
+            return self.digest
+        return hashlib.sha256(f"{self.digest} {engine_digest(self.engine)}".encode()).hexdigest()
 
 
 def load_backbone(
@@ -104,25 +114,28 @@ def load_backbone(
 
 
 def extract_features(
-    backbone: Backbone, paths: Sequence[str | Path], grid: int = 5, cache: Path | None = None
-) -> np.ndarray:
+    backbone: Backbone, paths: Iterable[str | Path], grid: int = 5, cache: Path | None = None
+) -> "np.ndarray | Rows":
     """Return the features of films, averaged over a grid so that position survives.
 
     Parameters
     ----------
     grid : cells a side; 1 is global average pooling
-    cache : folder that keeps features by image, backbone and grid; an interrupted call goes on
-        where it stopped, with the same bytes on one machine. Damaged files are made anew, with one
-        warning. None keeps nothing.
+    cache : folder that keeps features, in one file per backbone and grid (`cxrlib.model.store`);
+        an interrupted call goes on where it stopped, with the same bytes on one machine. Damaged
+        rows are made anew, with one warning. None keeps nothing.
 
     Returns
     -------
     float16 array, (films, grid, grid, channels)
+        Beyond 1 GiB with a cache it is a `Rows`, which stays on disk: slices of it are arrays.
 
     Raises
     ------
     FileNotFoundError, ImageError
         Naming the first file that cannot be read; the features before it are in the cache.
+    StoreError
+        The cache cannot be written, as on a full disk; what is done is kept.
 
     Examples
     --------
@@ -132,40 +145,35 @@ def extract_features(
     >>> cxr.extract_features(backbone, paths[:2], grid=3).shape
     (2, 3, 3, 256)
     """
-    paths = list(paths)
+    shape, compute = feature_shape(backbone, grid), partial(compute_features, backbone, grid)
+    return gather(backbone.settings, shape, paths, cache, compute, BATCH)
+
+
+def feature_shape(backbone: Backbone, grid: int) -> tuple[int, int, int]:
+    """Return the shape of a film's features; BackboneError where the map has fewer cells."""
     height, width, channels = backbone.model.output_shape[1:]
     if not 1 <= grid <= min(height, width):
         raise BackboneError(
             f"grid {grid}: at image_size {backbone.image_size}, {backbone.layer} has {height} x "
             f"{width} positions. Give larger films, a smaller grid or an earlier layer."
         )
-    model = _pooled(backbone, grid)
-    features = np.full((len(paths), grid, grid, channels), np.nan, np.float16)
-    files: list[Path] = []
-    if cache:
-        folder = Path(cache) / f"{backbone.digest[:16]}-grid{grid}"
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [folder / f"{film_digest(path)}.npy" for path in paths]
-        for i, file in enumerate(files):
-            features[i] = _kept(file, features.shape[1:])
-    todo = np.flatnonzero(np.isnan(features).any(axis=(1, 2, 3)))
-    if damaged := [files[i] for i in todo if cache and files[i].exists()]:
-        warnings.warn(f"{len(damaged)} damaged files as {damaged[0]} are made anew", stacklevel=2)
-    batches = [todo[i : i + BATCH] for i in range(0, len(todo), BATCH)]
+    return grid, grid, channels
 
-    def read(batch, size, pool):
-        return batch, read_batch([paths[i] for i in batch], size, pool)
 
-    with tqdm(total=len(todo), desc="features", unit="film", disable=not len(todo)) as progress:
-        for batch, pixels in read_ahead(read, batches, backbone.image_size):
-            for i, film in zip(batch, pixels, strict=True):
-                # One by one: in a batch the last digits would depend on the other films.
-                features[i] = model.predict_on_batch(film[None])[0]
-                if cache:
-                    with whole_file(files[i]) as part:
-                        np.save(part, features[i])
-                progress.update()
-    return features
+def compute_features(backbone: Backbone, grid: int, tasks: Iterable[tuple]) -> Iterator[tuple]:
+    """Yield (numbers, features of each film) of tasks, (numbers, paths of films), in order."""
+    forward = _pooled(backbone, grid).predict_on_batch
+    if backbone.engine:
+        engine, channels = compile_engine(backbone.engine / PARTS[0]), backbone.model.output_shape
+        pool = keras.Sequential([keras.Input(channels[1:]), _pool(backbone, grid)])
+        forward = lambda film: pool.predict_on_batch(engine(film))  # noqa: E731
+
+    def read(task, size, pool):
+        return task[0], read_batch(task[1], size, pool)
+
+    for numbers, pixels in read_ahead(read, tasks, backbone.image_size):
+        # One by one: in a batch the last digits would depend on the other films.
+        yield numbers, [forward(film[None])[0] for film in pixels]
 
 
 def read_ahead(read: Callable, batches: Iterable[list], size: int) -> Iterator:
@@ -183,12 +191,15 @@ def join(backbone: Backbone, head: keras.Model) -> keras.Model:
 
 
 def _pooled(backbone: Backbone, grid: int) -> keras.Model:
+    return keras.Model(backbone.model.input, _pool(backbone, grid)(backbone.model.output))
+
+
+def _pool(backbone: Backbone, grid: int) -> keras.Layer:
     height, width = backbone.model.output_shape[1:3]
     if height % grid or width % grid:
-        pool = keras.layers.AdaptiveAveragePooling2D(grid, name="grid")
-    else:  # Keras' adaptive layer fails on some of these, a grid of 1 among them
-        pool = keras.layers.AveragePooling2D((height // grid, width // grid), name="grid")
-    return keras.Model(backbone.model.input, pool(backbone.model.output))
+        return keras.layers.AdaptiveAveragePooling2D(grid, name="grid")
+    # Keras' adaptive layer fails on some of these, a grid of 1 among them
+    return keras.layers.AveragePooling2D((height // grid, width // grid), name="grid")
 
 
 def _build(build, pixels, weights: str | None) -> keras.Model:
@@ -237,13 +248,3 @@ def _digest(model: keras.Model, to_range: keras.layers.Rescaling) -> str:
     for weight in model.get_weights():
         digest.update(weight.tobytes())
     return digest.hexdigest()
-
-
-def _kept(file: Path, shape: tuple[int, ...]) -> np.ndarray | float:
-    """Return the features in a file of the cache; NaN where it is missing or damaged."""
-    try:
-        kept = np.lib.format.open_memmap(regular_file(file), mode="r")
-    except Exception:  # numpy raises many kinds where a header is damaged
-        return np.nan
-    whole = kept.shape == shape and kept.dtype == np.float16 and np.isfinite(kept).all()
-    return kept if whole else np.nan

@@ -51,7 +51,10 @@ def model_card(facts: dict) -> str:
         calibrated += " prevalence, and recalibrated for another place, see there. Now to a"
     return TEMPLATE.read_text().format(
         **facts,
-        training="fine-tuned" if facts["stage"] == "finetuned" else "the backbone is not trained",
+        training="fine-tuned"
+        if facts["stage"] == "finetuned"
+        else "the backbone is not trained"
+        + (" and computes in 8 bits" if facts.get("precision") == "fast" else ""),
         packages=", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
         caution=f" {SIMULATED}" if facts.get("simulated") else "",
         asked=ASKED if facts["negative"] == NO_FINDING else "",

@@ -78,6 +78,11 @@ def read_facts(folder: Path) -> dict:
     return facts
 
 
+def is_fast(facts: dict) -> bool:
+    """Say whether a run's features are those of a backbone in 8 bits."""
+    return facts.get("precision") == "fast"
+
+
 def digest_patients(films: pd.DataFrame) -> str:
     """Return the SHA-256 of who is on which side: of each film's file, patient and split."""
     rows = sorted(films[["file", "patient", "split"]].itertuples(index=False, name=None))

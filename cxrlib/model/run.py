@@ -19,7 +19,8 @@ from cxrlib.data.study import NO_FINDING, Study, choose_films
 from cxrlib.model._keras import OUT_OF_MEMORY, Forward, freeze, keras
 from cxrlib.model.backbone import Backbone, BackboneError, join, load_backbone
 from cxrlib.model.card import SIMULATED, model_card
-from cxrlib.model.facts import MODELS, RunError, read_facts
+from cxrlib.model.facts import MODELS, RunError, is_fast, read_facts
+from cxrlib.model.fast import join_engine
 
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
 ALL_OTHERS = "all other films"  # as `choose_films(..., against="others")` gives them
@@ -126,7 +127,7 @@ class Run:
 
     @cached_property
     def _frozen(self) -> Forward:
-        return freeze(self.model)
+        return join_engine(self.folder, self.model) if is_fast(self.facts) else freeze(self.model)
 
 
 def decide(probability, threshold: float) -> np.ndarray:
@@ -206,7 +207,7 @@ def load_run_backbone(folder: str | Path, facts: dict) -> Backbone:
             f"{folder} was trained on other weights than '{weights}' gives now "
             f"(digest {digest[:12]}, now {backbone.digest[:12]}). Train again."
         )
-    return backbone
+    return replace(backbone, engine=Path(folder)) if is_fast(facts) else backbone
 
 
 def record_test(run: Run, predictions: pd.DataFrame, metrics: dict) -> Run:

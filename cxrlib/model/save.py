@@ -1,6 +1,7 @@
 """Write a run: the folder that training leaves behind."""
 
 import os
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from cxrlib.data.study import NO_FINDING, Study, digest_films
 from cxrlib.metrics.report import evaluate
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model.backbone import Backbone, join
-from cxrlib.model.facts import FORMAT, MODELS, RunError, digest_patients
+from cxrlib.model.facts import FORMAT, MODELS, RunError, digest_patients, is_fast
+from cxrlib.model.fast import PARTS
 from cxrlib.model.head import Fitted
 from cxrlib.model.run import (
     ALL_OTHERS,
@@ -88,6 +90,9 @@ def save_run(
     }
     with whole_folder(folder) as part:
         fitted.model.save(part / MODELS[fitted.stage])
+        if is_fast(facts):
+            for name in PARTS:
+                shutil.copy(Path(backbone.engine) / name, part)
         fitted.history.to_csv(part / "history.csv", index=False)
         decided_rows(held_out, threshold).to_csv(part / "predictions.csv", index=False)
         if len(unscored := train.drop(held_out.index)):  # of a fine-tuned network
@@ -138,6 +143,7 @@ def _describe_model(folder: Path, backbone: Backbone, fitted: Fitted) -> dict:
         "image_size": backbone.image_size,
         "preprocessing": PREPROCESSING,
         "backbone": made_of,
+        "precision": "fast" if backbone.engine and fitted.stage == "head" else "full",
         "grid": head.input_shape[1],
         "fit": fitted.facts,
     }

@@ -1,16 +1,17 @@
 """Measure scoring and reading against Keras' `model.predict` and TensorFlow's own reading.
 
-    python tests/benchmarks/speed.py [--rounds 9]
+    python tests/benchmarks/speed.py [--rounds 9] [--reading]
 
 Every way is timed in every round, one after the other, so that other work on the machine falls on
 all of them. Printed are means over the rounds: by the clock, and of the time that processors spent,
 which other work disturbs less. Means, since `model.predict` keeps one core waiting in some calls
 and not in others. A ratio is the time of `model.predict`, or of TensorFlow, divided by that of the
 way: above 1 is faster. Films are read and scored at the run's size and at InceptionV3's own, 299
-pixels. Both ways of reading have a thread for each core, as `read_batch` has. JPEG files are those
-of CXR_DATA where that is set, else the bundled films enlarged to 1,024 pixels. OpenVINO is measured
-where the extra `fast` is installed, LiteRT where ai-edge-litert is; both are made here, of the
-run's model. The operations of the network are two for each multiplication of its convolutions.
+pixels. All ways of reading have a thread for each core, as `read_batch` has. JPEG files are those
+of CXR_DATA where that is set, else the bundled films enlarged to 1,024 pixels; PNG files are made
+of them. OpenCV reads where opencv-python-headless is installed. OpenVINO is measured where the
+extra `fast` is, LiteRT where ai-edge-litert is; both are made here, of the run's model. The
+operations of the network are two for each multiplication of its convolutions.
 """
 
 import argparse
@@ -56,11 +57,29 @@ def list_jpegs(count: int, folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+def save_png(path: Path, folder: Path) -> Path:
+    Image.open(path).convert("L").save(png := folder / f"{path.stem}.png")
+    return png
+
+
 def read_by_tensorflow(path: Path, size: int) -> np.ndarray:
     import tensorflow as tf
 
-    film = tf.io.decode_jpeg(tf.io.read_file(str(path)), channels=1, dct_method="INTEGER_ACCURATE")
+    content = tf.io.read_file(str(path))
+    if path.suffix == ".png":
+        film = tf.io.decode_png(content, channels=1)
+    else:
+        film = tf.io.decode_jpeg(content, channels=1, dct_method="INTEGER_ACCURATE")
     return tf.image.resize(film, (size, size), antialias=True).numpy()[..., 0] / 255
+
+
+def read_by_opencv(path: Path, size: int) -> np.ndarray:
+    import cv2
+
+    cv2.setNumThreads(1)  # films are shared by threads
+    film = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    small = cv2.resize(film, (size, size), interpolation=cv2.INTER_AREA)  # its antialiased way
+    return small.astype(np.float32) / 255
 
 
 def make_litert(model: keras.Model, folder: Path):
@@ -153,6 +172,7 @@ def main():
     parser.add_argument("--run", default=ROOT / "medical" / "models" / "cardiomegaly")
     parser.add_argument("--study", default=ROOT / "medical", help="that the run was trained on")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--reading", action="store_true", help="measure that alone")
     args = parser.parse_args()
     run = load_run(args.run)
     size = run.facts["image_size"]
@@ -161,17 +181,24 @@ def main():
     matrix = np.random.default_rng(0).random((MATRIX, MATRIX), np.float32)
 
     with tempfile.TemporaryDirectory() as folder:
-        paths = list_jpegs(JPEGS, Path(folder))
-        reading = {}
-        for side in (size, OWN_SIZE):
-            for name, read in (("TensorFlow", read_by_tensorflow), ("read_image", read_image)):
-                reading[f"{name}, {side} px"] = partial(read_all, read, paths, side)
-        spent = time_side_by_side(reading, args.rounds) / len(paths)
-        print(f"\n{len(paths)} JPEG films of {Image.open(paths[0]).size}, milliseconds a film")
-        for side in (size, OWN_SIZE):
-            print_table(spent.filter(like=f"{side} px", axis=0), f"TensorFlow, {side} px")
-            away = [np.abs(read_image(x, side) - read_by_tensorflow(x, side)) for x in paths]
-            print(f"mean distance at {side} px: {255 * np.mean(away):.2f} of 255 grey levels")
+        ways = {"TensorFlow": read_by_tensorflow, "read_image": read_image}
+        if importlib.util.find_spec("cv2"):
+            ways["OpenCV"] = read_by_opencv
+        jpegs = list_jpegs(JPEGS, Path(folder))
+        for paths in (jpegs, [save_png(path, Path(folder)) for path in jpegs]):
+            reading = {
+                f"{name}, {side} px": partial(read_all, read, paths, side)
+                for side in (size, OWN_SIZE)
+                for name, read in ways.items()
+            }
+            spent = time_side_by_side(reading, args.rounds) / len(paths)
+            print(f"\n{len(paths)} {paths[0].suffix} of {Image.open(paths[0]).size}, ms a film")
+            for side in (size, OWN_SIZE):
+                print_table(spent.filter(like=f"{side} px", axis=0), f"TensorFlow, {side} px")
+                away = [np.abs(read_image(x, side) - read_by_tensorflow(x, side)) for x in paths]
+                print(f"mean distance at {side} px: {255 * np.mean(away):.2f} of 255 grey levels")
+    if args.reading:
+        return
 
     with tempfile.TemporaryDirectory() as folder:
         small = resize_run(run, OWN_SIZE)

@@ -1,0 +1,101 @@
+"""Features of any number of films, computed by several processes or machines into one store."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxrlib import versions
+from cxrlib.model._keras import THREADS
+from cxrlib.model.backbone import (
+    Backbone,
+    BackboneError,
+    compute_features,
+    feature_shape,
+    load_backbone,
+)
+from cxrlib.model.run import KNOWN_WEIGHTS
+from cxrlib.model.store import Rows, gather
+from cxrlib.scoring.cluster import ClusterError, spread
+
+if TYPE_CHECKING:
+    from distributed.deploy import Cluster
+
+PART = 32  # films: what a worker is sent; what it sends back has 2 MB
+
+
+def extract_on_workers(
+    backbone: Backbone,
+    paths: Iterable[str | Path],
+    grid: int = 5,
+    cache: Path | None = None,
+    scheduler: "str | Cluster | None" = None,
+    workers: int | None = None,
+) -> "np.ndarray | Rows":
+    """Return what `cxr.extract_features` does, computed by `workers`, or by those of a `scheduler`.
+
+    The cache is the same, to the last byte, whoever computed which film: an extraction that was
+    begun in one way goes on in another. Films of a worker that is lost are given to another one.
+
+    Parameters
+    ----------
+    backbone, paths, grid, cache : as for `cxr.extract_features`; other machines need films and
+        weights under the same paths
+    scheduler, workers : where to compute, see `cluster.spread`
+
+    Raises
+    ------
+    FileNotFoundError, ImageError, BackboneError, StoreError
+        As `cxr.extract_features`.
+    ClusterError
+        The cluster cannot be had or fails; a worker does not find a film, or has other weights or
+        versions than this process.
+    """
+    weights, fast = backbone.weights, backbone.engine
+    if weights not in KNOWN_WEIGHTS:
+        weights = os.path.abspath(weights)
+    made_of = backbone.name, weights, backbone.image_size, backbone.layer, backbone.seed
+    wanted = backbone.settings, versions(), THREADS
+    there = partial(_compute_part, made_of, fast and fast.absolute(), wanted, grid)
+
+    def compute(tasks):
+        sent = ((numbers, list(map(os.path.abspath, films))) for numbers, films in tasks)
+        try:
+            yield from spread(there, sent, scheduler, workers)
+        except FileNotFoundError as error:
+            if not os.path.exists(error.filename or ""):
+                raise
+            raise ClusterError(
+                f"a worker does not find {error.filename}, which is there: its machine must see "
+                "films and weights under the same paths as this one"
+            ) from error
+
+    shape = feature_shape(backbone, grid)
+    return gather(backbone.settings, shape, paths, cache, compute, PART)
+
+
+_one_part = Lock()  # a worker with several threads has one network, which uses several cores
+
+
+def _compute_part(made_of: tuple, fast: Path | None, wanted: tuple, grid: int, films: list[str]):
+    """Return the features of films, (n, grid, grid, channels); what a worker runs."""
+    with _one_part:
+        backbone = _load_once(made_of, fast, wanted[0])
+        if (backbone.settings, versions(), THREADS) != wanted:
+            _load_once.cache_clear()
+            raise BackboneError(
+                "a worker has other weights, other versions of cxrlib and its packages, or another "
+                "CXR_THREADS than this process: give it the same"
+            )
+        ((_, rows),) = compute_features(backbone, grid, [(0, films)])
+        return np.stack(rows).astype(np.float16)
+
+
+@lru_cache(1)
+def _load_once(made_of: tuple, fast: Path | None, settings: str) -> Backbone:
+    return replace(load_backbone(*made_of), engine=fast)
