@@ -18,7 +18,7 @@ from cxrlib.data.study import NO_FINDING, Study, choose_films
 from cxrlib.model._keras import OUT_OF_MEMORY, Forward, freeze, keras
 from cxrlib.model.backbone import Backbone, BackboneError, join, load_backbone
 from cxrlib.model.card import SIMULATED, model_card
-from cxrlib.model.facts import MODELS, RunError, read_facts
+from cxrlib.model.facts import MODELS, RunError, facts_of_images, read_facts
 
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
 ALL_OTHERS = "all other films"  # as `choose_films(..., against="others")` gives them
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def image_size(self) -> int:
-        return self.facts["image_size"]
+        return facts_of_images(self.folder, self.facts)["image_size"]
 
     @property
     def metrics(self) -> dict[str, dict]:
@@ -156,11 +156,14 @@ def load_run(folder: str | Path, fallback: str | Path | None = None) -> Run:
     facts = read_facts(folder)
     path, size = folder / MODELS[facts["stage"]], facts["image_size"]
     try:
-        backbone = load_run_backbone(folder, facts) if facts["stage"] == "head" else None
+        given = facts.get("embeddings")
+        alone = given or facts["stage"] != "head"
+        backbone = None if alone else load_run_backbone(folder, facts)
         model = keras.models.load_model(path, safe_mode=True)
         model = join(backbone, model) if backbone else model
         model_shape = model.input_shape, model.output_shape
-        if model_shape != ((None, size, size, 1), (None, 1)) or not is_finite(model):
+        wanted = (given["dimension"],) if given else (size, size, 1)
+        if model_shape != ((None, *wanted), (None, 1)) or not is_finite(model):
             raise ValueError(f"weights that are no numbers, or other shapes: {model_shape}")
     except OUT_OF_MEMORY as error:
         raise RunError(f"{folder}: too little memory to load it. End other programs.") from error
@@ -187,7 +190,7 @@ def load_run_backbone(folder: str | Path, facts: dict) -> Backbone:
     BackboneError, RunError
         Its weights cannot be had, or are not those it was trained on.
     """
-    wanted = facts["backbone"]
+    wanted = facts_of_images(folder, facts)["backbone"]
     weights = wanted["weights"]
     weights = weights if weights in KNOWN_WEIGHTS else Path(folder) / weights
     name, layer, seed, digest = (wanted[key] for key in ("name", "layer", "seed", "digest"))
