@@ -17,6 +17,7 @@ from .metrics.thresholds import tabulate_operating_points as tabulate_operating_
 from .metrics.thresholds import tabulate_prevalences as tabulate_prevalences
 from .model.backbone import extract_features as extract_features
 from .model.backbone import load_backbone as load_backbone
+from .model.compare import compare_runs as compare_runs
 from .model.elsewhere import score_study as score_study
 from .model.embeddings import read_embeddings as read_embeddings
 from .model.evidence import map_evidence as map_evidence

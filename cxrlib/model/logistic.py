@@ -83,14 +83,15 @@ def fit_logistics(
             total = sweep(features, None, lambda rows, _, miss=miss: miss[rows], len(live))
             slope = pull(total, heights, live) + coef[live] * penalty
             way, size = solve(slope, mass)
-            far = size > CLOSE * mass  # twice what the loss can still fall
+            close = CLOSE * mass * score[:, live].var(axis=0, dtype=float)
+            far = size > close  # `size` is twice what the loss can still fall
             progress.update()
             progress.set_postfix_str(f"{fits - far.sum()} of {fits} fits done")
             if not far.any():
                 return coef, score
             live, curve, mass, slope = live[far], curve[:, far], mass[far], slope[far]
             way, size, rest = -way[far], size[far], -slope
-            enough = np.maximum(FORCING * size, CLOSE / 4 * mass)
+            enough = np.maximum(FORCING * size, close[far] / 4)
             step, moved = np.zeros_like(way), np.zeros_like(curve)
             on = np.arange(len(live))  # the fits that conjugate gradients still improve
             for _ in range(STEPS[1]):
