@@ -30,7 +30,8 @@ def learning_curve(
     four folds, classes in proportion, each fit its logistic regression, and the fifth is scored by
     it; held-out scores of the four calibrate it. A power law a - b n^-c goes through the means,
     larger subsets weighing more (Figueroa et al., BMC Medical Informatics and Decision Making 2012;
-    Viering and Loog, IEEE TPAMI 2023).
+    Viering and Loog, IEEE TPAMI 2023). Beyond 2,000 films, heads see the leading 2,000
+    directions of the features.
 
     Parameters
     ----------

@@ -18,8 +18,8 @@ from cxrlib.model.span import (
 )
 
 SAMPLE = 1000  # films that tell the curvature; a quarter as many directions are told well
-CLOSE = 1e-5  # share of the variance of a score that may be wrong at the end
-FORCING = 0.03  # what conjugate gradients leave of the squared gradient, in each Newton step
+CLOSE = 3e-6  # share of the variance of a score that may be wrong at the end
+FORCING = 0.2  # what conjugate gradients leave of the squared gradient, in each Newton step
 STEPS = 25, 50  # at most, of Newton and of conjugate gradients in each
 
 
