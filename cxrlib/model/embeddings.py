@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.data.files import regular_file
-from cxrlib.data.nih import stem
+from cxrlib.data.patients import stem
 from cxrlib.data.study import Study
 from cxrlib.model.span import ROWS, Subset
 
