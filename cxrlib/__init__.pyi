@@ -17,11 +17,14 @@ from .metrics.thresholds import tabulate_operating_points as tabulate_operating_
 from .metrics.thresholds import tabulate_prevalences as tabulate_prevalences
 from .model.backbone import extract_features as extract_features
 from .model.backbone import load_backbone as load_backbone
+from .model.compare import compare_runs as compare_runs
 from .model.elsewhere import score_study as score_study
+from .model.embeddings import read_embeddings as read_embeddings
 from .model.evidence import map_evidence as map_evidence
 from .model.finetune import fine_tune as fine_tune
 from .model.head import fit_head as fit_head
 from .model.learning import learning_curve as learning_curve
+from .model.predict import score_embeddings as score_embeddings
 from .model.predict import score_films as score_films
 from .model.predict import score_test as score_test
 from .model.run import Run as Run

@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, resample_patients
 from cxrlib.model.backbone import extract_features
 from cxrlib.model.folds import FOLDS, number_folds, patient_folds, refuse_test_films
-from cxrlib.model.head import span_of_films
 from cxrlib.model.run import Run, load_run_backbone
+from cxrlib.model.span import span_of_films
 
 
 def measure_leakage(
@@ -45,7 +45,7 @@ def measure_leakage(
     """
     refuse_test_films(films)
     target, patient = films["target"].to_numpy(), films["patient"].to_numpy()
-    rows = span_of_films(features.reshape(len(features), -1).astype(np.float32))[0]
+    rows = span_of_films(features)[0]
     weights = resample_patients(patient, RESAMPLES, seed)
     model = LogisticRegression(C=strength, class_weight="balanced", solver="newton-cg")
     areas, siblings = [], []

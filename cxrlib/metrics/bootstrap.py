@@ -10,7 +10,7 @@ from scipy.special import betaincinv, ndtri, stdtrit
 
 RESAMPLES = 2000
 UNDEFINED = {"value": None, "low": None, "high": None}
-LARGE = 2**24  # weights at once, of which some copies are held
+LARGE = 2**22  # weights at once, of which some copies are held
 FEW = 10  # patients of an outcome: with fewer, resamples that lack it decide about the interval
 
 
@@ -23,8 +23,10 @@ def resample_patients(patients: Sequence, resamples: int, seed: int) -> np.ndarr
     _, of_film = np.unique(np.asarray(patients), return_inverse=True)
     count = of_film.max() + 1
     rng = np.random.default_rng(seed)
-    times = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
-    return np.vstack([np.ones(count, np.float32), times.astype(np.float32)])[:, of_film]
+    weights = np.ones((1 + resamples, len(of_film)), np.float32)
+    for row in weights[1:]:  # one by one, since counts of all at once take twice the memory
+        row[:] = rng.multinomial(count, np.full(count, 1 / count))[of_film]
+    return weights
 
 
 def auc(
@@ -69,7 +71,10 @@ def average_precision(
 
 def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the mean of (n,) `values` in each resample."""
-    return _ratio(weights @ values.astype(np.float64), weights.sum(axis=1, dtype=np.float64))
+    # A product with float64 makes a copy of the weights, of twice their size.
+    parts = np.array_split(weights, 1 + weights.size // LARGE)
+    total = np.concatenate([part @ values.astype(np.float64) for part in parts])
+    return _ratio(total, weights.sum(axis=1, dtype=np.float64))
 
 
 def share(

@@ -59,3 +59,8 @@ def freeze(model: keras.Model) -> Forward:
     frozen = convert_variables_to_constants_v2(traced)
     _frozen[model] = lambda films: frozen(tf.constant(films, tf.float32))[0].numpy()
     return _frozen[model]
+
+
+def is_finite(model: keras.Model) -> bool:
+    """Say whether all weights are finite numbers; without that, probabilities are none."""
+    return all(np.isfinite(weight).all() for weight in model.get_weights())

@@ -16,6 +16,16 @@ OPTIMISTIC = (
     "The operating point was chosen on those scores, so their sensitivity and specificity are a "
     "little optimistic. "
 )
+NETWORK = (
+    "{backbone[name]} up to `{backbone[layer]}`, weights `{backbone[weights]}`, and a {fit[kind]} "
+    "head on a grid of {grid} x {grid} cells; {training}.\n"
+    "- Films: {preprocessing}; image_size {image_size}."
+)
+EMBEDDED = (
+    "A {fit[kind]} head on embeddings of `{backbone[name]}`, {embeddings[dimension]} numbers per "
+    "film.\n- Embeddings were made outside cxrlib (SHA-256 {backbone[digest]:.12}); how films were "
+    "read is not known here."
+)
 ASKED = " Films with other findings alone are not part of the question it was trained on."
 
 
@@ -49,12 +59,12 @@ def model_card(facts: dict) -> str:
     if "recalibrated" in facts:
         recalibrated, optimistic = _describe_recalibration(facts), ""
         calibrated += " prevalence, and recalibrated for another place, see there. Now to a"
+    network = EMBEDDED if "embeddings" in facts else NETWORK
+    training = "fine-tuned" if facts["stage"] == "finetuned" else "the backbone is not trained"
+    training += " and computes in 8 bits" if facts.get("precision") == "fast" else ""
     return TEMPLATE.read_text().format(
         **facts,
-        training="fine-tuned"
-        if facts["stage"] == "finetuned"
-        else "the backbone is not trained"
-        + (" and computes in 8 bits" if facts.get("precision") == "fast" else ""),
+        network=network.format(**facts, training=training),
         packages=", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
         caution=f" {SIMULATED}" if facts.get("simulated") else "",
         asked=ASKED if facts["negative"] == NO_FINDING else "",

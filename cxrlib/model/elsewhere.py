@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxrlib.data.images import short_digest
 from cxrlib.data.patients import plain_id
 from cxrlib.data.study import Study, choose_films
 from cxrlib.model.facts import RunError
 from cxrlib.model.predict import score_films
-from cxrlib.model.run import UNSCORED, Run, short_digest
+from cxrlib.model.run import UNSCORED, Run
 
 TRAINING = "training"  # status of a film that the run has seen, or whose patient it has
 

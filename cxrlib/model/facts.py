@@ -63,6 +63,11 @@ def read_facts(folder: Path) -> dict:
         engine = facts.get("engine", {"files": [], "shift": 0})
         if not isfinite(engine["shift"]) or {type(name) for name in engine["files"]} - {str}:
             raise ValueError("engine has a shift that is no number, or a file without a name")
+        dimension = facts.get("embeddings", {"dimension": 1})["dimension"]
+        if type(dimension) is not int or dimension < 1:
+            raise ValueError(
+                f"embeddings.dimension is {dimension!r:.40}, not a number of 1 or more"
+            )
         model_card(facts)  # it wants all that is measured
     except KeyError as error:
         raise RunError(f"{path} lacks {error}. Train again.") from error
@@ -81,6 +86,16 @@ def read_facts(folder: Path) -> dict:
 def is_fast(facts: dict) -> bool:
     """Say whether a run's features are those of a backbone in 8 bits."""
     return facts.get("precision") == "fast"
+
+
+def facts_of_images(folder: str | Path, facts: dict) -> dict:
+    """Return the facts; RunError where the run takes embeddings, and so cannot read a film."""
+    if "embeddings" in facts:
+        raise RunError(
+            f"{folder} scores embeddings of {facts['backbone']['name']}, not images: make them of "
+            "the films, and give them to cxr.score_embeddings."
+        )
+    return facts
 
 
 def digest_patients(films: pd.DataFrame) -> str:

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-import scipy.linalg
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, PredefinedSplit, cross_val_predict
@@ -14,9 +13,11 @@ from tqdm.auto import tqdm
 from cxrlib.metrics.calibration import fit_platt
 from cxrlib.model._keras import keras
 from cxrlib.model.folds import FOLDS, TrainError, patient_folds, refuse_test_films
+from cxrlib.model.logistic import fit_nested
+from cxrlib.model.span import EPSILON, MANY, Subset, span_of_films
 
+BLOCK = 1000  # films that a head scores at once
 STRENGTHS = (1e-4, 1e-3, 1e-2)  # C, the inverse of the L2 penalty
-EPSILON = 1e-3  # added to each feature's variance, so that a dead feature stays near zero
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,15 @@ def fit_head(
     the same in a fit; a logistic calibration on held-out logits (Platt, 1999) then brings the
     probabilities to the prevalence of the training films.
 
+    Of more than 2,000 films, all linear heads are fitted together from blocks of films, so that
+    memory and time grow with the films alone; each standardises by the films that it is fitted to.
+    A dense head then sees the 2,000 leading directions of as many films. A fit that is interrupted
+    (Ctrl-C) leaves nothing behind: start it again on the same features.
+
     Parameters
     ----------
-    features : (films, grid, grid, channels)
+    features : (films, grid, grid, channels), or (films, numbers); an array or a memory map of any
+        float type, which is read in blocks
     films : DataFrame with target, patient and split; training patients only
     kind : 'linear' or 'dense'
     learning_rate, epochs, units : of a dense head; a linear one has none
@@ -95,12 +102,17 @@ def fit_head(
     facts: dict = {"kind": kind, "held_out": f"{FOLDS}-fold cross-validation, grouped by patient"}
     if kind == "dense":
         facts |= {"units": units, "learning_rate": learning_rate, "epochs": epochs, "seed": seed}
-    logit = np.empty(len(features))
-    for number in tqdm(np.unique(fold), desc="folds", unit="fold"):
-        rest = fold != number
-        head, _ = fit_uncalibrated(features[rest], target[rest], fold[rest], facts)
-        logit[~rest] = head(features[~rest].astype(np.float32)).numpy()[:, 0]
-    head, history = fit_uncalibrated(features, target, fold, facts)
+    if kind == "linear" and len(features) > MANY:
+        weights, logit, history = fit_nested(features, target, fold, STRENGTHS, nested=True)
+        head = _build(features.shape[1:], facts, weights)
+    else:
+        logit = np.empty(len(features))
+        for number in tqdm(np.unique(fold), desc="folds", unit="fold"):
+            rest, out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+            head, _ = fit_uncalibrated(Subset(features, rest), target[rest], fold[rest], facts)
+            for part in np.array_split(out, -(-len(out) // BLOCK)):
+                logit[part] = head(features[part].astype(np.float32)).numpy()[:, 0]
+        head, history = fit_uncalibrated(features, target, fold, facts)
     if kind == "linear":
         facts["strength"] = float(history.groupby("strength")["auc"].mean().idxmax())
     probability, facts["calibration"] = calibrate(head, logit, target)
@@ -111,50 +123,29 @@ def fit_uncalibrated(
     features: np.ndarray, target: np.ndarray, fold: np.ndarray, facts: dict
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Fit one head of the kind in `facts`, as `fit_head` does; return it and its history."""
-    flat = features.reshape(len(features), -1).astype(np.float32)
-    rows, back, mean, scale = span_of_films(flat)
+    shape = features.shape[1:]
+    if facts["kind"] == "linear" and len(features) > MANY:
+        weights, _, history = fit_nested(features, target, fold, STRENGTHS, nested=False)
+        return _build(shape, facts, weights), history
+    rows, back, mean, scale = span_of_films(features)
     if facts["kind"] == "linear":
         (kernel, *more), history = _fit_linear(rows, target, fold)
     else:
         (kernel, *more), history = _fit_dense(rows, target, facts)
+    weights = [mean, scale**2 - EPSILON, back @ kernel, *more]
+    return _build(shape, facts, weights), history
+
+
+def _build(shape: tuple[int, ...], facts: dict, weights: list[np.ndarray]) -> keras.Model:
     # A frozen batch normalisation is a standardisation that every export format knows.
     standardise = keras.layers.BatchNormalization(
         epsilon=EPSILON, center=False, scale=False, trainable=False, name="standardise"
     )
     hidden = [keras.layers.Dense(facts["units"], "relu")] if facts["kind"] == "dense" else []
     layers = [keras.layers.Flatten(), standardise, *hidden, keras.layers.Dense(1, name="logit")]
-    inputs = keras.Input(features.shape[1:], name="features")
-    head = keras.Sequential([inputs, *layers], name="head")
-    head.set_weights([mean, scale**2 - EPSILON, back @ kernel, *more])
-    return head, history
-
-
-def span_of_films(
-    flat: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Standardise features and express them in the space that the films span.
-
-    n films span n dimensions at most. In orthonormal coordinates of that space an L2 penalty is the
-    same as on all features, and a fit costs a fraction.
-
-    Parameters
-    ----------
-    flat : float32 array, (films, features)
-
-    Returns
-    -------
-    rows : (films, rank), the standardised films in those coordinates
-    back : (features, rank); `back @ coef` are coefficients of standardised features
-    mean, scale : (features,), of the standardisation
-    """
-    mean = flat.mean(axis=0)
-    scale = np.sqrt(flat.var(axis=0) + EPSILON)
-    standard = (flat - mean) / scale
-    variance, axes = scipy.linalg.eigh((standard @ standard.T).astype(np.float64))
-    kept = variance > variance[-1] * 1e-7
-    rows = axes[:, kept] * np.sqrt(variance[kept])
-    back = standard.T @ (axes[:, kept] / np.sqrt(variance[kept])).astype(np.float32)
-    return rows, back, mean, scale
+    head = keras.Sequential([keras.Input(shape, name="features"), *layers], name="head")
+    head.set_weights(weights)
+    return head
 
 
 def calibrate(model: keras.Model, logit: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, dict]:

@@ -10,17 +10,20 @@ from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from tqdm.auto import tqdm
 
 from cxrlib.data.files import walk_films
 from cxrlib.data.frontal import find_reason_in_file, find_reasons
-from cxrlib.data.images import ImageError, read_image
+from cxrlib.data.images import ImageError, read_image, short_digest
 from cxrlib.data.study import Study, choose_films, digest_films
 from cxrlib.metrics.report import evaluate
 from cxrlib.model.backbone import BATCH, read_ahead
+from cxrlib.model.embeddings import EmbeddingError, Embeddings
 from cxrlib.model.facts import RunError, are_sides_kept
-from cxrlib.model.run import DIGITS, Run, decide, record_test, short_digest
+from cxrlib.model.run import DIGITS, Run, decide, record_test
 
+BLOCK = 1000  # embeddings scored at once
 MISSING = "the file does not exist"
 SEEN = "was among the training films"
 COLUMNS = ["path", "status", "probability", "decision", "reason"]
@@ -69,9 +72,71 @@ def score_films(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def score_test(run: Run, study: Study) -> Run:
+def score_embeddings(
+    run: Run, embeddings: Embeddings, films: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Score films by their embeddings, with a run that was trained on embeddings of the same kind.
+
+    Parameters
+    ----------
+    films : DataFrame with filename, in whose order the rows come; None is all of `embeddings`
+
+    Returns
+    -------
+    DataFrame, one row per film, as `score_films` returns it; path is the film's name
+
+    Raises
+    ------
+    EmbeddingError
+        Embeddings of another network or another dimension than the run's, or a run without; a film
+        without an embedding.
+
+    Examples
+    --------
+    >>> import cxrlib as cxr
+    >>> import numpy as np
+    >>> from tempfile import mkdtemp
+    >>> study = cxr.read_study("medical")
+    >>> films = cxr.choose_films(study, "Cardiomegaly")
+    >>> folder, names = mkdtemp(), films["filename"].to_numpy().astype(str)
+    >>> noise = np.random.default_rng(0).normal(size=(len(films), 8))
+    >>> numbers = noise + films[["target"]].to_numpy()
+    >>> np.savez(f"{folder}/mine.npz", names=names, embeddings=numbers)
+    >>> embeddings = cxr.read_embeddings(f"{folder}/mine.npz", study)
+    >>> train = films[films["split"] == "train"]
+    >>> fitted = cxr.fit_head(embeddings.of(train), train)
+    >>> run = cxr.save_run(f"{folder}/run", study, films, "Cardiomegaly", embeddings, fitted)
+    >>> cxr.score_embeddings(run, embeddings)["status"].value_counts().to_dict()
+    {'ok': 236}
+    """
+    wanted = run.facts.get("embeddings")
+    if not wanted:
+        raise EmbeddingError(
+            f"{run.folder} was trained on images, not on embeddings: use cxr.score_films."
+        )
+    name, size = run.facts["backbone"]["name"], wanted["dimension"]
+    if (embeddings.name, embeddings.dimension) != (name, size):
+        raise EmbeddingError(
+            f"{embeddings.path} has embeddings of '{embeddings.name}' with {embeddings.dimension} "
+            f"numbers; {run.folder} was trained on '{name}' with {size}. Give those, or say by "
+            "read_embeddings(..., name=...) that they are the same network's."
+        )
+    films = pd.DataFrame({"filename": list(embeddings.row)}) if films is None else films
+    rows = embeddings.of(films)
+    starts = range(0, len(rows), BLOCK)
+    blocks = [rows[i : i + BLOCK].astype(np.float32) for i in starts]
+    logit = np.concatenate([run.model(block).numpy()[:, 0] for block in blocks])
+    probability = expit(logit.astype(float)).round(DIGITS)
+    decision = decide(probability, run.threshold)
+    names = films["filename"].to_numpy()
+    told = {"path": names, "status": "ok", "probability": probability, "decision": decision}
+    return pd.DataFrame(told | {"reason": ""}, columns=COLUMNS)
+
+
+def score_test(run: Run, study: Study, embeddings: Embeddings | None = None) -> Run:
     """Score the test patients of the run's question once, and record the result in the run.
 
+    `embeddings` are those of `read_embeddings`, for a run that was trained on them, and no others.
     Called again on the same films it returns what is recorded. No film is refused here: who
     labelled it says that it is one, and leaving out odd films would flatter the classifier.
 
@@ -104,7 +169,15 @@ def score_test(run: Run, study: Study) -> Run:
             f"{test['target'].sum()} films with the finding and {(1 - test['target']).sum()} "
             "without; a measurement needs both. Add patients."
         )
-    scores = score_films(replace(run, engine=None), test["path"], check=False)
+    if embeddings:
+        if embeddings.digest != run.facts["backbone"]["digest"]:
+            raise EmbeddingError(
+                f"{embeddings.path} does not hold the embeddings that {run.folder} was trained on. "
+                "Give the same file and study."
+            )
+        scores = score_embeddings(run, embeddings, test)
+    else:
+        scores = score_films(replace(run, engine=None), test["path"], check=False)
     unread = scores[scores["status"] != "ok"]
     if len(unread):
         raise RunError(

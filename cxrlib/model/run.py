@@ -7,19 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
 from cxrlib.data.files import file_digest, take_back, whole_folder
-from cxrlib.data.images import film_digest
+from cxrlib.data.images import short_digest
 from cxrlib.data.study import NO_FINDING, Study, choose_films
-from cxrlib.model._keras import OUT_OF_MEMORY, Forward, freeze, keras
+from cxrlib.model._keras import OUT_OF_MEMORY, Forward, freeze, is_finite, keras
 from cxrlib.model.backbone import Backbone, BackboneError, join, load_backbone
 from cxrlib.model.card import SIMULATED, model_card
-from cxrlib.model.facts import MODELS, RunError, is_fast, read_facts
+from cxrlib.model.facts import MODELS, RunError, facts_of_images, is_fast, read_facts
 from cxrlib.model.fast import join_engine
 
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
@@ -65,7 +64,7 @@ class Run:
 
     @property
     def image_size(self) -> int:
-        return self.facts["image_size"]
+        return facts_of_images(self.folder, self.facts)["image_size"]
 
     @property
     def metrics(self) -> dict[str, dict]:
@@ -166,11 +165,14 @@ def load_run(folder: str | Path, fallback: str | Path | None = None) -> Run:
     facts = read_facts(folder)
     path, size = folder / MODELS[facts["stage"]], facts["image_size"]
     try:
-        backbone = load_run_backbone(folder, facts) if facts["stage"] == "head" else None
+        given = facts.get("embeddings")
+        alone = given or facts["stage"] != "head"
+        backbone = None if alone else load_run_backbone(folder, facts)
         model = keras.models.load_model(path, safe_mode=True)
         model = join(backbone, model) if backbone else model
         model_shape = model.input_shape, model.output_shape
-        if model_shape != ((None, size, size, 1), (None, 1)) or not is_finite(model):
+        wanted = (given["dimension"],) if given else (size, size, 1)
+        if model_shape != ((None, *wanted), (None, 1)) or not is_finite(model):
             raise ValueError(f"weights that are no numbers, or other shapes: {model_shape}")
     except OUT_OF_MEMORY as error:
         raise RunError(f"{folder}: too little memory to load it. End other programs.") from error
@@ -184,11 +186,6 @@ def load_run(folder: str | Path, fallback: str | Path | None = None) -> Run:
     return Run(folder, facts, model)
 
 
-def is_finite(model: keras.Model) -> bool:
-    """Say whether all weights are finite numbers; without that, probabilities are none."""
-    return all(np.isfinite(weight).all() for weight in model.get_weights())
-
-
 def load_run_backbone(folder: str | Path, facts: dict) -> Backbone:
     """Load the backbone that a run was trained on, before any fine-tuning.
 
@@ -197,7 +194,7 @@ def load_run_backbone(folder: str | Path, facts: dict) -> Backbone:
     BackboneError, RunError
         Its weights cannot be had, or are not those it was trained on.
     """
-    wanted = facts["backbone"]
+    wanted = facts_of_images(folder, facts)["backbone"]
     weights = wanted["weights"]
     weights = weights if weights in KNOWN_WEIGHTS else Path(folder) / weights
     name, layer, seed, digest = (wanted[key] for key in ("name", "layer", "seed", "digest"))
@@ -245,11 +242,6 @@ def decided_rows(films: pd.DataFrame, threshold: float) -> pd.DataFrame:
 def told_by_digest(films: pd.DataFrame) -> pd.DataFrame:
     """Return films with their path as seen from the study's folder, and their short digest."""
     return films.assign(path=films["file"], digest=[short_digest(path) for path in films["path"]])
-
-
-def short_digest(path: str | Path | BinaryIO) -> str:
-    """Return the first 16 hex digits of `film_digest`: enough to tell films apart."""
-    return film_digest(path)[:16]
 
 
 def write_facts(folder: Path, facts: dict) -> None:

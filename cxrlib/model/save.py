@@ -13,7 +13,9 @@ from cxrlib.data.images import PREPROCESSING
 from cxrlib.data.study import NO_FINDING, Study, digest_films
 from cxrlib.metrics.report import evaluate
 from cxrlib.metrics.thresholds import choose_threshold
+from cxrlib.model._keras import is_finite
 from cxrlib.model.backbone import Backbone, join
+from cxrlib.model.embeddings import Embeddings
 from cxrlib.model.facts import FORMAT, MODELS, RunError, digest_patients, is_fast
 from cxrlib.model.fast import PARTS
 from cxrlib.model.head import Fitted
@@ -24,7 +26,6 @@ from cxrlib.model.run import (
     UNSCORED,
     Run,
     decided_rows,
-    is_finite,
     told_by_digest,
     write_facts,
 )
@@ -35,7 +36,7 @@ def save_run(
     study: Study,
     films: pd.DataFrame,
     finding: str,
-    backbone: Backbone,
+    backbone: Backbone | Embeddings,
     fitted: Fitted,
     operating_point: str | float = "youden",
     seed: int = 0,
@@ -46,7 +47,7 @@ def save_run(
     ----------
     folder : to write; it may not exist, be empty, or hold an earlier run
     study, films, finding : the study, and all its films as `choose_films` gave them
-    backbone, fitted : the model
+    backbone, fitted : the model; the embeddings, where `fitted` is a head on those
     operating_point : rule of `choose_threshold`, applied to held-out training films
     seed : of folds and intervals
 
@@ -77,11 +78,13 @@ def save_run(
     threshold = choose_threshold(held_out["target"], held_out["probability"], operating_point)
     metrics = evaluate(held_out, threshold, seed)
     chosen_on = f"training patients, {fitted.facts['held_out']}"
+    given = isinstance(backbone, Embeddings)
+    describe = _describe_embeddings if given else _describe_model
     facts = {
         "format": FORMAT,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         **_describe_films(study, films, finding),
-        **_describe_model(folder, backbone, fitted),
+        **describe(folder, backbone, fitted),
         "seed": seed,
         "threshold": {"value": threshold, "rule": operating_point, "chosen_on": chosen_on},
         "prevalence": metrics["prevalence"],
@@ -100,7 +103,8 @@ def save_run(
             told.to_csv(part / UNSCORED, index=False)
         facts["files"] = {path.name: file_digest(path) for path in sorted(part.iterdir())}
         write_facts(part, facts)
-    model = join(backbone, fitted.model) if fitted.stage == "head" else fitted.model
+    is_head = fitted.stage == "head" and not given
+    model = join(backbone, fitted.model) if is_head else fitted.model
     return Run(folder, facts, model)
 
 
@@ -128,6 +132,19 @@ def _describe_films(study: Study, films: pd.DataFrame, finding: str) -> dict:
             "films": len(films),
             "rows_left_out": int((study.problems["outcome"] == "row left out").sum()),
         },
+    }
+
+
+def _describe_embeddings(folder: Path, embeddings: Embeddings, fitted: Fitted) -> dict:
+    made_of = {"name": embeddings.name, "digest": embeddings.digest}
+    return {
+        "stage": fitted.stage,
+        "image_size": 0,
+        "preprocessing": PREPROCESSING,
+        "backbone": made_of | {"weights": None, "layer": "embeddings", "seed": 0},
+        "grid": 0,
+        "embeddings": {"dimension": embeddings.dimension},
+        "fit": fitted.facts,
     }
 
 

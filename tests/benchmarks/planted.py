@@ -39,7 +39,7 @@ from cxrlib.metrics.calibration import fit_platt, measure_calibration
 from cxrlib.metrics.thresholds import choose_threshold
 from cxrlib.model.backbone import extract_features, load_backbone
 from cxrlib.model.folds import patient_folds
-from cxrlib.model.head import span_of_films
+from cxrlib.model.span import span_of_films
 from cxrlib.phantom.study import make_study
 from cxrlib.plots.style import LINES, plain
 

@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from cxrlib.model import folds
+from cxrlib.model import folds, head, span
 from cxrlib.model.folds import FOLDS, TrainError, patient_folds
 from cxrlib.model.head import EPSILON, fit_head, fit_uncalibrated
 
@@ -101,6 +101,51 @@ def test_linear_head_is_the_plain_logistic_regression(films, shape):
     np.testing.assert_allclose(head_logit(head, new), expected, atol=3e-3)  # of about 1
     kernel = head.get_layer("logit").get_weights()[0][:, 0] * score.std()
     np.testing.assert_allclose(kernel, model.coef_[0], atol=5e-3 * abs(model.coef_).max())
+
+
+class OnDisk:
+    """Features in float16 that are read in blocks only."""
+
+    def __init__(self, features):
+        self.features, self.shape = features.astype(np.float16), features.shape
+
+    def __len__(self):
+        return len(self.features)
+
+    def __getitem__(self, some):
+        block = self.features[some]
+        assert len(block) <= span.ROWS
+        return block
+
+
+def test_many_films_are_fitted_in_blocks_to_the_same_head(monkeypatch):
+    rng = np.random.default_rng(12)
+    films = draw_patients(120, 2, rng, prevalence=0.3)
+    features, new = (draw_features(films, rng, shape=(2, 2, 40), shift=0.9) + 5 for _ in "12")
+    # Brightness misleads a strong penalty, so that the choice does not hang on the last digits.
+    features = (features + rng.normal(0, 4, (len(films), 1, 1, 1))).astype(np.float16)
+    monkeypatch.setattr(head, "STRENGTHS", (1e-8, 1e-7, 1e-2))
+    exact = fit_head(features, films)
+    monkeypatch.setattr(head, "MANY", 170)
+    monkeypatch.setattr(span, "ROWS", 50)
+    fitted = fit_head(OnDisk(features), films)
+    assert fitted.facts["strength"] == exact.facts["strength"] == 1e-2
+    areas = [roc_auc_score(films["target"], fit.probability) for fit in (exact, fitted)]
+    assert areas[0] == pytest.approx(areas[1], abs=0.001)
+    logits = logit(exact.probability), logit(fitted.probability)
+    assert np.corrcoef(logits)[0, 1] > 0.999
+    np.testing.assert_allclose(fitted.history["auc"], exact.history["auc"], atol=0.01)
+    assert np.corrcoef([head_logit(fit.model, new) for fit in (exact, fitted)])[0, 1] > 0.999
+
+
+def test_dense_head_of_many_films_reads_blocks(monkeypatch, films):
+    monkeypatch.setattr(folds, "FOLDS", 3)  # for speed
+    monkeypatch.setattr(span, "MANY", 50)  # of 80 films and 80 features
+    monkeypatch.setattr(span, "ROWS", 30)
+    monkeypatch.setattr(head, "BLOCK", 30)
+    features = OnDisk(draw_features(films, np.random.default_rng(13), (2, 2, 20), shift=2))
+    dense = fit_head(features, films, "dense", learning_rate=1e-2, epochs=15)
+    assert roc_auc_score(films["target"], dense.probability) > 0.75
 
 
 def test_who_the_patient_is_gives_no_advantage():

@@ -1,0 +1,183 @@
+"""Logistic regressions of more films than memory holds: all fits at once, block by block."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+from tqdm.auto import tqdm
+
+from cxrlib.model.span import (
+    EPSILON,
+    draw_rows,
+    measure_moments,
+    orthonormal_basis,
+    standardise,
+    sweep,
+)
+
+SAMPLE = 1000  # films that tell the curvature; a quarter as many directions are told well
+CLOSE = 3e-6  # share of the variance of a score that may be wrong at the end
+FORCING = 0.2  # what conjugate gradients leave of the squared gradient, in each Newton step
+STEPS = 25, 50  # at most, of Newton and of conjugate gradients in each
+
+
+def fit_logistics(
+    features, target: np.ndarray, weights: np.ndarray, mean: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit L2-regularised logistic regressions to one set of films, all at once.
+
+    Newton's method; each step is solved by conjugate gradients, preconditioned by the leading
+    directions of a sample (after Frangella, Tropp and Udell, SIAM J. Matrix Anal. Appl. 2023).
+    Each sweep over the films serves all fits, and memory holds one block of films.
+
+    Parameters
+    ----------
+    features : (films, ...), p numbers a film, in memory or on disk
+    target : (films,), 0 or 1
+    weights : float32 array, (films, fits), of each film's loss against a penalty of |coef|^2 / 2
+    mean, scale : (p,) and (fits, p), of the standardisation
+
+    Returns
+    -------
+    coef : float32 array, (fits, p + 1), of standardised features; the last is the intercept
+    score : float32 array, (films, fits), the logits of all films
+    """
+    films, fits = weights.shape
+    target, mean = target.astype(np.float32)[:, None], mean.astype(np.float32)
+    axes, along = orthonormal_basis(draw_rows(features, SAMPLE, mean, scale.mean(axis=0)))
+    kept = -(-axes.shape[1] // 4)
+    axes = np.ascontiguousarray(axes[:, -kept:])
+    variance = (along[:, -kept:] ** 2).mean(axis=0)  # ascending
+    penalty = np.append(np.ones(mean.size, np.float32), np.float32(0))
+    coef, score = np.zeros((fits, mean.size + 1), np.float32), np.zeros((films, fits), np.float32)
+    live = np.arange(fits)
+
+    def push(step, which):  # what a sweep multiplies films with, and what it adds
+        raw = step[:, :-1] / scale[which]
+        return raw, step[:, -1] - raw @ mean
+
+    def pull(total, heights, which):
+        return np.column_stack([(total - heights[:, None] * mean) / scale[which], heights])
+
+    def solve(slope, mass):  # by the curvature along `axes`, one for all directions across them
+        across = 1 / (1 + mass[:, None] * variance[0])
+        gain = 1 / (1 + mass[:, None] * variance) - across
+        step = across * slope[:, :-1] + ((slope[:, :-1] @ axes) * gain) @ axes.T
+        step = np.column_stack([step, slope[:, -1] / mass])
+        return step, np.einsum("ij,ij->i", slope, step)
+
+    def loss(step, moved):
+        logit, each = score[:, live] + moved, coef[live] + step
+        each = np.einsum("ij,ij,j->i", each, each, penalty) / 2
+        logit = np.logaddexp(0, logit) - target * logit
+        return each + np.einsum("ij,ij->j", weights[:, live], logit, dtype=float)
+
+    with tqdm(desc="sweeps over all films", unit="sweep") as progress:
+        for _ in range(STEPS[0]):
+            chance = expit(score[:, live])
+            miss = weights[:, live] * (chance - target)
+            curve = weights[:, live] * chance * (1 - chance)
+            mass, heights = (x.sum(axis=0, dtype=float).astype(np.float32) for x in (curve, miss))
+            total = sweep(features, None, lambda rows, _, miss=miss: miss[rows], len(live))
+            slope = pull(total, heights, live) + coef[live] * penalty
+            way, size = solve(slope, mass)
+            close = CLOSE * mass * score[:, live].var(axis=0, dtype=float)
+            far = size > close  # `size` is twice what the loss can still fall
+            progress.update()
+            progress.set_postfix_str(f"{fits - far.sum()} of {fits} fits done")
+            if not far.any():
+                return coef, score
+            live, curve, mass, slope = live[far], curve[:, far], mass[far], slope[far]
+            way, size, rest = -way[far], size[far], -slope
+            enough = np.maximum(FORCING * size, close[far] / 4)
+            step, moved = np.zeros_like(way), np.zeros_like(curve)
+            on = np.arange(len(live))  # the fits that conjugate gradients still improve
+            for _ in range(STEPS[1]):
+                raw, shift = push(way[on], live[on])
+                logit, bend = np.empty((films, len(on)), np.float32), curve[:, on]
+
+                def curved(rows, product, logit=logit, bend=bend, shift=shift):
+                    logit[rows] = product + shift
+                    return bend[rows] * logit[rows]
+
+                total = sweep(features, raw, curved, len(on))
+                heights = np.einsum("ij,ij->j", bend, logit, dtype=float).astype(np.float32)
+                bent = pull(total, heights, live[on]) + way[on] * penalty
+                length = size[on] / np.einsum("ij,ij->i", way[on], bent)
+                step[on] += length[:, None] * way[on]
+                moved[:, on] += length * logit
+                rest[on] -= length[:, None] * bent
+                ahead, now = solve(rest[on], mass[on])
+                way[on] = ahead + (now / size[on])[:, None] * way[on]
+                size[on] = now
+                progress.update()
+                on = on[now > enough[on]]
+                if not len(on):
+                    break
+            start, fall = loss(0, 0), np.einsum("ij,ij->i", slope, step)
+            length = np.ones(len(live), np.float32)
+            for _ in range(20):
+                reached = loss(length[:, None] * step, length * moved)
+                high = reached > start * (1 + 1e-6) + 1e-4 * length * fall
+                if not high.any():
+                    break
+                length[high] /= 2
+            coef[live] += length[:, None] * step
+            score[:, live] += length * moved
+    return coef, score
+
+
+def fit_nested(
+    features, target: np.ndarray, fold: np.ndarray, strengths: Sequence[float], nested: bool
+) -> tuple[list[np.ndarray], np.ndarray, pd.DataFrame]:
+    """Choose the penalty by cross-validation over `fold`, as `fit_head` does, in one set of fits.
+
+    Parameters
+    ----------
+    features, target, fold : (films, ...), (films,) and (films,)
+    strengths : C, the inverse of the L2 penalty
+    nested : whether each film also gets a logit by a choice that has not seen its fold
+
+    Returns
+    -------
+    weights : mean, variance, kernel and bias of a head
+    logit : (films,), held out; NaN unless nested
+    history : DataFrame, strength, fold, auc
+    """
+    sums, squares, counts = measure_moments(features, fold)
+    names = range(len(counts))
+    fold = np.unique(fold, return_inverse=True)[1]
+    pairs = [(i, j) for j in names for i in range(j)] if nested else []
+    left_out = [*pairs, *((i,) for i in names), ()]
+    mean = standardise(features, sums.sum(axis=0), squares.sum(axis=0), len(fold))[0]
+    weights, scales = [], []
+    for out in left_out:
+        kept, films = np.delete(names, out), ~np.isin(fold, out)
+        scale = standardise(features, *(x[kept].sum(axis=0) for x in (sums, squares, counts)))[1]
+        balanced = films * films.sum() / 2 / np.bincount(target[films], minlength=2)[target]
+        weights += [strength * balanced for strength in strengths]
+        scales += [scale] * len(strengths)
+    weights = np.stack(weights, axis=1).astype(np.float32)
+    coef, score = fit_logistics(features, target, weights, mean, np.stack(scales))
+    fit_of = {out: i * len(strengths) + np.arange(len(strengths)) for i, out in enumerate(left_out)}
+
+    def choose(outer):
+        """Return the AUC of each fold and penalty, the best fit, and its held-out mean and SD."""
+        inner = [i for i in names if i not in outer]
+        held = {i: score[fold == i][:, fit_of[tuple(sorted((*outer, i)))]] for i in inner}
+        aucs = np.array([[roc_auc_score(target[fold == i], s) for s in held[i].T] for i in inner])
+        best = aucs.mean(axis=0).argmax()
+        logit = np.concatenate([s[:, best] for s in held.values()])
+        return aucs, fit_of[outer][best], logit.mean(), logit.std()
+
+    logit = np.full(len(fold), np.nan)
+    for i in names if nested else ():
+        _, fit, middle, spread = choose((i,))
+        logit[fold == i] = (score[fold == i, fit] - middle) / spread
+    aucs, fit, middle, spread = choose(())
+    rows = pd.MultiIndex.from_product([strengths, names], names=["strength", "fold"])
+    history = pd.Series(np.ravel(aucs, "F"), rows, name="auc").reset_index()
+    kernel, bias = coef[fit, :-1, None] / spread, (coef[fit, -1:] - middle) / spread
+    return [mean, scales[-1] ** 2 - EPSILON, kernel, bias], logit, history
