@@ -156,7 +156,6 @@ def read_batch(paths: Iterable[str | Path], size: int, pool: ThreadPoolExecutor)
     return np.stack(list(pool.map(lambda path: read_image(path, size), paths)))[..., None]
 
 
-@contextmanager
 def read_ahead(read: Callable, batches: Iterable[list], size: int) -> Iterator:
     """Yield `read(batch, size, pool)` of each batch of films, reading the next one meanwhile."""
     with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as ahead:
@@ -165,6 +164,7 @@ def read_ahead(read: Callable, batches: Iterable[list], size: int) -> Iterator:
             yield job.result()
 
 
+@contextmanager
 def _decoded(path: str | Path | BinaryIO) -> Iterator[np.ndarray]:
     """Give the grey values of a DICOM film while there is room for them."""
     with _told(path):
