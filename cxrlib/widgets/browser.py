@@ -196,9 +196,8 @@ class Browser(FilmWidget):
             return
         if question["kind"] == "step":
             of_outcome = np.flatnonzero(self.shown["outcome"] == self.step)
-            past = (of_outcome - self.position) * question["by"] > 0
-            if past.any():
-                self.position = int(of_outcome[past][:: question["by"]][0])
+            past = of_outcome[(of_outcome - self.position) * question["by"] > 0]
+            self.position = int(past[:: question["by"]][0]) if len(past) else self.position
             return
         drawn = {"thumbnails": self._thumbnail, "picture": self._picture, "earlier": self._picture}
         draw = drawn.get(question["kind"], self._evidence)
@@ -206,16 +205,14 @@ class Browser(FilmWidget):
         for at in question["at"]:
             try:
                 row = self._rows[at]
-                if question["kind"] == "earlier":
-                    row = int(self._earlier[row])
-                drawing = draw(self._films["path"].iloc[row])
+                if question["kind"] == "earlier" and np.isnan(row := self._earlier[row]):
+                    raise FileNotFoundError  # the page was quicker than the film's description
+                drawing = draw(self._films["path"].loc[row])
                 if draw is self._evidence:
                     drawing, probability = drawing
                     # A fine-tuned network did not see the films that it has scores of.
-                    if (
-                        at == self.position
-                        and abs(probability - self.shown["probability"].iloc[at]) > 1e-3
-                    ):
+                    scored = self._films["probability"].loc[row]
+                    if at == self.position and abs(probability - scored) > 1e-3:
                         note = f"the map is of the final model, fitted on it: {probability:.3f}"
                         self._describe(note=note)
                 buffers.append(drawing)

@@ -98,3 +98,12 @@ def test_what_changes_is_observed(study, scored):
     browser.position = 1
     explorer.threshold = 0
     assert seen == [study.films["filename"][1], scored.predictions["target"].sum()]
+
+
+def test_a_page_that_is_quicker_than_the_kernel_gets_an_answer(study, scored):
+    browser, answers = Browser(study, scored), []
+    browser.send = lambda content, buffers: answers.append(content["reasons"])
+    for at in (0, 1):  # a patient's first film, and the one that follows it
+        question = {"kind": "earlier", "at": [at], "version": browser.version}
+        browser._answer(browser, question, [])
+    assert answers == [{0: "the file does not exist"}, {}]
