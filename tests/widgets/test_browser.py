@@ -318,7 +318,7 @@ def press_keys(page):
     """Press keys that notebooks have commands for on every control, and see what they do."""
     notebook = page.evaluate(NOTEBOOK)
     for name in WIDGETS.values():
-        kinds = "button", "select", "input", "canvas"
+        kinds = "button:not(.handle)", "select", "input", "canvas"
         wanted = ", ".join(f"{kind}:visible:not(.thumbnails button + button)" for kind in kinds)
         for control in page.get_by_role("group", name=name, exact=True).locator(wanted).all():
             kind = control.evaluate("c => c.type ?? c.tagName")
