@@ -11,6 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -54,6 +55,17 @@ def read_header(path: str | Path | BinaryIO) -> tuple[int, int, str]:
     """
     header = _read(path, pixels=False)
     return int(header.Columns), int(header.Rows), name_view(_word(header, "ViewPosition"))
+
+
+def read_spacing(path: str | Path | BinaryIO) -> float | None:
+    """Return mm per pixel: at the patient where that is known, else at the detector; or None."""
+    names = "PixelSpacing", "ImagerPixelSpacing"
+    data = _read_elements(path, names)
+    for name in names:
+        with suppress(Exception):  # of many kinds, where a value is damaged
+            if 0.01 < (spacing := float(data[name][0])) < 10:
+                return spacing
+    return None
 
 
 def name_view(text: str) -> str:

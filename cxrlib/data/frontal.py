@@ -80,14 +80,22 @@ def find_reasons(films: np.ndarray) -> pd.DataFrame:
     One row per film: reason ('' where it gets one); score, what the likeliest other explanation has
     over that of a film, above 0 where refused, infinite where grey values alone decide.
     """
-    check = load_check()
-    gains = gains_of(check.densities, describe(films)) - pd.Series(check.margins)
+    gains = rank_explanations(films)
     score = gains.max(axis=1)
     reason = gains.idxmax(axis=1).where(score > 0, "film").map(REASONS)
     grey = pd.Series([_grey_reason(film) for film in films])
     return pd.DataFrame(
         {"reason": grey.where(grey != "", reason), "score": score.mask(grey != "", np.inf)}
     )
+
+
+def rank_explanations(films: np.ndarray) -> pd.DataFrame:
+    """Return by how much each other explanation of films, see `find_reasons`, beats that of a film.
+
+    One column per explanation; the film is refused from the first that is above 0.
+    """
+    check = load_check()
+    return gains_of(check.densities, describe(films)) - pd.Series(check.margins)
 
 
 def find_reason_in_file(path) -> str:

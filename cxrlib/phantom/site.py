@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from cxrlib.phantom.anatomy import Chest, Patient, Visit
-from cxrlib.phantom.film import Camera
+from cxrlib.phantom.film import FILM, PIXELS, Camera
 from cxrlib.phantom.skeleton import TUBES
 
 MOST = 10**5  # patients of a study
@@ -128,7 +128,7 @@ def draw_films(
     """Draw all films of one patient, who is the same in every study of that seed and site.
 
     Each is (filename, Patient, Visit, truth); truth has ctr (the cardiothoracic ratio at that
-    visit), cardiomegaly_true, effusion_true and label_flipped.
+    visit), cardiomegaly_true, effusion_true, label_flipped and pixel_mm (at the detector).
     """
     number += site.first
     rng = np.random.default_rng([seed, number])
@@ -139,6 +139,7 @@ def draw_films(
         ratio = cardiothoracic_ratio(patient, visit.growth)
         truth = {"ctr": round(ratio, 4), "cardiomegaly_true": ratio > LIMIT}
         truth |= {"effusion_true": any(visit.effusion), "label_flipped": flipped}
+        truth["pixel_mm"] = 10 * FILM / PIXELS
         filename = f"{NUMBERS_ABOVE + number:08d}_{visit_number:03d}.jpg"
         films.append((filename, patient, visit, truth))
     return films

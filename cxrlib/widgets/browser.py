@@ -11,13 +11,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy.special import expit
-from traitlets import Dict, Enum, Int, Unicode, observe, validate
+from traitlets import Any, Bool, Dict, Enum, Int, Unicode, observe, validate
 
 from cxrlib.data.images import ImageError, boxes_on_square, image_size, read_image
 from cxrlib.data.labels import BOX
 from cxrlib.data.study import Study
 from cxrlib.plots.style import literal
-from cxrlib.widgets.base import Widget, script, to_bytes
+from cxrlib.widgets.base import FilmWidget, read_truth, script, spacing_of, to_bytes
 
 if TYPE_CHECKING:
     from cxrlib.model.run import Run
@@ -29,21 +29,22 @@ THUMBNAIL = 96  # pixels
 KEPT = {"thumbnails": 2000, "pictures": 8, "maps": 200}  # at most, about 6, 16 and 1 MB
 
 
-class Browser(Widget):
+class Browser(FilmWidget):
     """Films of a study as a page of thumbnails and one large view.
 
-    Keys, with the focus in the widget: left and right arrow show the previous and the next film,
-    Home and End the first and the last. + and - zoom, 0 shows the whole film, i inverts it, and
-    Shift with an arrow moves a zoomed film. The wheel zooms once the film has the focus, and
-    dragging moves it. A run adds scores, outcomes and maps of evidence to the films that it scored.
+    '?' lists the keys. The wheel zooms once the film has the focus, dragging moves it, and the
+    right button sets window and level. A run adds scores, outcomes and maps of evidence to the
+    films that it scored. Of a simulated study the page can show the true cardiothoracic ratio.
 
-    Attributes
+    Attributes, besides those of `cxrlib.widgets.base.FilmWidget`
     ----------
     finding, view, split, patient, outcome : str
         Filters; '' means no filter. `patient` is a whole id or its beginning; `outcome` one of
         'true positive', 'false positive', 'false negative' and 'true negative'.
     order : 'as in the study', 'highest probability first' or 'lowest probability first'
     position : int, of the film shown, among those that pass
+    step : an outcome, to which 'previous' and 'next' go; '' for any film
+    compare : bool, whether the patient's earlier film, by file name, is shown beside this one
     shown : DataFrame, the films that pass, in order
     selected : Series, the film shown (a row of `shown`), or None where no film passes
 
@@ -56,7 +57,7 @@ class Browser(Widget):
     43
     """
 
-    _esm = script("viewer.js", "browser.js")
+    _esm = script("controls.js", "viewer.js", "browser.js")
     finding = Unicode().tag(sync=True)
     view = Unicode().tag(sync=True)
     split = Unicode().tag(sync=True)
@@ -64,6 +65,9 @@ class Browser(Widget):
     outcome = Enum(OUTCOMES, "").tag(sync=True)
     order = Enum(ORDERS, ORDERS[0]).tag(sync=True)
     position = Int().tag(sync=True)
+    step = Enum(OUTCOMES, "").tag(sync=True)
+    compare = Bool().tag(sync=True)
+    selected = Any(None, allow_none=True)
     count = Int().tag(sync=True)
     version = Int().tag(sync=True)  # of the list of films: an answer to an older one is dropped
     choices = Dict().tag(sync=True)
@@ -73,6 +77,9 @@ class Browser(Widget):
         self._run = run
         self._films = study.films if run is None else _with_scores(study.films, run)
         self._boxes = study.findings.dropna(subset=["xmin"])
+        ordered = self._films.sort_values(["patient", "filename"])
+        self._earlier = ordered.index.to_series().groupby(ordered["patient"]).shift()
+        self._truth = read_truth(study.folder)
         each = self._films["labels"].explode()
         self._of_finding = each.groupby(each).groups
         self._rows = np.arange(len(self._films))
@@ -92,10 +99,6 @@ class Browser(Widget):
     @property
     def shown(self) -> pd.DataFrame:
         return self._films.iloc[self._rows]
-
-    @property
-    def selected(self) -> pd.Series | None:
-        return self._films.iloc[self._rows[self.position]] if self.count else None
 
     def static_figure(self) -> Figure:
         films = self.shown.iloc[self.position - self.position % 8 :][:8]
@@ -139,53 +142,77 @@ class Browser(Widget):
             self.version += 1
             self.count = len(rows)
             self.position = 0
-            self._describe()
+            self._select()
 
     @observe("position")
-    def _describe(self, _=None, note: str = "") -> None:
+    def _select(self, _=None) -> None:
+        self._lay_lines()
+        self.selected = self._films.iloc[self._rows[self.position]] if self.count else None
+        self._describe()
+
+    def _describe(self, note: str = "") -> None:
         film = self.selected
         if film is None:
             self.film = {"caption": "No radiograph matches these filters.", "boxes": []}
             return
+        said, truth = self._say(film), self._truth.get(film["filename"], {})
+        if film.get("outcome"):
+            said |= {"probability": film["probability"]}
+            said["caption"] += f" · threshold {self._run.threshold:.3f} · {film['outcome']}"
+        if note:
+            said["caption"] += f" · {note}"
+        if pixel := truth.get("pixel_mm") or spacing_of(film["path"]):
+            said["millimetres"] = pixel * float(max(film["width"], film["height"]))
+        if "ctr" in truth:
+            said["truth"] = truth["ctr"]
+        if np.isfinite(before := self._earlier[film.name]):
+            said["earlier"] = self._say(self._films.loc[before])
+        self.film = said
+
+    def _say(self, film: pd.Series) -> dict:
+        """Return what the page tells of a film, whichever of the two it is."""
         parts = [film["filename"], "; ".join(film["labels"]), film["view"] or "view unknown"]
         parts += [f"patient {film['patient']}", film["split"]]
         if film.get("outcome"):
             how = " (held out)" if film["split"] == "train" else ""
             parts.append(f"probability {film['probability']:.3f}{how}")
-            parts += [f"threshold {self._run.threshold:.3f}", film["outcome"]]
-        parts += [note] if note else []
-        self.film = {
-            "filename": film["filename"],
-            "caption": " · ".join(parts),
-            "boxes": self._boxes_of(film),
-        }
+        caption = " · ".join(parts)
+        return {"filename": film["filename"], "caption": caption, "boxes": self._boxes_of(film)}
 
     def _boxes_of(self, film: pd.Series) -> list[dict]:
         """Return boxes as fractions of the padded square that the view shows."""
         boxes = self._boxes[self._boxes["filename"] == film["filename"]]
         on_square = boxes_on_square(boxes[BOX].to_numpy(), film["width"], film["height"]).tolist()
+        colours = {label: n for n, label in enumerate(sorted(self._boxes["label"].unique()))}
         return [
-            {"label": label, "x": left, "y": top, "width": right - left, "height": bottom - top}
-            for label, (left, top, right, bottom) in zip(boxes["label"], on_square, strict=True)
+            {"label": label, "colour": colours[label], "x": x, "y": y, "width": to - x}
+            | {"height": bottom - y}
+            for label, (x, y, to, bottom) in zip(boxes["label"], on_square, strict=True)
         ]
 
     def _answer(self, _, question: dict, __) -> None:
         """Send what the front end asks for of the films at some positions of the list."""
         if question.get("version") != self.version:
             return
-        drawn = {"thumbnails": self._thumbnail, "picture": self._picture}
+        if question["kind"] == "step":
+            of_outcome = np.flatnonzero(self.shown["outcome"] == self.step)
+            past = of_outcome[(of_outcome - self.position) * question["by"] > 0]
+            self.position = int(past[:: question["by"]][0]) if len(past) else self.position
+            return
+        drawn = {"thumbnails": self._thumbnail, "picture": self._picture, "earlier": self._picture}
         draw = drawn.get(question["kind"], self._evidence)
         answer, buffers = {**question, "reasons": {}}, []
         for at in question["at"]:
             try:
-                drawing = draw(self._films["path"].iloc[self._rows[at]])
+                row = self._rows[at]
+                if question["kind"] == "earlier" and np.isnan(row := self._earlier[row]):
+                    raise FileNotFoundError  # the page was quicker than the film's description
+                drawing = draw(self._films["path"].loc[row])
                 if draw is self._evidence:
                     drawing, probability = drawing
                     # A fine-tuned network did not see the films that it has scores of.
-                    if (
-                        at == self.position
-                        and abs(probability - self.shown["probability"].iloc[at]) > 1e-3
-                    ):
+                    scored = self._films["probability"].loc[row]
+                    if at == self.position and abs(probability - scored) > 1e-3:
                         note = f"the map is of the final model, fitted on it: {probability:.3f}"
                         self._describe(note=note)
                 buffers.append(drawing)

@@ -1,6 +1,5 @@
-const POSITIVE = "#d55e00";
-const NEGATIVE = "#0072b2";
-const BINS = 20;
+const POSITIVE = "var(--positive)";
+const NEGATIVE = "var(--negative)";
 
 function svg(tag, attributes = {}, ...children) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -33,49 +32,61 @@ function measure(positive, negative, threshold, prevalence) {
     npv: cleared / (cleared + missed),
     "false alarms per 100": 100 * alarms,
     "missed per 100": 100 * missed,
+    "net benefit": threshold < 1 ? found - (alarms * threshold) / (1 - threshold) : NaN,
   };
 }
 
-function frame(title, xName, yName, yTop) {
-  const [x, y] = [(v) => 40 + 230 * v, (v) => 220 - 200 * v];
+function frame(title, xName, yName, [low, high] = [0, 1], digits = 1) {
+  const [x, y] = [(v) => 44 + 226 * v, (v) => 220 - (200 * (v - low)) / (high - low)];
   const plot = svg("svg", { width: 290, height: 262, viewBox: "0 0 290 262", role: "img", "aria-label": title });
-  plot.append(svg("path", { d: `M${x(0)} ${y(1)}V${y(0)}H${x(1)}`, fill: "none", stroke: "#333" }));
-  for (const v of [0, 0.5, 1]) {
-    plot.append(svg("text", { x: x(v), y: 235, "text-anchor": "middle" }, String(v)));
-    plot.append(svg("text", { x: 34, y: y(v) + 4, "text-anchor": "end" }, String(v * yTop)));
-  }
-  plot.append(svg("text", { x: x(0.5), y: 254, "text-anchor": "middle" }, xName));
-  plot.append(svg("text", { x: 40, y: 12 }, yName));
+  plot.append(svg("path", { d: `M${x(0)} ${y(high)}V${y(low)}H${x(1)}`, fill: "none", stroke: "var(--faint)" }));
+  for (const v of [0, 0.5, 1]) plot.append(svg("text", { x: x(v), y: 235, "text-anchor": "middle" }, String(v)));
+  for (const v of low < 0 ? [0, high] : [0, high / 2, high]) plot.append(svg("text", { x: 38, y: y(v) + 4, "text-anchor": "end" }, v ? v.toFixed(digits) : "0"));
+  plot.append(svg("text", { x: x(0.5), y: 254, "text-anchor": "middle" }, xName), svg("text", { x: 4, y: 12 }, yName));
   return { plot, x, y };
 }
 
-function histogram(positive, negative) {
-  const counts = [negative, positive].map((scores) => {
-    const bins = new Array(BINS).fill(0);
-    for (const score of scores) bins[Math.min(BINS - 1, Math.floor(score * BINS))]++;
-    return bins;
+function legend(plot, ...rows) {
+  plot.append(svg("rect", { x: 146, y: 18, width: 140, height: 4 + 16 * rows.length, fill: "var(--paper)", "fill-opacity": 0.8 }));
+  rows.forEach(([name, sample], row) => {
+    sample.setAttribute("transform", `translate(150 ${22 + 16 * row})`);
+    plot.append(sample, svg("text", { x: 168, y: 32 + 16 * row }, name));
   });
-  const highest = Math.max(...counts.flat());
-  const top = 2 * Math.ceil(highest / 2);
-  const { plot, x, y } = frame("Histogram of probabilities by label", "probability of the finding", "radiographs", top);
-  const stripes = svg("pattern", { id: "cxr-stripes", width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
-    svg("rect", { width: 5, height: 5, fill: POSITIVE }), svg("rect", { width: 1.4, height: 5, fill: "#fff" }));
-  plot.append(svg("defs", {}, stripes));
-  [[NEGATIVE, "labelled negative"], ["url(#cxr-stripes)", "labelled positive"]].forEach(([fill, name], side) => {
-    counts[side].forEach((count, bin) => {
-      const height = (200 * count) / top;
-      plot.append(svg("rect", { x: x(bin / BINS), y: y(0) - height, width: 11, height, fill, "fill-opacity": 0.65 }));
-    });
-    plot.append(svg("rect", { x: 150, y: 22 + 16 * side, width: 11, height: 11, fill, "fill-opacity": 0.65 }));
-    plot.append(svg("text", { x: 166, y: 32 + 16 * side }, name));
-  });
-  const line = svg("line", { y1: y(0), y2: y(1), stroke: "#000", "stroke-dasharray": "5 3", "stroke-width": 1.5 });
-  plot.append(line);
-  return { plot, move: (t) => ["x1", "x2"].forEach((end) => line.setAttribute(end, x(t))) };
 }
 
-function rocCurve(positive, negative) {
-  const { plot, x, y } = frame("ROC curve", "1 - specificity", "sensitivity", 1);
+const dash = (style) => svg("path", { d: "M0 6H14", "stroke-width": 2, ...style });
+const upright = (plot, x) => plot.append(svg("line", { x1: x, x2: x, y1: 20, y2: 220, stroke: "var(--ink)", "stroke-dasharray": "5 3", "stroke-width": 1.5 }));
+
+// Bins as those of `plot_scores`: one twentieth wide, and one ends at the threshold.
+function histogram([positive, negative], id) {
+  const node = element("div");
+  const binned = (scores, edges) => edges.slice(1).map((edge, i) => atLeast(scores, edges[i]) - (edge < 1 ? atLeast(scores, edge) : 0));
+  return {
+    node,
+    move({ threshold }) {
+      const edges = [...new Set(Array.from({ length: 41 }, (_, k) => Math.min(1, Math.max(0, threshold + (k - 20) / 20))))];
+      const counts = [negative, positive].map((scores) => binned(scores, edges));
+      const top = 2 * Math.ceil(Math.max(...counts.flat()) / 2);
+      const { plot, x, y } = frame("Histogram of probabilities by label", "probability of the finding", "radiographs", [0, top], 0);
+      plot.append(svg("defs", {}, svg("pattern", { id, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+        svg("rect", { width: 5, height: 5, fill: POSITIVE }), svg("rect", { width: 1.4, height: 5, fill: "#fff" }))));
+      const bars = [[NEGATIVE, "labelled negative"], [`url(#${id})`, "labelled positive"]];
+      bars.forEach(([fill, name], label) => {
+        counts[label].forEach((count, bin) => {
+          const [left, right] = [x(edges[bin]), x(edges[bin + 1])];
+          const bar = { x: left, y: y(count), width: Math.max(0, right - left - 0.5), height: y(0) - y(count), fill, "fill-opacity": 0.65 };
+          plot.append(svg("rect", { ...bar, "data-label": label, "data-count": count }, svg("title", {}, `${count} ${name}`)));
+        });
+      });
+      upright(plot, x(threshold));
+      legend(plot, ...bars.map(([fill, name]) => [name, svg("rect", { width: 11, height: 11, fill, "fill-opacity": 0.65 })]));
+      node.replaceChildren(plot);
+    },
+  };
+}
+
+function rocCurve([positive, negative]) {
+  const { plot, x, y } = frame("ROC curve", "1 - specificity", "sensitivity");
   const scores = [...new Set([...positive, ...negative])].sort((a, b) => b - a);
   const step = Math.max(1, Math.floor(scores.length / 1000)); // pixels hold no more
   let path = `M${x(0)} ${y(0)}`;
@@ -83,90 +94,95 @@ function rocCurve(positive, negative) {
     const [false_, true_] = [atLeast(negative, scores[i]) / negative.length, atLeast(positive, scores[i]) / positive.length];
     path += `L${x(false_)} ${y(true_)}`;
   }
-  plot.append(svg("path", { d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}`, stroke: "#999" }));
+  plot.append(svg("path", { d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}`, stroke: "var(--edge)" }));
   plot.append(svg("path", { d: `${path}L${x(1)} ${y(1)}`, fill: "none", stroke: NEGATIVE, "stroke-width": 2 }));
   const point = svg("circle", { r: 6, fill: POSITIVE, stroke: "#fff" });
   plot.append(point);
   return {
-    plot,
-    move(numbers) {
+    node: element("div", {}, plot),
+    move(_, numbers) {
       point.setAttribute("cx", x(1 - numbers.specificity));
       point.setAttribute("cy", y(numbers.sensitivity));
     },
   };
 }
 
+// Net benefit over the threshold, at the prevalence chosen (Vickers and Elkin 2006).
+function decisionCurve(scores, id) {
+  const node = element("div");
+  const thresholds = Array.from({ length: 99 }, (_, i) => (i + 1) / 100);
+  return {
+    node,
+    move({ threshold, prevalence }) {
+      const top = 1.05 * Math.max(prevalence, 0.001);
+      const { plot, x, y } = frame("Decision curve", "threshold probability", "net benefit per radiograph", [-0.2 * top, top], top < 0.1 ? 3 : 2);
+      plot.append(svg("defs", {}, svg("clipPath", { id }, svg("rect", { x: x(0), y: 20, width: 226, height: 200 }))));
+      const curve = (benefit, style) => {
+        const d = thresholds.map((t, i) => `${i ? "L" : "M"}${x(t)} ${y(benefit(t))}`).join("");
+        plot.append(svg("path", { d, fill: "none", "stroke-width": 2, "clip-path": `url(#${id})`, ...style }));
+      };
+      const model = { stroke: NEGATIVE };
+      const all = { stroke: POSITIVE, "stroke-dasharray": "6 4" };
+      const none = { stroke: "var(--faint)", "stroke-dasharray": "1 3" };
+      curve((t) => measure(...scores, t, prevalence)["net benefit"], model);
+      curve((t) => prevalence - ((1 - prevalence) * t) / (1 - t), all);
+      curve(() => 0, none);
+      upright(plot, x(threshold));
+      legend(plot, ["by the scores", dash(model)], ["everyone", dash(all)], ["no one", dash(none)]);
+      node.replaceChildren(plot);
+    },
+  };
+}
+
 function render({ model, el }) {
+  const state = connect(model);
+  const finding = state.get("finding");
+  const id = `cxr-${Math.random().toString(36).slice(2)}`; // ids hold for a whole page
   let scores = null;
+  let figures = [];
   const cell = (name) => element("td", { "data-number": name });
   const head = (name, scope = "row") => element("th", { scope }, name);
-  const finding = model.get("finding");
-  const confusion = element(
-    "table",
-    {},
+  const confusion = element("table", {},
     element("caption", {}, "Radiographs by label and decision"),
     element("tr", {}, head("label", "col"), head("called negative", "col"), head("called positive", "col")),
     element("tr", {}, head("without"), cell("tn"), cell("fp")),
-    element("tr", {}, head(finding), cell("fn"), cell("tp")),
-  );
-  const names = ["sensitivity", "specificity", "ppv", "npv", "false alarms per 100", "missed per 100"];
-  const shown = { ppv: "PPV", npv: "NPV", "false alarms per 100": "false alarms per 100 radiographs", "missed per 100": "missed per 100 radiographs" };
+    element("tr", {}, head(finding), cell("fn"), cell("tp")));
+  const names = { sensitivity: "sensitivity", specificity: "specificity", ppv: "PPV", npv: "NPV", "false alarms per 100": "false alarms per 1,000 radiographs", "missed per 100": "missed per 1,000 radiographs", "net benefit": "net benefit per radiograph" };
   const shares = element("table", {}, element("caption", {}, "At this threshold and prevalence"),
-    ...names.map((name) => element("tr", {}, head(shown[name] ?? name), cell(name))));
-  const plots = element("div", { className: "columns" });
-
-  let saving = false;
-  function changed(trait, value) {
-    model.set(trait, value);
-    update();
-    if (saving) return; // the kernel hears of it once a frame at most
-    saving = true;
-    requestAnimationFrame(() => {
-      saving = false;
-      model.save_changes();
-    });
-  }
-  const threshold = slider("Threshold", [0, 1, "any", model.get("threshold")], (v) => changed("threshold", v), 3);
-  const prevalence = slider("Prevalence", [0, 1, "any", model.get("prevalence")], (v) => changed("prevalence", v), 3);
-  const node = root("Operating point", element("div", {}, threshold.node, prevalence.node), plots,
-    element("div", { className: "columns" }, confusion, shares), element("div", { className: "caption" }, model.get("films")));
+    ...Object.entries(names).map(([name, text]) => element("tr", {}, head(text), cell(name))));
+  const plots = element("div", { className: "plots" });
+  const keys = help([["arrows", "move the slider that has the focus"], ["Page up, Page down", "move it by a tenth"], ["Home, End", "its ends"]]);
+  const sliders = element("div", { className: "sliders" },
+    slider(state, "Threshold", "threshold", { min: 0, max: 1, step: 0.001, digits: 3, title: "From this probability on a radiograph is called positive" }),
+    slider(state, "Prevalence", "prevalence", { min: 0.0001, max: 1, step: 0.01, digits: 4, log: true, title: "Share of radiographs with the finding; the slider is on a scale of powers of ten" }));
+  const node = root("Operating point", element("div", { className: "layout explorer" }, sliders, plots,
+    element("div", { className: "columns" }, confusion, shares), element("div", { className: "caption" }, `${state.get("films")} `, keys.node), keys.panel));
+  onKeys(node, (event) => event.key === "?" && (keys.node.click(), true));
   const cells = [...node.querySelectorAll("[data-number]")];
-  let figures = null;
 
   function update() {
     if (!scores) return;
-    const [t, p] = [model.get("threshold"), model.get("prevalence")];
-    const numbers = measure(...scores, t, p);
+    const at = { threshold: state.get("threshold"), prevalence: state.get("prevalence") };
+    const numbers = measure(...scores, at.threshold, at.prevalence);
     for (const one of cells) {
       const value = numbers[one.dataset.number];
       one.dataset.value = value;
-      const digits = Number.isInteger(value) && one.closest("table") === confusion ? 0 : one.dataset.number.includes("100") ? 1 : 3;
-      one.textContent = Number.isNaN(value) ? "undefined" : value.toFixed(digits);
+      const whole = one.closest("table") === confusion ? 1 : one.dataset.number.includes("100") ? 10 : 0; // counts are whole
+      one.textContent = Number.isNaN(value) ? "undefined" : whole ? String(Math.round(whole * value)) : value.toFixed(3);
     }
-    figures[0].move(t);
-    figures[1].move(numbers);
-  }
-  function follow() {
-    threshold.set(model.get("threshold"));
-    prevalence.set(model.get("prevalence"));
-    update();
+    for (const figure of figures) figure.move(at, numbers);
   }
   function receive(answer, buffers) {
     if (scores || answer.kind !== "scores") return;
     scores = buffers.map((buffer) => aligned(buffer, Float64Array));
-    figures = [histogram(...scores), rocCurve(...scores)];
-    plots.append(...figures.map((figure) => figure.plot));
+    figures = [histogram(scores, `${id}-stripes`), rocCurve(scores), decisionCurve(scores, `${id}-clip`)];
+    plots.append(...figures.map((figure) => figure.node));
     update();
   }
-  model.on("msg:custom", receive);
-  model.on("change:threshold", follow);
-  model.on("change:prevalence", follow);
+  state.on("msg:custom", receive);
+  state.follow(["threshold", "prevalence"], update);
   el.append(node);
-  model.send({ kind: "scores" });
-  return () => {
-    model.off("msg:custom", receive);
-    model.off("change:threshold", follow);
-    model.off("change:prevalence", follow);
-  };
+  state.send({ kind: "scores" });
+  return () => state.close();
 }
 export default { render };

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import RocCurveDisplay
-from traitlets import Float, Unicode
+from traitlets import Any, Float, Unicode, observe
 
+from cxrlib.metrics.benefit import THRESHOLDS
 from cxrlib.metrics.thresholds import at_prevalence
-from cxrlib.plots.curves import plot_confusion, plot_scores
+from cxrlib.plots.curves import plot_confusion, plot_net_benefit, plot_scores
 from cxrlib.plots.style import NEGATIVE
 from cxrlib.widgets.base import Widget, script
 
@@ -23,6 +24,9 @@ class Explorer(Widget):
     ----------
     threshold, prevalence : float in 0..1, what the sliders stand at
     numbers : Series, what the widget shows at them
+        Counts tp, fp, fn and tn; sensitivity, specificity, ppv and npv in 0..1, NaN where
+        undefined; false alarms and missed findings among 100 films of the prevalence; net benefit
+        per film, see `tabulate_net_benefit`, NaN at a threshold of 1.
 
     Raises
     ------
@@ -40,9 +44,10 @@ class Explorer(Widget):
     {'sensitivity': 0.83, 'ppv': 0.28}
     """
 
-    _esm = script("viewer.js", "explorer.js")
+    _esm = script("controls.js", "explorer.js")
     threshold = Float(min=0, max=1).tag(sync=True)
     prevalence = Float(min=0, max=1).tag(sync=True)
+    numbers = Any()
     finding = Unicode().tag(sync=True)
     films = Unicode().tag(sync=True)
 
@@ -65,10 +70,8 @@ class Explorer(Widget):
             f"{len(self._positive)} with {finding}",
         )
 
-    @property
-    def numbers(self) -> pd.Series:
-        """Counts tp, fp, fn and tn; sensitivity, specificity, ppv and npv in 0..1, NaN where
-        undefined; false alarms and missed findings among 100 films of the prevalence."""
+    @observe("threshold", "prevalence")
+    def _count(self, _=None) -> None:
         tp = int((self._positive >= self.threshold).sum())
         fp = int((self._negative >= self.threshold).sum())
         fn, tn = len(self._positive) - tp, len(self._negative) - fp
@@ -77,12 +80,26 @@ class Explorer(Widget):
         counts = {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
         rates = {"sensitivity": sensitivity, "specificity": specificity}
         names = {"false_alarms": "false alarms per 100", "missed": "missed per 100"}
-        return pd.Series(counts | rates | worth).rename(names)
+        numbers = pd.Series(counts | rates | worth).rename(names)
+        curve = self._benefit(np.array([self.threshold]))
+        self.numbers = pd.concat([numbers, curve["model"].set_axis(["net benefit"])])
+
+    def _benefit(self, thresholds: np.ndarray) -> pd.DataFrame:
+        """Return net benefit as `tabulate_net_benefit`, at this prevalence, without intervals."""
+        sensitivity, alarms = (
+            1 - np.searchsorted(scores, thresholds) / len(scores)
+            for scores in (self._positive, self._negative)
+        )
+        odds = thresholds / np.where(thresholds < 1, 1 - thresholds, np.nan)
+        cost = (1 - self.prevalence) * odds
+        model = self.prevalence * sensitivity - cost * alarms
+        columns = {"threshold": thresholds, "treat_all": self.prevalence - cost, "model": model}
+        return pd.DataFrame(columns | {"model_low": model, "model_high": model})
 
     def static_figure(self) -> Figure:
         now = self.numbers
-        figure = Figure((11, 3.4), layout="constrained")
-        left, middle, right = figure.subplots(1, 3)
+        figure = Figure((14, 3.4), layout="constrained")
+        left, middle, benefit, right = figure.subplots(1, 4)
         plot_scores(self._predictions, self.threshold, left)
         target, probability = self._predictions["target"], self._predictions["probability"]
         RocCurveDisplay.from_predictions(
@@ -90,6 +107,8 @@ class Explorer(Widget):
         )
         middle.plot(1 - now["specificity"], now["sensitivity"], "o", color=NEGATIVE)
         middle.set(xlabel="1 - specificity", ylabel="sensitivity")
+        plot_net_benefit(self._benefit(np.array(THRESHOLDS)), benefit)
+        benefit.axvline(self.threshold, color="black", ls="--")
         counts = {name: int(now[name]) for name in ("tn", "fp", "fn", "tp")}
         plot_confusion({"confusion": counts}, self.finding, right)
         shares = now[["sensitivity", "specificity", "ppv", "npv"]]

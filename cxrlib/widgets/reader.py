@@ -1,35 +1,41 @@
-"""Read one radiograph that is dropped on the page, from memory alone."""
+"""Read radiographs that are dropped on the page, from memory alone."""
 
 import io
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from traitlets import Dict
+from traitlets import Any, Dict, Int, List, observe, validate
 
 from cxrlib.data.files import regular_file
+from cxrlib.data.frontal import rank_explanations
 from cxrlib.data.images import image_size, read_image
 from cxrlib.model.evidence import map_evidence
-from cxrlib.model.predict import score_films
+from cxrlib.model.predict import COLUMNS, score_films
 from cxrlib.model.run import Run
 from cxrlib.plots.evidence import plot_evidence
 from cxrlib.plots.style import literal
-from cxrlib.widgets.base import Widget, script, to_bytes
+from cxrlib.widgets.base import FilmWidget, script, spacing_of, to_bytes
 
 SIDE = 1024  # of the film shown, in pixels
+KEPT = 2**28  # bytes of files kept, so that they can be shown again
+TOLD = 3  # explanations of a refused file
+LOOKS = {"part": "a part of a chest", "lateral": "a lateral radiograph", "else": "something else"}
 
 
-class Reader(Widget):
-    """Drop or choose a radiograph: its probability, the decision, and where the evidence lies.
+class Reader(FilmWidget):
+    """Drop or choose radiographs: the probability, the decision, and where the evidence lies.
 
-    The file goes to the kernel in pieces, is read from memory, and is never written to disk. A file
-    that cannot be read, or is refused, gets a sentence that says why. `film` is the path to start
-    with.
+    Files go to the kernel in pieces, are read from memory, and are never written to disk. A file
+    that cannot be read, or is refused, gets a sentence that says why. Several files make a
+    worklist. `film` is the path to start with.
 
-    Attributes
+    Attributes, besides those of `cxrlib.widgets.base.FilmWidget`
     ----------
     scores : DataFrame, the row of `score_films` for the film shown; no row before the first film
     evidence : float32 array in logits, as `map_evidence` gives it; None unless the film was scored
+    worklist : DataFrame, the rows of `score_films` of all files read
+    chosen : int, which row of `worklist` is shown; -1 before the first
 
     Examples
     --------
@@ -39,35 +45,69 @@ class Reader(Widget):
     'ok'
     """
 
-    _esm = script("viewer.js", "reader.js")
+    _esm = script("controls.js", "viewer.js", "reader.js")
     result = Dict().tag(sync=True)
+    files = List().tag(sync=True)
+    chosen = Int(-1).tag(sync=True)
+    scores = Any()
+    evidence = Any(None, allow_none=True)
+    worklist = Any()
 
     def __init__(self, run: Run, film: str | Path | None = None):
         self._run = run
-        self._file: io.BytesIO | None = None
+        self._entries: list[dict] = []
         self._parts = bytearray()
-        self.scores, self.evidence = pd.DataFrame(), None
-        super().__init__(result={"name": "", "status": "", "sentence": "No radiograph yet."})
+        result = {"name": "", "status": "", "sentence": "No radiograph yet."}
+        empty = pd.DataFrame(columns=COLUMNS)
+        super().__init__(result=result, scores=empty, worklist=empty, map_opacity=0.6)
         if film is not None:
             self.read(Path(film).name, regular_file(Path(film)).read_bytes())
 
     def read(self, name: str, content: bytes) -> None:
-        """Score a file's content, as if it had been dropped on the page."""
-        self._file, self.evidence = io.BytesIO(content), None
-        self._file.name = name
-        self.scores = score_films(self._run, [self._file])
-        row = self.scores.iloc[0]
+        """Score a file's content, as if it had been dropped on the page; the last row is it."""
+        file = io.BytesIO(content)
+        file.name = name
+        scores = score_films(self._run, [file])
+        row, evidence, looks = scores.iloc[0], None, []
         if row["status"] == "ok":
-            self.evidence, _ = map_evidence(self._run, self._file)
-        told = {"status": row["status"], "sentence": self._sentence(row)}
-        self.result = {"name": name, "finding": self._run.finding, **told}
-        self._show()
+            evidence, _ = map_evidence(self._run, file)
+        elif row["status"] == "refused":
+            looks = _looks(read_image(file, self._run.image_size))
+        told: dict = {"name": name, "finding": self._run.finding, "looks": looks}
+        told |= {"status": row["status"], "sentence": self._sentence(row)}
+        if row["status"] == "ok":
+            told["probability"] = float(row["probability"])
+        if row["status"] != "unreadable" and (spacing := spacing_of(file)):
+            told["millimetres"] = spacing * max(image_size(file))
+        self._entries.append({"file": file, "scores": scores, "evidence": evidence, "told": told})
+        kept = 0
+        for entry in reversed(self._entries):
+            kept += len(entry["file"].getbuffer()) if entry["file"] else 0
+            if kept > KEPT and entry["file"] is not file:
+                entry["file"] = None
+        self.worklist = pd.concat([e["scores"] for e in self._entries], ignore_index=True)
+        rows = self.worklist.astype(object).where(self.worklist.notna(), None)
+        self.files = rows.to_dict("records")
+        self.chosen = len(self._entries) - 1
+
+    @validate("chosen")
+    def _within(self, proposal) -> int:
+        return min(max(proposal["value"], -1), len(self._entries) - 1)
+
+    @observe("chosen")
+    def _choose(self, _=None) -> None:
+        if self.chosen >= 0:
+            entry = self._entries[self.chosen]
+            self._lay_lines()
+            self.evidence, self.scores = entry["evidence"], entry["scores"]
+            self.result = entry["told"]
+            self._show()
 
     def static_figure(self) -> Figure:
         figure = Figure((5.6, 4.2), layout="constrained")
         ax = figure.subplots()
-        if self.evidence is not None:
-            film = read_image(self._file, self._run.image_size)
+        if self.evidence is not None and (file := self._entries[self.chosen]["file"]):
+            film = read_image(file, self._run.image_size)
             plot_evidence(film, self.evidence, ax=ax, finding=self._run.finding)
         ax.axis("off")
         figure.suptitle(literal(self.result["sentence"]), fontsize=8, wrap=True)
@@ -99,9 +139,17 @@ class Reader(Widget):
                 self.read(message["name"], content)
 
     def _show(self) -> None:
-        if self.result["status"] not in ("ok", "refused"):
+        file = self._entries[self.chosen]["file"] if self.chosen >= 0 else None
+        if not file or self.result["status"] not in ("ok", "refused"):
             self.send({"kind": "nothing"})
             return
-        film = read_image(self._file, min(SIDE, max(image_size(self._file))))
+        film = read_image(file, min(SIDE, max(image_size(file))))
         evidence = b"" if self.evidence is None else self.evidence.astype("<f4").tobytes()
         self.send({"kind": "film"}, [to_bytes(film), evidence])
+
+
+def _looks(film) -> list[tuple[str, float]]:
+    """Return what a film looks most like to the check, and its lead over a frontal film."""
+    gains = rank_explanations(film[None]).iloc[0].nlargest(TOLD)
+    names = [LOOKS.get(name, name) for name in gains.index]
+    return list(zip(names, gains.round(3).tolist(), strict=True))

@@ -156,6 +156,20 @@ def test_views_of_several_words(tmp_path, view, side):
     assert view_of(write(tmp_path / "film.dcm", RAMP, ViewPosition=view)) == side
 
 
+@pytest.mark.parametrize(
+    "elements, expected",
+    [
+        ({"ImagerPixelSpacing": ["0.2", "0.2"], "PixelSpacing": ["0.14", "0.14"]}, 0.14),
+        ({"ImagerPixelSpacing": ["0.2", "0.2"]}, 0.2),
+        ({"PixelSpacing": ["0", "0"]}, None),
+        ({}, None),
+    ],
+)
+def test_millimetres_are_the_patients_before_the_detectors(tmp_path, film, elements, expected):
+    path = write(tmp_path / "film.dcm", film, **elements)
+    assert dicom.read_spacing(path) == expected
+
+
 @pytest.mark.parametrize("first", [0, 56])
 def test_voi_lut(tmp_path, first):
     item = Dataset()

@@ -81,7 +81,8 @@ def test_files_hold_the_contract(study):
     pd.testing.assert_frame_equal(read, labels, check_dtype=False)
     assert set(read.filename) == set(content(out))
     truth = pd.read_csv(out / "truth.csv")
-    assert list(truth) == "filename,ctr,cardiomegaly_true,effusion_true,label_flipped".split(",")
+    known = "filename ctr cardiomegaly_true effusion_true label_flipped pixel_mm"
+    assert list(truth) == known.split()
     assert set(truth.filename) == set(read.filename)
     assert "simulated" in json.loads((out / "phantom.json").read_text())["note"]
     for filename in read.filename:

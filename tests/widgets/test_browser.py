@@ -1,12 +1,15 @@
 """The widgets driven by a headless Chromium: what the page shows, what Python holds.
 
 Most is done in JupyterLab; Notebook 7 and Voila come from the same server with a smaller notebook.
-Screenshots go to runs/screenshots/. Skipped where no Chromium is installed.
+Screenshots go to the folder that CXR_SHOTS names, else to runs/screenshots/; browser.png,
+explorer.png and reader.png are those of docs/. Skipped where no Chromium is installed.
 """
 
 import base64
 import io
 import json
+import os
+import re
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -20,7 +23,7 @@ from cxrlib.metrics.report import evaluate
 from lab import open_notebook, run_all, serve_lab
 
 ROOT = Path(__file__).parents[2]
-SHOTS = ROOT / "runs" / "screenshots"
+SHOTS = Path(os.environ.get("CXR_SHOTS", ROOT / "runs" / "screenshots"))
 CELLS = [
     "from cxrlib.model.run import load_run\nfrom cxrlib.data.study import read_study\n"
     "from cxrlib import Browser, Explorer, Reader\n"
@@ -100,7 +103,7 @@ def wait_for(condition, seconds=300):
 
 def test_films_are_browsed_by_key_and_button(page, kernel):
     widget = page.get_by_role("group", name="Radiograph browser")
-    canvas = widget.locator("canvas")
+    canvas = widget.locator("canvas.present")
     wait_for(lambda: canvas.get_attribute("data-film") == "00060001_000.jpg")
     canvas.focus()
     page.keyboard.press("ArrowRight")
@@ -131,10 +134,12 @@ def test_filters_and_order(page, kernel):
 
 def test_window_invert_and_evidence_change_the_picture(page, kernel):
     widget = page.get_by_role("group", name="Radiograph browser")
-    canvas = widget.locator("canvas")
+    canvas = widget.locator("canvas.present")
     mean = """node => {
-        const d = node.getContext('2d').getImageData(300, 300, 400, 400).data;
-        return [0, 1, 2].map(c => d.filter((_, i) => i % 4 == c).reduce((a, b) => a + b) / 160000);
+        const [at, side] = [node.width * 0.3, node.width * 0.4];
+        const d = node.getContext('2d').getImageData(at, at, side, side).data;
+        const sums = [0, 1, 2].map(c => d.filter((_, i) => i % 4 == c).reduce((a, b) => a + b));
+        return sums.map(sum => 4 * sum / d.length);
     }"""
     wait_for(lambda: canvas.evaluate(mean)[0] > 20)
     before = canvas.evaluate(mean)
@@ -142,17 +147,17 @@ def test_window_invert_and_evidence_change_the_picture(page, kernel):
     page.keyboard.press("i")
     wait_for(lambda: canvas.evaluate(mean)[0] == pytest.approx(255 - before[0], abs=6))
     page.keyboard.press("i")
-    widget.get_by_label("Level").fill("1")
+    widget.get_by_label("Level", exact=True).fill("1")
     wait_for(lambda: canvas.evaluate(mean)[0] < before[0] - 30)
-    widget.get_by_label("Level").fill("0.5")
-    widget.get_by_label("Evidence").fill("0.8")
+    widget.get_by_label("Level", exact=True).fill("0.5")
+    widget.get_by_label("Evidence", exact=True).fill("0.8")
     wait_for(lambda: len({round(c) for c in canvas.evaluate(mean)}) > 1)
     widget.screenshot(path=SHOTS / "browser.png")
     caption = widget.locator(".caption")
     assert "final model" not in caption.inner_text()
     widget.get_by_label("Split").select_option("train")
     wait_for(lambda: "(held out)" in caption.inner_text() and "final model" in caption.inner_text())
-    assert "logits; blue" in widget.locator(".film").inner_text()
+    assert "logits for it" in widget.locator(".legend").inner_text()
 
 
 def test_patient_filter(page, kernel):
@@ -171,9 +176,11 @@ def test_patient_filter(page, kernel):
     field.fill("nobody")
     wait_for(lambda: "No radiograph matches" in widget.locator(".caption").inner_text())
     assert kernel("browser.selected is None")
-    assert widget.locator("canvas").get_attribute("data-film") == ""
+    assert widget.locator("canvas.present").get_attribute("data-film") == ""
     field.fill("")
-    wait_for(lambda: widget.locator("canvas").get_attribute("data-film") == "00060001_000.jpg")
+    wait_for(
+        lambda: widget.locator("canvas.present").get_attribute("data-film") == "00060001_000.jpg"
+    )
 
 
 # Columns and rows, as fractions of the view, where the box's yellow is.
@@ -193,14 +200,14 @@ YELLOW = """node => {
 
 def test_boxes_are_drawn_where_the_study_has_them_and_zoom_with_the_film(page, kernel):
     widget = page.get_by_role("group", name="Radiograph browser")
-    canvas = widget.locator("canvas")
-    widget.get_by_label("Evidence").fill("0")
+    canvas = widget.locator("canvas.present")
+    widget.get_by_label("Evidence", exact=True).fill("0")
     (box,) = kernel("browser.film['boxes']")
     edges = [box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]]
     wait_for(lambda: canvas.evaluate(YELLOW) == pytest.approx(edges, abs=0.004))
-    widget.get_by_label("Boxes").fill("0")
+    widget.get_by_label("Boxes", exact=True).fill("0")
     wait_for(lambda: canvas.evaluate(YELLOW) is None)
-    widget.get_by_label("Boxes").fill("1")
+    widget.get_by_label("Boxes", exact=True).fill("1")
 
     def around_the_middle(zoom):
         return pytest.approx([0.5 + (edge - 0.5) * zoom for edge in edges], abs=0.01)
@@ -218,7 +225,7 @@ def test_boxes_are_drawn_where_the_study_has_them_and_zoom_with_the_film(page, k
     canvas.hover()
     page.mouse.wheel(0, -100)
     wait_for(lambda: canvas.evaluate(YELLOW) == around_the_middle(1.2))
-    assert widget.get_by_label("Zoom").input_value() == "1.2"
+    assert widget.get_by_label("Zoom, as").input_value() == "1.2"
     page.mouse.wheel(0, 100)
     wait_for(lambda: canvas.evaluate(YELLOW) == pytest.approx(edges, abs=0.004))
 
@@ -226,7 +233,7 @@ def test_boxes_are_drawn_where_the_study_has_them_and_zoom_with_the_film(page, k
 def test_sliders_move_every_number(page, kernel):
     widget = page.get_by_role("group", name="Operating point")
     wait_for(lambda: widget.locator("circle").count() == 1)
-    widget.get_by_label("Threshold").fill("0.3")
+    widget.get_by_label("Threshold", exact=True).fill("0.3")
     wait_for(lambda: abs(kernel("explorer.threshold") - 0.3) < 0.01)
     threshold = kernel("explorer.threshold")
     expected = kernel("explorer.numbers.to_dict()")
@@ -240,7 +247,7 @@ def test_sliders_move_every_number(page, kernel):
     for name in ("sensitivity", "specificity", "ppv", "npv"):
         assert shown[name] == pytest.approx(measured[name]["value"], abs=1e-6)
     assert {name: shown[name] for name in ("tn", "fp", "fn", "tp")} == measured["confusion"]
-    widget.get_by_label("Prevalence").fill("0.05")
+    widget.get_by_label("Prevalence", exact=True).fill("-1.3")  # a power of ten
     wait_for(lambda: kernel("explorer.prevalence") < 0.06)
     assert float(widget.locator("[data-number=ppv]").get_attribute("data-value")) < shown["ppv"]
     widget.screenshot(path=SHOTS / "explorer.png")
@@ -250,7 +257,7 @@ def test_a_film_is_read_and_a_file_that_is_none_gets_a_sentence(page, kernel, me
     widget = page.get_by_role("group", name="Radiograph reader")
     film = medical / kernel("run.split('test').query('target == 1')['path'].iloc[0]")
     widget.get_by_label("Choose a radiograph").set_input_files(film)
-    wait_for(lambda: widget.locator("canvas").get_attribute("data-film") == film.name)
+    wait_for(lambda: widget.locator("canvas.present").get_attribute("data-film") == film.name)
     probability = kernel("reader.scores['probability'][0]")
     assert f"Cardiomegaly {probability:.2f}" in widget.locator(".caption").inner_text()
     widget.screenshot(path=SHOTS / "reader.png")
@@ -262,6 +269,18 @@ def test_a_film_is_read_and_a_file_that_is_none_gets_a_sentence(page, kernel, me
     turned = {"name": "turned.png", "mimeType": "image/png", "buffer": upside_down.getvalue()}
     widget.get_by_label("Choose a radiograph").set_input_files(turned)
     wait_for(lambda: "no score: upside down." in widget.locator(".caption").inner_text())
+    wait_for(lambda: widget.locator("canvas.present").get_attribute("data-film") == "turned.png")
+    assert "upside down" in widget.locator(".looks th").first.inner_text()
+    assert widget.locator(".name").inner_text() == "turned.png"
+    rows = widget.locator(".worklist tr")
+    assert [row.split("\t")[1] for row in rows.all_inner_texts()] == [
+        f"{probability:.2f}",
+        "unreadable",
+        "refused",
+    ]
+    rows.first.get_by_role("button").click()
+    wait_for(lambda: widget.locator("canvas.present").get_attribute("data-film") == film.name)
+    assert kernel("reader.scores['probability'][0]") == probability
     assert "Traceback" not in page.locator(".jp-Notebook").inner_text()
 
 
@@ -278,15 +297,77 @@ def test_a_film_is_dropped(page, kernel, medical):
         }""",
         [film.name, content],
     )
-    target = widget.locator(".drop")
+    target = widget.locator(".worklist")  # anywhere in the widget
     target.dispatch_event("dragover", {"dataTransfer": dropped})
-    assert "over" in target.get_attribute("class")
+    assert "over" in widget.get_attribute("class")
     target.dispatch_event("drop", {"dataTransfer": dropped})
-    wait_for(lambda: widget.locator("canvas").get_attribute("data-film") == film.name)
-    assert "over" not in target.get_attribute("class")
+    wait_for(lambda: widget.locator("canvas.present").get_attribute("data-film") == film.name)
+    assert "over" not in widget.get_attribute("class")
     probability = kernel("float(reader.scores['probability'][0])")
     assert probability == pytest.approx(kernel(SCORE.format(str(film))), abs=1e-6)
     assert f"Cardiomegaly {probability:.2f}" in widget.locator(".caption").inner_text()
+
+
+WIDGETS = {"browser": "Radiograph browser", "explorer": "Operating point"}
+WIDGETS["reader"] = "Radiograph reader"
+NOTEBOOK = """() => [".jp-Cell", ".jp-MarkdownCell", ".jp-RawCell", ".jp-Notebook.jp-mod-editMode",
+    ".jp-Dialog"].map((name) => document.querySelectorAll(name).length)"""
+
+
+def press_keys(page):
+    """Press keys that notebooks have commands for on every control, and see what they do."""
+    notebook = page.evaluate(NOTEBOOK)
+    for name in WIDGETS.values():
+        kinds = "button:not(.handle)", "select", "input", "canvas"
+        wanted = ", ".join(f"{kind}:visible:not(.thumbnails button + button)" for kind in kinds)
+        for control in page.get_by_role("group", name=name, exact=True).locator(wanted).all():
+            kind = control.evaluate("c => c.type ?? c.tagName")
+            control.focus()
+            if kind in ("range", "select-one"):
+                arrows = (
+                    ["ArrowRight", "ArrowLeft"] if kind == "range" else ["ArrowDown", "ArrowUp"]
+                )
+                at_end = (
+                    "c => c.type == 'range' ? c.value == c.max : c.selectedIndex == c.length - 1"
+                )
+                before = control.input_value()
+                page.keyboard.press(arrows[control.evaluate(at_end)])
+                assert control.input_value() != before, f"{name}: {control}"
+                page.keyboard.press(arrows[not control.evaluate(at_end)])
+            elif kind == "search":
+                control.press_sequentially("xd")
+                assert control.input_value() == "xd"
+                control.fill("")
+            for key in "xmdd" if kind != "search" else "":
+                page.keyboard.press(key)
+            assert page.evaluate(NOTEBOOK) == notebook, f"{name}: a key leaks from {control}"
+
+
+def shoot(page):
+    """Keep pictures of each widget, in three widths, light and dark, with the page's colours."""
+    for theme in ("Light", "Dark"):
+        page.set_viewport_size({"width": 1400, "height": 1000})
+        page.get_by_role("menuitem", name="Settings", exact=True).click()
+        items = page.locator(".lm-Menu-item")  # those that open a menu have no role
+        items.filter(has_text=re.compile(r"^Theme\s*$")).hover()
+        items.filter(has_text=re.compile(rf"^JupyterLab {theme}\s*$")).click()
+        page.wait_for_function(f"document.body.dataset.jpThemeName === 'JupyterLab {theme}'")
+        for width in (1400, 800, 390):
+            page.set_viewport_size({"width": width, "height": 1600})
+            for short, name in WIDGETS.items():
+                widget = page.get_by_role("group", name=name, exact=True)
+                wide = "w => w.scrollWidth <= w.clientWidth"
+                wait_for(lambda w=widget, wide=wide: w.evaluate(wide), 10)
+                widget.screenshot(path=SHOTS / f"{short}-{width}-{theme.lower()}.png")
+        colours = widget.evaluate(
+            "w => [getComputedStyle(w).color, getComputedStyle(w.closest("
+            "'.jp-OutputArea-output')).color]"
+        )
+        assert colours[0] == colours[1]
+
+
+def test_keys_work_on_each_control_and_none_reaches_the_notebook(page):
+    press_keys(page)
 
 
 def hosts(asked):
@@ -302,10 +383,10 @@ def drive(page):
     reader = page.get_by_role("group", name="Radiograph reader")
     film = ROOT / "medical" / "images" / "00060001_000.jpg"
     reader.get_by_label("Choose a radiograph").set_input_files(film)
-    wait_for(lambda: reader.locator("canvas").get_attribute("data-film") == film.name)
+    wait_for(lambda: reader.locator("canvas.present").get_attribute("data-film") == film.name)
     assert "probability of Cardiomegaly 0." in reader.locator(".caption").inner_text()
     films = page.get_by_role("group", name="Radiograph browser")
-    canvas = films.locator("canvas")
+    canvas = films.locator("canvas.present")
     wait_for(lambda: canvas.get_attribute("data-film") == "00060001_000.jpg")
     films.get_by_role("button", name="Next radiograph").click()
     wait_for(lambda: canvas.get_attribute("data-film") not in ("", "00060001_000.jpg"))
@@ -313,7 +394,7 @@ def drive(page):
     point = page.get_by_role("group", name="Operating point")
     shown = point.locator("[data-number=sensitivity]")
     before = float(shown.get_attribute("data-value"))
-    point.get_by_label("Threshold").fill("0.1")
+    point.get_by_label("Threshold", exact=True).fill("0.1")
     wait_for(lambda: float(shown.get_attribute("data-value")) > before)
     return canvas.get_attribute("data-film"), float(shown.get_attribute("data-value"))
 
@@ -333,6 +414,8 @@ def test_widgets_in_notebook_7(chromium, lab):
         assert value("[browser.position, browser.selected['filename']]") == [1, film]
         wait_for(lambda: value("explorer.threshold") == pytest.approx(0.1, abs=0.01))
         assert value("explorer.numbers['sensitivity']") == pytest.approx(sensitivity, abs=1e-12)
+    press_keys(page)
+    shoot(page)
     assert hosts(asked) == {"127.0.0.1"}
     page.close()
 
@@ -347,6 +430,7 @@ def test_widgets_in_voila(chromium, lab):
     finally:
         page.screenshot(path=SHOTS / "voila.png")
     drive(page)
+    press_keys(page)
     assert hosts(request.url for request in asked) - VOILAS_HOSTS == {"127.0.0.1"}
     elsewhere = [request for request in asked if hosts([request.url]) & VOILAS_HOSTS]
     assert {request.resource_type for request in elsewhere} <= {"stylesheet", "script"}

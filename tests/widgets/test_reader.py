@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from cxrlib import Reader
 from cxrlib.data.study import choose_films
 from cxrlib.model.predict import SEEN, score_films
+from cxrlib.widgets import reader as reader_module
 
 
 @pytest.fixture
@@ -53,10 +54,26 @@ def test_the_reader_refuses_what_is_no_chest_film(run, study):
         sentence = reader.result["sentence"]
         assert sentence == f"{name} gets no score: {reader.scores.loc[0, 'reason']}."
         assert "probability" not in sentence
+    assert reader.result["looks"][0][1] > 0  # what is refused looks more like something else
+    assert reader.worklist["status"].tolist() == ["refused", "refused"]
     reader.read("film.jpg", Path(study.films["path"].iloc[0]).read_bytes())
     sentence = reader.result["sentence"]
     assert reader.evidence is not None and "probability" in sentence
+    reader.chosen = 0
+    assert reader.scores.loc[0, "path"] == "inverted.png" and reader.evidence is None
     assert "simulated" in run.caution and sentence.endswith(f"Not a diagnosis. {run.caution}")
+
+
+def test_only_the_latest_files_are_kept(run, medical, monkeypatch):
+    films = sorted((medical / "images").iterdir())[:2]
+    monkeypatch.setattr(reader_module, "KEPT", films[1].stat().st_size)
+    reader = Reader(run, films[0])
+    reader.read(films[1].name, films[1].read_bytes())
+    told = []
+    reader.send = lambda content, buffers=(): told.append(content["kind"])
+    reader.chosen = 0
+    reader.chosen = 1
+    assert told == ["nothing", "film"] and len(reader.worklist) == 2
 
 
 def test_the_reader_carries_a_picture_and_a_small_state(run):

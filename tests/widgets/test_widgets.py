@@ -1,32 +1,18 @@
 """The Browser and the Explorer as Python holds them; test_browser.py drives them on a page."""
 
 import base64
-import json
-from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from cxrlib import Browser, Explorer
 from cxrlib.data.study import read_study
+from cxrlib.metrics.benefit import tabulate_net_benefit
 from cxrlib.metrics.report import evaluate
 
 
-@pytest.fixture(scope="module")
-def run(medical):
-    """What these widgets read of a run: the bundled one, without its model."""
-    folder = medical / "models" / "cardiomegaly"
-    facts = json.loads((folder / "run.json").read_text())
-    text = dict.fromkeys(("patient", "view", "sex"), str)
-    predictions = pd.read_csv(folder / "predictions.csv", dtype=text)
-    known = {"threshold": facts["threshold"]["value"]}
-    known |= {name: facts[name] for name in ("finding", "metrics")}
-    return SimpleNamespace(predictions=predictions, **known)
-
-
-def test_filters_are_the_tables(study, run):
-    browser = Browser(study, run)
+def test_filters_are_the_tables(study, scored):
+    browser = Browser(study, scored)
     browser.finding, browser.view = "Cardiomegaly", "AP"
     expected = [
         f.filename
@@ -40,12 +26,12 @@ def test_filters_are_the_tables(study, run):
     assert browser.selected is None and browser.count == 0
 
 
-def test_outcomes_are_the_confusion_matrix(study, run):
-    browser = Browser(study, run)
+def test_outcomes_are_the_confusion_matrix(study, scored):
+    browser = Browser(study, scored)
     names = {"tp": "true positive", "fp": "false positive"}
     for short, name in (names | {"fn": "false negative", "tn": "true negative"}).items():
         browser.outcome = name
-        assert browser.count == sum(side["confusion"][short] for side in run.metrics.values())
+        assert browser.count == sum(side["confusion"][short] for side in scored.metrics.values())
 
 
 def test_a_box_lies_on_the_padded_film(make_tiny_study, tmp_path):
@@ -59,28 +45,28 @@ def test_a_box_lies_on_the_padded_film(make_tiny_study, tmp_path):
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.5, 0.9, 1.0])
-def test_the_explorers_numbers_are_those_of_the_metrics(run, threshold):
-    explorer = Explorer(run.predictions, threshold)
-    measured, numbers = evaluate(run.predictions, threshold), explorer.numbers
+def test_the_explorers_numbers_are_those_of_the_metrics(scored, threshold):
+    explorer = Explorer(scored.predictions, threshold)
+    measured, numbers = evaluate(scored.predictions, threshold), explorer.numbers
     assert {name: numbers[name] for name in ("tn", "fp", "fn", "tp")} == measured["confusion"]
     for name in ("sensitivity", "specificity", "ppv", "npv"):
         value = measured[name]["value"]
         assert numbers[name] == pytest.approx(np.nan if value is None else value, nan_ok=True)
 
 
-def test_ppv_at_another_prevalence_is_the_share_in_such_a_population(run):
-    explorer = Explorer(run.predictions, run.threshold)
+def test_ppv_at_another_prevalence_is_the_share_in_such_a_population(scored):
+    explorer = Explorer(scored.predictions, scored.threshold)
     explorer.prevalence = 0.05
-    predictions = run.predictions
+    predictions = scored.predictions
     weight = np.where(predictions["target"] == 1, 0.05, 0.95)
     weight = weight / predictions.groupby("target")["target"].transform("size")
-    called = predictions["probability"] >= run.threshold
+    called = predictions["probability"] >= scored.threshold
     expected = weight[called & (predictions["target"] == 1)].sum() / weight[called].sum()
     assert explorer.numbers["ppv"] == pytest.approx(expected)
 
 
-def test_each_widget_carries_a_picture_and_a_small_state(study, run):
-    for widget in (Browser(study, run), Browser(study), Explorer(run.predictions, 0.5)):
+def test_each_widget_carries_a_picture_and_a_small_state(study, scored):
+    for widget in (Browser(study, scored), Browser(study), Explorer(scored.predictions, 0.5)):
         data, metadata = widget._repr_mimebundle_()
         picture = base64.b64decode(data["image/png"])
         assert picture.startswith(b"\x89PNG")
@@ -96,3 +82,28 @@ def test_names_are_drawn_as_they_are_and_no_view_leaves_no_gap(make_tiny_study, 
     assert titles[:2] == [r"\$x_{2^y}\$ \$a", "No Finding"]
     browser._repr_mimebundle_()
     assert "view unknown" in browser.film["caption"]
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.5, 0.97])
+def test_net_benefit_is_that_of_the_decision_curve(scored, threshold):
+    explorer = Explorer(scored.predictions, threshold)
+    curve = tabulate_net_benefit(scored.predictions, [threshold])
+    assert explorer.numbers["net benefit"] == pytest.approx(curve.loc[0, "model"])
+
+
+def test_what_changes_is_observed(study, scored):
+    browser, explorer, seen = Browser(study, scored), Explorer(scored.predictions, 0.5), []
+    browser.observe(lambda change: seen.append(change["new"]["filename"]), "selected")
+    explorer.observe(lambda change: seen.append(change["new"]["tp"]), "numbers")
+    browser.position = 1
+    explorer.threshold = 0
+    assert seen == [study.films["filename"][1], scored.predictions["target"].sum()]
+
+
+def test_a_page_that_is_quicker_than_the_kernel_gets_an_answer(study, scored):
+    browser, answers = Browser(study, scored), []
+    browser.send = lambda content, buffers: answers.append(content["reasons"])
+    for at in (0, 1):  # a patient's first film, and the one that follows it
+        question = {"kind": "earlier", "at": [at], "version": browser.version}
+        browser._answer(browser, question, [])
+    assert answers == [{0: "the file does not exist"}, {}]
