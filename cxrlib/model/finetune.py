@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from cxrlib.model.head import Fitted, calibrate, fit_uncalibrated
 BATCH = 16
 PATIENCE = 3  # epochs without a better validation loss before training stops
 VALIDATION_FOLD = 0
+READERS = max(2, os.cpu_count() or 1)
 
 
 def fine_tune(
@@ -34,6 +36,9 @@ def fine_tune(
     augment: bool = True,
     seed: int = 0,
     devices: Sequence[str] | None = None,
+    warm_up: float = 0,
+    decay: bool = False,
+    weight_decay: float = 0,
 ) -> Fitted:
     """Train backbone and head together on four folds of the training patients.
 
@@ -51,13 +56,16 @@ def fine_tune(
     backbone, features, films, fitted : as given to and returned by `fit_head`
     folder : where epochs are kept
     from_layer : layers after this one are trained
-    learning_rate : of Adam
+    learning_rate : of Adam, the highest
     epochs : at most
     augment : turn by up to 5 degrees, shift by 4 %, zoom by 8 %, change contrast by 15 %; never a
         mirror image, since the heart lies on one side
     seed : of order and augmentation
     devices : names such as 'GPU:0' and 'GPU:1' to train on, the same in all calls of a process;
         None takes all GPUs where there are two or more, else what TensorFlow takes (GPU or CPU)
+    warm_up : epochs over which the learning rate rises from 0 to its height
+    decay : whether it then falls to 0 along a cosine (Loshchilov and Hutter, ICLR 2017)
+    weight_decay : of all trained weights, per step and learning rate (AdamW, same, ICLR 2019)
 
     Returns
     -------
@@ -68,8 +76,8 @@ def fine_tune(
     Raises
     ------
     TrainError
-        A layer that the backbone does not have, a test patient's film, fewer than one epoch, or a
-        device that TensorFlow does not see.
+        A layer that the backbone does not have, a test patient's film, fewer than one epoch, a
+        warm-up as long as the training, or a device that TensorFlow does not see.
 
     Examples
     --------
@@ -96,11 +104,14 @@ def fine_tune(
         )
     if epochs < 1:
         raise TrainError(f"fine-tuning for {epochs} epochs: give at least 1")
+    if not 0 <= warm_up < epochs:
+        raise TrainError(f"warm_up is {warm_up}: give 0 or more, and fewer than {epochs} epochs")
     strategy = _strategy(devices)
     facts = fitted.facts | {
         "from_layer": from_layer,
         "finetuning_rate": learning_rate,
         "augmented": augment,
+        **{"warm_up": warm_up, "decay": decay, "weight_decay": weight_decay},
         "held_out": "one patient-grouped fold, which also decided when to stop",
     }
     held_out = fitted.fold == VALIDATION_FOLD
@@ -120,7 +131,14 @@ def fine_tune(
         head, _ = fit_uncalibrated(
             features[~held_out], target[~held_out], fitted.fold[~held_out], fitted.facts
         )
-        model = _trainable(join(backbone, head), from_layer, learning_rate)
+        steps, rate = -(-int((~held_out).sum()) // batch), learning_rate
+        if warm_up or decay:
+            rising, end = round(steps * warm_up), 0.0 if decay else 1.0
+            rate = keras.optimizers.schedules.CosineDecay(
+                0.0, steps * epochs - rising, end, warmup_target=learning_rate, warmup_steps=rising
+            )
+        optimizer = keras.optimizers.Adam(rate, weight_decay=weight_decay or None)
+        model = _trainable(join(backbone, head), from_layer, optimizer)
         start = model.evaluate(validation, verbose=0, return_dict=True)
         row = {"epoch": 0} | {f"val_{name}": start[name] for name in ("loss", "auc")}
         history = _keep(folder, model, None, row)
@@ -151,12 +169,13 @@ def fine_tune(
 class _Films(keras.utils.PyDataset):
     """Batches of one size, (films, targets, weights); with `draw`, augmented by it and their place.
 
-    Blank films of weight 0 fill up the last batch, so that devices share all evenly; weights make
-    the mean of all batches that of the films.
+    Threads prepare the next batches while one is trained on; the order stays. Blank films of weight
+    0 fill up the last batch, so that devices share all evenly; weights make the mean of all batches
+    that of the films.
     """
 
     def __init__(self, films: pd.DataFrame, size: int, batch: int, draw: list | None = None):
-        super().__init__()
+        super().__init__(workers=READERS, max_queue_size=2 * READERS)
         self.films, self.size, self.batch, self.draw = films, size, batch, draw
         filled = len(self) * batch / len(films)
         self.weights = compute_sample_weight("balanced", films["target"]) * filled
@@ -194,7 +213,7 @@ def _strategy(devices: Sequence[str] | None):
     return tf.distribute.MirroredStrategy(devices or gpus)
 
 
-def _trainable(model: keras.Model, from_layer: str, learning_rate: float) -> keras.Model:
+def _trainable(model: keras.Model, from_layer: str, optimizer) -> keras.Model:
     """Compile `model` so that what lies above `from_layer` is trained, its statistics not."""
     above = False
     for layer in model.layers:
@@ -203,7 +222,7 @@ def _trainable(model: keras.Model, from_layer: str, learning_rate: float) -> ker
         above = above or layer.name == from_layer
     model.get_layer("head").get_layer("standardise").trainable = False
     model.compile(
-        keras.optimizers.Adam(learning_rate),
+        optimizer,
         keras.losses.BinaryCrossentropy(from_logits=True),
         weighted_metrics=[keras.metrics.AUC(from_logits=True, name="auc")],
     )

@@ -267,12 +267,34 @@ def test_augmentation_follows_the_seed_and_moves_films_a_little(given):
     assert moved.min() >= 0 and moved.max() <= 1
 
 
+def test_the_learning_rate_rises_and_falls_over_all_epochs(given, tmp_path, monkeypatch):
+    rates, weights = [], []
+
+    def fit(model, data, **_):
+        rate = model.optimizer._learning_rate
+        rates.extend(float(rate(step)) for step in range(4 * len(data) + 1))
+        weights.append(model.optimizer.weight_decay)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "fit", fit, raising=False)
+    settings = SETTINGS | {"epochs": 4, "learning_rate": 1e-3}
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(*given, tmp_path, **settings, warm_up=1, decay=True, weight_decay=0.01)
+    steps = (len(rates) - 1) // 4
+    assert rates[0] == 0 and rates[steps] == pytest.approx(1e-3)
+    assert np.diff(rates[: steps + 1]).min() > 0 > np.diff(rates[steps:]).max()
+    assert rates[steps * 5 // 2] == pytest.approx(5e-4, rel=0.01)  # half of the way down
+    assert rates[-1] == pytest.approx(0, abs=1e-9) and weights == [0.01]
+
+
 def test_errors(given, tmp_path):
     backbone, features, films, fitted = given
     with pytest.raises(TrainError, match=r"'mixed1': give a layer of InceptionV3 below 'mixed1'"):
         fine_tune(*given, tmp_path, from_layer="mixed1")
     with pytest.raises(TrainError, match="for 0 epochs: give at least 1"):
         fine_tune(*given, tmp_path, from_layer="mixed0", epochs=0)
+    with pytest.raises(TrainError, match="warm_up is 3: give 0 or more, and fewer than 3 epochs"):
+        fine_tune(*given, tmp_path, from_layer="mixed0", epochs=3, warm_up=3)
     with pytest.raises(TrainError, match="device 'GPU:9': TensorFlow sees CPU:0"):
         fine_tune(*given, tmp_path, from_layer="mixed0", devices=["CPU:0", "GPU:9"])
     with pytest.raises(TrainError, match="48 films of test patients"):
