@@ -52,7 +52,7 @@ def lab(tmp_path_factory):
 def page(chromium, lab):
     """The notebook, every cell run; each request of the page is to this machine."""
     SHOTS.mkdir(parents=True, exist_ok=True)
-    page = chromium.new_page(viewport={"width": 1300, "height": 1000})
+    page = chromium.new_page(viewport={"width": 1300, "height": 1500})
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))
     open_notebook(page, lab("lab/tree/widgets.ipynb"))
