@@ -74,7 +74,7 @@ def fit_logistics(
         logit = np.logaddexp(0, logit) - target * logit
         return each + np.einsum("ij,ij->j", weights[:, live], logit, dtype=float)
 
-    with tqdm(desc="sweeps over all films", unit="sweep") as progress:
+    with tqdm(desc="sweeps over all films", unit="sweep", delay=5) as progress:
         for _ in range(STEPS[0]):
             chance = expit(score[:, live])
             miss = weights[:, live] * (chance - target)
