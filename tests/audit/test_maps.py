@@ -25,7 +25,7 @@ def paths(trained_run):
 def test_maps_of_many_films_are_those_of_each(run, paths):
     assert len(paths) > 16
     evidence = map_films(run, paths)["evidence"]
-    assert evidence.shape == (len(paths), 6, 6)
+    assert evidence.shape == (len(paths), 16, 16)
     for number in (0, 3, len(paths) - 1):
         alone, _ = map_evidence(run, paths[number])
         np.testing.assert_allclose(evidence[number], alone, atol=1e-4)

@@ -156,7 +156,10 @@ def test_weights_from_a_path(tmp_path):
         ({"name": "inception_v3"}, "'inception_v3' is not one of"),
         ({"layer": "mixed11"}, "'mixed11' is not in InceptionV3; it has mixed0, .*mixed10"),
         ({"image_size": 64}, "InceptionV3 at image_size 64: .*at least 75x75"),
-        ({"name": "DenseNet121"}, "'bundled' are InceptionV3's; for DenseNet121 give 'imagenet'"),
+        (
+            {"name": "DenseNet121"},
+            "those of InceptionV3 and EfficientNetLite2; for DenseNet121 give",
+        ),
         ({"weights": "missing.weights.h5"}, "'missing.weights.h5' is no file. Give 'bundled'"),
         ({"weights": __file__}, r"test_backbone\.py does not hold weights of InceptionV3"),
     ],

@@ -29,7 +29,7 @@ def test_map_and_remainder_are_the_logit(run, positives):
     remainders = []
     for path in positives["path"][:3]:
         evidence, remainder = map_evidence(run, path)
-        assert evidence.shape == (6, 6)
+        assert evidence.shape == (16, 16)
         film = read_image(path, 128)[None, ..., None]
         logit = float(run.model.predict_on_batch(film)[0, 0])
         assert evidence.sum() + remainder == pytest.approx(logit, abs=1e-3)

@@ -283,7 +283,8 @@ def test_the_learning_rate_rises_and_falls_over_all_epochs(given, tmp_path, monk
     steps = (len(rates) - 1) // 4
     assert rates[0] == 0 and rates[steps] == pytest.approx(1e-3)
     assert np.diff(rates[: steps + 1]).min() > 0 > np.diff(rates[steps:]).max()
-    assert rates[steps * 5 // 2] == pytest.approx(5e-4, rel=0.01)  # half of the way down
+    fallen = np.cos(np.pi * np.arange(3 * steps + 1) / (3 * steps))
+    assert rates[steps:] == pytest.approx(5e-4 * (1 + fallen), abs=1e-8)
     assert rates[-1] == pytest.approx(0, abs=1e-9) and weights == [0.01]
 
 
