@@ -355,7 +355,8 @@ def describe_figures(soup):
 
 def is_progress_bar(output):
     data = output.get("data", {})
-    return WIDGET in data and "%|" in data.get("text/plain", "")
+    # Of known length, or one that counts alone.
+    return WIDGET in data and bool(re.search(r"%\||\w \[\d\d:", data.get("text/plain", "")))
 
 
 def read_test(run):

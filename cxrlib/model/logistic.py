@@ -86,7 +86,7 @@ def fit_logistics(
             close = CLOSE * mass * score[:, live].var(axis=0, dtype=float)
             far = size > close  # `size` is twice what the loss can still fall
             progress.update()
-            progress.set_postfix_str(f"{fits - far.sum()} of {fits} fits done")
+            progress.set_postfix_str(f"{fits - far.sum()} of {fits} fits done", refresh=False)
             if not far.any():
                 return coef, score
             live, curve, mass, slope = live[far], curve[:, far], mass[far], slope[far]
