@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cxrlib.plots.curves import plot_roc, plot_scores
-from cxrlib.plots.style import EVEN, literal, new_axes
+from cxrlib.plots.style import EVEN, EVIDENCE, literal, new_axes
 
 if TYPE_CHECKING:
     from cxrlib.model.run import Run
@@ -24,12 +24,14 @@ def plot_evidence(
     caption: str = "",
     ax: Axes | None = None,
     finding: str = "the finding",
+    limit: float = EVIDENCE,
 ) -> Axes:
     """Draw a radiograph under its map of evidence: red speaks for the finding, blue against it.
 
     `film` is (side, side) in 0..1, as `read_image` gives it with a size; `evidence` is (height,
-    width) in logits, as `map_evidence` gives it. It is interpolated, the more transparent the
-    nearer it is to 0, and its scale ends at the largest absolute value. The film has less contrast
+    width) in logits, as `map_evidence` gives it. It is drawn per 1 % of the image's area, so that
+    one colour means the same on every radiograph and for every network; the colours end at `limit`.
+    It is interpolated, and the more transparent the nearer it is to 0. The film has less contrast
     than on its own, so that a dark place does not look like a strong one.
 
     >>> import cxrlib as cxr
@@ -39,13 +41,15 @@ def plot_evidence(
     >>> ax = cxr.plot_evidence(film, evidence, "a test film", finding=run.finding)
     """
     ax = ax or new_axes(EVEN)
-    limit = np.abs(evidence).max() or 1
+    density = evidence * (evidence.size / 100)
     frame = (0, film.shape[1], film.shape[0], 0)
     ax.imshow(film, cmap="gray", vmin=-0.6, vmax=1.4, extent=frame)
     how = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "interpolation": "hanning"}
-    heat = ax.imshow(evidence, alpha=0.8 * np.abs(evidence) / limit, extent=frame, **how)
-    bar = ax.figure.colorbar(ScalarMappable(heat.norm, heat.cmap), ax=ax, shrink=0.8)
-    bar.set_label(literal(f"evidence for {finding} (logits)"), fontsize=8)
+    alpha = 0.8 * np.minimum(np.abs(density) / limit, 1)
+    heat = ax.imshow(density, alpha=alpha, extent=frame, **how)
+    scale = ScalarMappable(heat.norm, heat.cmap)
+    bar = ax.figure.colorbar(scale, ax=ax, shrink=0.8, extend="both")
+    bar.set_label(literal(f"evidence for {finding} (logits per 1 % of the image)"), fontsize=8)
     ax.set_title(literal(caption), fontsize=9)
     ax.axis("off")
     return ax

@@ -10,6 +10,7 @@ POSITIVE, NEGATIVE, THIRD, FOURTH = "#D55E00", "#0072B2", "#009E73", "#CC79A7"
 LINES = [(NEGATIVE, "-"), (POSITIVE, "--"), (THIRD, ":"), (FOURTH, "-.")]
 BOX_COLOUR = "#F0E442"
 WIDE, EVEN = (5.4, 3.5), (4.6, 4.4)  # inches, of figures of one kind
+EVIDENCE = 0.3  # logits per 1 % of the image, where the colours of all maps of evidence end
 SIDES = {"train": 0, "test": 1}  # the line of each, with the other or alone
 
 

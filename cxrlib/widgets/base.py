@@ -14,6 +14,7 @@ from traitlets import Bool, Enum, Float, Tuple, observe
 
 from cxrlib.data.dicom import read_spacing
 from cxrlib.data.files import is_dicom
+from cxrlib.plots.style import EVIDENCE
 
 HERE = Path(__file__).parent
 SHOWN = 72  # pixels of a page per inch of a static figure
@@ -23,7 +24,8 @@ HEART, CHEST = (0.4, 0.64, 0.62), (0.2, 0.8, 0.7)  # the lines before a reader d
 
 def script(*names: str) -> str:
     """Return files of JavaScript as one module; the last one exports what anywidget asks for."""
-    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in names)
+    files = [(HERE / name).read_text(encoding="utf-8") for name in names]
+    return "\n".join([f"const EVIDENCE = {EVIDENCE};", *files])
 
 
 def to_bytes(pixels: np.ndarray) -> bytes:

@@ -218,12 +218,11 @@ function filmView(state, about, ...more) {
     const opacity = state.get("map_opacity");
     legend.hidden = !(evidence && opacity > 0);
     if (legend.hidden) return;
-    const limit = Math.max(...evidence.map(Math.abs));
     map.width = map.height = Math.sqrt(evidence.length);
     const image = map.getContext("2d").createImageData(map.width, map.height);
     evidence.forEach((value, i) => {
       image.data.set(value > 0 ? [178, 24, 43] : [33, 102, 172], 4 * i);
-      image.data[4 * i + 3] = (255 * Math.abs(value)) / limit;
+      image.data[4 * i + 3] = between(0, (255 * Math.abs(value) * evidence.length) / 100 / EVIDENCE, 255);
     });
     map.getContext("2d").putImageData(image, 0, 0);
     context.globalAlpha = 0.5 * opacity;
@@ -232,8 +231,7 @@ function filmView(state, about, ...more) {
     context.globalAlpha = opacity;
     context.drawImage(map, 0, 0, 1, 1);
     context.globalAlpha = 1;
-    const end = limit.toFixed(2);
-    legend.replaceChildren(`against ${about.finding()} -${end}`, element("span", { className: "scale" }), `+${end} logits for it`);
+    legend.replaceChildren(`against ${about.finding()} -${EVIDENCE}`, element("span", { className: "scale" }), `+${EVIDENCE} logits per 1 % of the image for it`);
   }
   function look(zoom, centre = state.get("centre")) {
     state.set({ zoom: +between(LEAST, zoom, MOST).toFixed(3), centre });

@@ -164,3 +164,14 @@ def test_what_was_not_measured_is_dashed_and_joins_the_rest(metric):
     assert lines["extrapolated"].get_xdata().tolist() == [40, 80, 160]
     assert lines["extrapolated"].get_linestyle() == "--"
     assert ax.get_ylabel().startswith(metric)
+
+
+def test_one_colour_means_the_same_evidence_on_every_map():
+    weak, fine = np.full((2, 2), 1.5), np.full((4, 4), 0.375)  # 6 logits, by two networks
+    for evidence in (weak, fine, 10 * weak):
+        ax = cxr.plot_evidence(np.zeros((8, 8)), evidence)
+        _, heat = ax.images
+        assert (heat.norm.vmin, heat.norm.vmax) == (-0.3, 0.3)
+        assert np.asarray(heat.get_array()) == pytest.approx(evidence.sum() / 100)
+        assert np.asarray(heat.get_alpha()) == pytest.approx(min(0.8, 0.8 * evidence.sum() / 30))
+    assert cxr.plot_evidence(np.zeros((8, 8)), weak, limit=1).images[1].norm.vmax == 1

@@ -157,7 +157,7 @@ def test_window_invert_and_evidence_change_the_picture(page, kernel):
     assert "final model" not in caption.inner_text()
     widget.get_by_label("Split").select_option("train")
     wait_for(lambda: "(held out)" in caption.inner_text() and "final model" in caption.inner_text())
-    assert "logits for it" in widget.locator(".legend").inner_text()
+    assert "logits per 1 % of the image for it" in widget.locator(".legend").inner_text()
 
 
 def test_patient_filter(page, kernel):

@@ -181,7 +181,7 @@ def test_an_earlier_film_lies_beside_and_moves_with_it(viewer, study):
     browser.position = browser.shown["filename"].tolist().index(names[0])
     page.push()
     until(lambda: "no earlier radiograph" in page.locator(".note").inner_text(), page)
-    assert shown(page, "earlier") == ""
+    until(lambda: shown(page, "earlier") == "", page)
 
 
 def test_previous_and_next_go_by_outcome(viewer):
