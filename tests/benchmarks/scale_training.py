@@ -4,9 +4,10 @@
 
 A study of small random pictures, as many as stated, two per patient and 5 % with the finding. Its
 features are simulated: 5 x 5 x 1,280 in float16 on disk, with leading directions of falling
-strength, and a signal. The steps of notebooks 01 to 05 run on it. Each row has the seconds, the
-CPU seconds and the most memory (VmHWM of Linux, so Linux only) of one step. The folder takes
-7 GB of disk for 112,120 films.
+strength, and a signal. The steps of notebooks 01 to 05 run on it; pictures are scored by the run of
+scale.py, whose network costs next to nothing. Each row has the seconds, the CPU seconds and the
+most memory (VmHWM of Linux, so Linux only) of one step. The folder takes 7 GB of disk for 112,120
+films.
 """
 
 import argparse
@@ -22,10 +23,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
+from scale import make_run
 from scipy.special import expit
 
 import cxrlib as cxr
+from cxrlib.audit.leakage import measure_leakage
+from cxrlib.audit.mislabels import rank_labels
 from cxrlib.data.study import digest_films
+from cxrlib.scoring.write import write_scores
 
 GRID, CHANNELS, DIRECTIONS = 5, 1280, 300
 FINDING, SHARE = "Cardiomegaly", 0.05
@@ -116,10 +121,24 @@ def run_series(folder: Path, count: int, dense: bool) -> None:
     with step(count, "compare_auc"):
         other = drawn + np.random.default_rng(3).normal(size=len(drawn))
         cxr.compare_auc(test["target"], drawn, other, test["patient"])
+    with step(count, "subgroups, plans"):
+        cxr.tabulate_subgroups(metrics["test"])
+        cxr.tabulate_net_benefit(scores)
+        cxr.plan_test(scores, run.threshold)
+    with step(count, "rank_labels"):
+        rank_labels(run.split("train"))
     with step(count, "learning_curve"):
         cxr.learning_curve(features, train, fitted.facts["strength"], repeats=1)
+    with step(count, "measure_leakage"):
+        measure_leakage(features, train, fitted.facts["strength"], repeats=1)
+    make_run(folder / "small")
+    with step(count, "write_scores"):
+        out = folder / "scores.csv"
+        write_scores(cxr.load_run(folder / "small"), [folder / "study"], out, check=False)
     with step(count, "plots"):
         sides = {"train": run.split("train"), "test": scores}
+        cxr.plot_findings(study.films)
+        cxr.plot_patients(films)
         cxr.plot_reliability(sides)
         for plot in (cxr.plot_roc, cxr.plot_precision_recall):
             plot(sides, metrics)
