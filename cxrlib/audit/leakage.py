@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import PredefinedSplit, StratifiedKFold, cross_val_predict
+from sklearn.model_selection import StratifiedKFold
 from tqdm.auto import tqdm
 
 from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, resample_patients
 from cxrlib.model.backbone import extract_features
 from cxrlib.model.folds import FOLDS, number_folds, patient_folds, refuse_test_films
+from cxrlib.model.logistic import score_held_out
 from cxrlib.model.run import Run, load_run_backbone
 from cxrlib.model.span import span_of_films
 
@@ -47,21 +47,19 @@ def measure_leakage(
     target, patient = films["target"].to_numpy(), films["patient"].to_numpy()
     rows = span_of_films(features)[0]
     weights = resample_patients(patient, RESAMPLES, seed)
-    model = LogisticRegression(C=strength, class_weight="balanced", solver="newton-cg")
-    areas, siblings = [], []
-    for repeat in tqdm(range(seed, seed + repeats), desc="repeats", unit="repeat"):
+    folds, siblings = [], []
+    for repeat in range(seed, seed + repeats):
         by_row = number_folds(StratifiedKFold(FOLDS, shuffle=True, random_state=repeat), target)
-        of_repeat = []
-        for fold in (by_row, patient_folds(films, repeat)):
-            how = {"cv": PredefinedSplit(fold), "method": "decision_function"}
-            score = cross_val_predict(model, rows, target, **how)
-            of_repeat.append(auc(target, score, weights, strata=fold))
-        areas.append(of_repeat)
+        folds += [by_row, patient_folds(films, repeat)]
         siblings.append(pd.Series(by_row).groupby(patient).transform("nunique").gt(1).mean())
-    by_row, by_patient = np.mean(areas, axis=0)
+    score = score_held_out(rows, target, np.column_stack(folds), strength).T
+    both = zip(score, folds, strict=True)
+    areas = [auc(target, each, weights, strata=fold) for each, fold in tqdm(both, desc="AUC")]
+    areas = np.array(areas).reshape(repeats, 2, -1)
+    by_row, by_patient = areas.mean(axis=0)
     means = {"row_wise": by_row, "patient_wise": by_patient, "gap": by_row - by_patient}
     summary = {name: interval(values) for name, values in means.items()}
-    table = pd.DataFrame(np.array(areas)[..., 0], columns=["row_wise", "patient_wise"])
+    table = pd.DataFrame(areas[..., 0], columns=["row_wise", "patient_wise"])
     return summary | {"siblings": float(np.mean(siblings))}, table.assign(siblings=siblings)
 
 

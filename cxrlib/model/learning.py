@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 from cxrlib.metrics.bootstrap import auc, mean, resample_patients
 from cxrlib.metrics.calibration import fit_platt
 from cxrlib.model.folds import FOLDS, TrainError, patient_folds, refuse_test_films
-from cxrlib.model.logistic import fit_logistics
+from cxrlib.model.logistic import balance, fit_plain
 from cxrlib.model.span import span_of_films
 
 LEAST = 20  # training patients of a class
@@ -140,11 +140,8 @@ def _score_held_out(rows, target, patient, fold, sizes, strength, seed) -> np.nd
         place = rest.reindex(patient).to_numpy()
         for share in sizes:
             train = place <= share + 1e-9
-            balanced = train.sum() / 2 / np.bincount(target[train])[target]
-            columns.append(strength * balanced * train)
-    weights = np.stack(columns, axis=1).astype(np.float32)
-    plain = np.zeros(rows.shape[1]), np.ones((weights.shape[1], rows.shape[1]), np.float32)
-    score = fit_logistics(rows, target, weights, *plain)[1]
+            columns.append(strength * balance(train, target))
+    score = fit_plain(rows, target, np.stack(columns, axis=1))
     own = np.searchsorted(np.unique(fold), fold) * len(sizes)  # the fits without a film's fold
     return score[np.arange(len(rows)), own + np.arange(len(sizes))[:, None]]
 

@@ -156,8 +156,7 @@ def fit_nested(
     for out in left_out:
         kept, films = np.delete(names, out), ~np.isin(fold, out)
         scale = standardise(features, *(x[kept].sum(axis=0) for x in (sums, squares, counts)))[1]
-        balanced = films * films.sum() / 2 / np.bincount(target[films], minlength=2)[target]
-        weights += [strength * balanced for strength in strengths]
+        weights += [strength * balance(films, target) for strength in strengths]
         scales += [scale] * len(strengths)
     weights = np.stack(weights, axis=1).astype(np.float32)
     coef, score = fit_logistics(features, target, weights, mean, np.stack(scales))
@@ -181,3 +180,32 @@ def fit_nested(
     history = pd.Series(np.ravel(aucs, "F"), rows, name="auc").reset_index()
     kernel, bias = coef[fit, :-1, None] / spread, (coef[fit, -1:] - middle) / spread
     return [mean, scales[-1] ** 2 - EPSILON, kernel, bias], logit, history
+
+
+def score_held_out(
+    rows: np.ndarray, target: np.ndarray, folds: np.ndarray, strength: float
+) -> np.ndarray:
+    """Return logits, (films, partitions), of each film by a fit without its fold.
+
+    Parameters
+    ----------
+    rows : (films, p), standardised, as `span_of_films` gives them
+    folds : (films, partitions), numbers from 0 of the fold of each film
+    strength : C, the inverse of the L2 penalty
+    """
+    fits = [(fold, number) for fold in folds.T for number in range(fold.max() + 1)]
+    weights = np.stack([strength * balance(fold != n, target) for fold, n in fits], axis=1)
+    score = fit_plain(rows, target, weights)
+    first = np.cumsum([0, *folds.max(axis=0)[:-1] + 1])  # fit of each partition
+    return np.take_along_axis(score, folds + first, axis=1)
+
+
+def fit_plain(rows: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the logits of `fit_logistics` on rows, (films, p), that are standardised already."""
+    ones = np.ones((weights.shape[1], rows.shape[1]), np.float32)
+    return fit_logistics(rows, target, weights.astype(np.float32), np.zeros(rows.shape[1]), ones)[1]
+
+
+def balance(train: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return weights, (films,), by which both classes of the films in `train` count the same."""
+    return train * train.sum() / 2 / np.bincount(target[train], minlength=2)[target]
