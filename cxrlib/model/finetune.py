@@ -21,6 +21,8 @@ from cxrlib.model.head import Fitted, calibrate, fit_uncalibrated
 BATCH = 16
 PATIENCE = 3  # epochs without a better validation loss before training stops
 VALIDATION_FOLD = 0
+FULL = "float32"
+ScaledLoss = keras.optimizers.LossScaleOptimizer
 READERS = max(2, os.cpu_count() or 1)
 
 
@@ -49,7 +51,9 @@ def fine_tune(
 
     Several devices share each batch of 16, rounded up to a multiple of their number
     (`tf.distribute.MirroredStrategy`): the steps are those of one device up to rounding, so an
-    interrupted call may go on with more devices or fewer.
+    interrupted call may go on with more devices or fewer. GPUs with units for it compute in 16 bits
+    (mixed precision, Micikevicius et al., ICLR 2018); weights, head and the model that returns have
+    32.
 
     Parameters
     ----------
@@ -106,7 +110,7 @@ def fine_tune(
         raise TrainError(f"fine-tuning for {epochs} epochs: give at least 1")
     if not 0 <= warm_up < epochs:
         raise TrainError(f"warm_up is {warm_up}: give 0 or more, and fewer than {epochs} epochs")
-    strategy = _strategy(devices)
+    strategy, precision = _strategy(devices), _precision(devices)
     facts = fitted.facts | {
         "from_layer": from_layer,
         "finetuning_rate": learning_rate,
@@ -138,13 +142,15 @@ def fine_tune(
                 0.0, steps * epochs - rising, end, warmup_target=learning_rate, warmup_steps=rising
             )
         optimizer = keras.optimizers.Adam(rate, weight_decay=weight_decay or None)
+        if precision == "mixed_float16":
+            optimizer = ScaledLoss(optimizer)
         model = _trainable(join(backbone, head), from_layer, optimizer)
         start = model.evaluate(validation, verbose=0, return_dict=True)
         row = {"epoch": 0} | {f"val_{name}": start[name] for name in ("loss", "auc")}
         history = _keep(folder, model, None, row)
     with strategy.scope():
         # Read back even at the start: `join` shares its layers with the caller's backbone.
-        model = _load(folder, int(history["epoch"].max()))
+        model = _load(folder, int(history["epoch"].max()), precision)
         progress = tqdm(range(len(history), epochs + 1), desc="fine-tuning", unit="epoch")
         for epoch in progress:
             if epoch - _best(history) > PATIENCE:
@@ -162,7 +168,8 @@ def fine_tune(
     logit = np.full(len(films), np.nan)
     logit[held_out] = model.predict(validation, verbose=0)[: held_out.sum(), 0]
     probability, facts["calibration"] = calibrate(model, logit, target)
-    facts |= {"finetuning_epochs": best, "epochs_allowed": epochs, "patience": PATIENCE}
+    facts |= {"finetuning_precision": precision, "finetuning_epochs": best}
+    facts |= { "epochs_allowed": epochs, "patience": PATIENCE}
     return Fitted(model, "finetuned", probability, fitted.fold, history, facts)
 
 
@@ -213,6 +220,16 @@ def _strategy(devices: Sequence[str] | None):
     return tf.distribute.MirroredStrategy(devices or gpus)
 
 
+def _precision(devices: Sequence[str] | None) -> str:
+    """Return the policy of layers that suits the GPUs; float32 where another device takes part."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if any(not name.startswith("GPU") for name in devices or ()):
+        gpus = []
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    oldest = min((x.get("compute_capability", (0, 0)) for x in details), default=(0, 0))
+    return "mixed_bfloat16" if oldest >= (8, 0) else "mixed_float16" if oldest >= (7, 0) else FULL
+
+
 def _trainable(model: keras.Model, from_layer: str, optimizer) -> keras.Model:
     """Compile `model` so that what lies above `from_layer` is trained, its statistics not."""
     above = False
@@ -242,8 +259,14 @@ def _keep(folder: Path, model: keras.Model, history, row: dict) -> pd.DataFrame:
     return history
 
 
-def _load(folder: Path, epoch: int) -> keras.Model:
-    return keras.models.load_model(folder / f"epoch{epoch}.keras", safe_mode=True)
+def _load(folder: Path, epoch: int, precision: str = FULL) -> keras.Model:
+    """Load what an epoch left, to compute by `precision`, whichever it was trained by."""
+    model = keras.models.load_model(folder / f"epoch{epoch}.keras", safe_mode=True)
+    if precision == "mixed_float16" and not isinstance(model.optimizer, ScaledLoss):
+        precision = FULL  # begun elsewhere: small gradients would be lost
+    for layer in (part for whole in model.layers for part in parts_of(whole)):
+        layer.dtype_policy = FULL if layer.name == "logit" else precision
+    return model
 
 
 def _best(history: pd.DataFrame) -> int:

@@ -288,6 +288,47 @@ def test_the_learning_rate_rises_and_falls_over_all_epochs(given, tmp_path, monk
     assert rates[-1] == pytest.approx(0, abs=1e-9) and weights == [0.01]
 
 
+def test_16_bits_train_as_32_do_and_what_returns_has_32(given, tmp_path, monkeypatch):
+    settings = SETTINGS | {"epochs": 1, "augment": False}
+    full = fine_tune(*given, tmp_path, **settings)
+    computed, load = [], module._load
+
+    def load_and_look(*given):
+        model = load(*given)
+        layers = [part for whole in model.layers for part in parts_of(whole)]
+        computed.append(({x.compute_dtype for x in layers}, model.optimizer))
+        return model
+
+    monkeypatch.setattr(module, "_precision", lambda devices: "mixed_float16")
+    monkeypatch.setattr(module, "_load", load_and_look)
+    tuned = fine_tune(*given, tmp_path / "half", **settings)
+    assert [kinds for kinds, _ in computed] == [{"float16", "float32"}, {"float32"}]
+    assert {weight.dtype for weight in tuned.model.weights} == {"float32"}
+    assert isinstance(computed[0][1], keras.optimizers.LossScaleOptimizer)
+    assert tuned.history["loss"][1] == pytest.approx(full.history["loss"][1], rel=0.02)
+    assert tuned.history["val_loss"][1] != full.history["val_loss"][1]
+    fine_tune(*given, tmp_path, **settings | {"epochs": 1})  # begun in 32 bits
+    assert computed[2][0] == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "devices", "precision"),
+    [
+        ([], None, "float32"),
+        ([(9, 0), (8, 0)], None, "mixed_bfloat16"),
+        ([(9, 0), (7, 5)], ["GPU:0"], "mixed_float16"),
+        ([(6, 1)], None, "float32"),
+        ([(9, 0)], ["GPU:0", "CPU:0"], "float32"),
+    ],
+)
+def test_devices_decide_the_precision(monkeypatch, gpus, devices, precision):
+    config = module.tf.config
+    monkeypatch.setattr(config, "list_physical_devices", lambda kind: gpus)
+    about = lambda gpu: {"compute_capability": gpu}  # noqa: E731
+    monkeypatch.setattr(config.experimental, "get_device_details", about)
+    assert module._precision(devices) == precision
+
+
 def test_errors(given, tmp_path):
     backbone, features, films, fitted = given
     with pytest.raises(TrainError, match=r"'mixed1': give a layer of InceptionV3 below 'mixed1'"):
