@@ -1,7 +1,6 @@
 """What is asked of a file before it is decoded, since a small one can stand for gigabytes."""
 
 import io
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -73,22 +72,6 @@ def frame_size(frame: bytes) -> tuple[int, ...]:
         raise ValueError
     right, bottom, left, top = struct.unpack(">4I", frame[at + 16 : at + 32])
     return bottom - top, right - left, int.from_bytes(frame[at + 48 : at + 50])
-
-
-def exif_of_png(file: BinaryIO) -> bytes:
-    """Return the eXIf chunk of a PNG, before or after its pixels, and leave the file as it was.
-
-    Pillow's `getexif` would decode the pixels to get there.
-    """
-    place, exif = file.tell(), b""
-    file.seek(8)
-    while not exif and len(head := file.read(8)) == 8:
-        length = int.from_bytes(head[:4])
-        if head[4:] == b"eXIf":
-            exif = file.read(length)
-        file.seek(length + 4, os.SEEK_CUR)
-    file.seek(place)
-    return exif
 
 
 def check_scans(image: ImageFile) -> None:

@@ -16,9 +16,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from cxrlib.data import dicom
-from cxrlib.data.bounds import LARGEST, TOO_LARGE, check_scans, exif_of_png, room
+from cxrlib.data.bounds import LARGEST, TOO_LARGE, check_scans, room
 from cxrlib.data.files import file_digest, is_dicom, regular_file
 from cxrlib.data.grey import BRIGHT, grey_of
+from cxrlib.data.png import exif_of_png, load_pixels
 
 # Part of every digest that depends on pixels: change it when what `read_image` returns changes, and
 # not where only films that were read wrongly are mended: it would end every run.
@@ -181,11 +182,11 @@ def _read_picture(image: ImageFile.ImageFile, size: int | None) -> Image.Image:
         # JPEG alone: decodes at 1/2, 1/4 or 1/8 where that is still at least `size`.
         image.draft("L", _fit(image.size, size))
     cut = ";16" in f"{image.tile}" and image.mode.startswith("RGB")  # to the upper 8 bits
-    image.load()
-    grey = grey_of(image)
+    grey = grey_of(load_pixels(image))
     if cut and np.mean(np.asarray(grey) > 0.25) <= BRIGHT:
         raise ValueError("fewer than 16 bits a channel in 16: save it as grey, not in colour")
-    # The image's own EXIF may be damaged, and would then be written anew.
+    # The image's own EXIF may be damaged, and would then be read or written anew.
+    grey.info.clear()
     grey.getexif()[ExifTags.Base.Orientation] = turned
     ImageOps.exif_transpose(grey, in_place=True)
     return grey

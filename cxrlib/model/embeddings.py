@@ -3,6 +3,7 @@
 import hashlib
 import zipfile
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from cxrlib.data.patients import stem
 from cxrlib.data.study import Study
 from cxrlib.model.span import ROWS, Subset
 
-FORMATS = ".npz, .npy with names in a .txt beside it, or .parquet"
+FORMATS = ".npz, .npy with names in a .txt beside it, .parquet, or a .zarr group"
+
+UNREADABLE = OSError, ValueError, KeyError, ImportError, EOFError, RuntimeError, zipfile.BadZipFile
 
 
 class EmbeddingError(ValueError):
@@ -71,12 +74,13 @@ def read_embeddings(
 
     Parameters
     ----------
-    path : `.npz` with `names` (films,) and `embeddings` (films, numbers); `.npy` with a `.txt` of
-        the same name beside it, one file name per line; or `.parquet` with the column `name` and
-        one column per number, or `embedding`, a list. Names are those of the study's films, with
-        or without folder and ending.
+    path : `.npz` or a Zarr group, `.zarr`, with `names` (films,) and `embeddings` (films,
+        numbers); `.npy` with a `.txt` of the same name beside it, one file name per line; or
+        `.parquet` with the column `name` and one column per number, or `embedding`, a list. Names
+        are those of the study's films, with or without folder and ending.
     study : whose films they are; None for new films, which keep their names
-    name : of the network that made them; None is the entry `model` of an .npz, or the file's name
+    name : of the network that made them; None is `model`, an entry of an .npz or an attribute of
+        a group, or else the file's name
 
     Raises
     ------
@@ -101,10 +105,10 @@ def read_embeddings(
     """
     path = Path(path)
     try:
-        names, values, model = _read(regular_file(path))
+        names, values, model = _read(path if path.suffix == ".zarr" else regular_file(path))
     except EmbeddingError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise EmbeddingError(
             f"{path} cannot be read as embeddings: {error!s:.200}. Give {FORMATS}."
         ) from error
@@ -141,15 +145,16 @@ def read_embeddings(
 
 
 def _read(path: Path) -> tuple[list[str], np.ndarray, str]:
-    if path.suffix == ".npz":
-        with np.load(path) as file:
+    if path.suffix in (".npz", ".zarr"):
+        with np.load(path) if path.suffix == ".npz" else nullcontext(_open_group(path)) as file:
             if absent := {"names", "embeddings"} - set(file):
                 raise EmbeddingError(
-                    f"{path} lacks {' and '.join(sorted(absent))}; it has {', '.join(file)}. "
-                    "Save it by np.savez(path, names=..., embeddings=...)."
+                    f"{path} lacks {' and '.join(sorted(absent))}; it has {', '.join(file)}. Save "
+                    "`names`, one per film, and `embeddings`, (films, numbers)."
                 )
-            model = str(file["model"]) if "model" in file else ""
-            return np.ravel(file["names"]).astype(str).tolist(), file["embeddings"], model
+            about = file if path.suffix == ".npz" else file.attrs
+            model = str(about["model"]) if "model" in about else ""
+            return np.ravel(file["names"][...]).astype(str).tolist(), file["embeddings"][...], model
     if path.suffix == ".npy":
         lines = regular_file(path.with_suffix(".txt")).read_text("utf-8").splitlines()
         return [line.strip() for line in lines if line.strip()], np.load(path, mmap_mode="r"), ""
@@ -159,6 +164,24 @@ def _read(path: Path) -> tuple[list[str], np.ndarray, str]:
         listed = list(table) == ["embedding"]
         return names, np.stack(table["embedding"].tolist()) if listed else table.to_numpy(), ""
     raise EmbeddingError(f"{path} is not a file of embeddings: give {FORMATS}.")
+
+
+def _open_group(path: Path):
+    try:
+        import zarr
+    except ImportError:
+        raise EmbeddingError(
+            f"{path} needs the package zarr: pip install '.[cluster]' in a clone, or pip install "
+            "zarr. Or save .npz."
+        ) from None
+    group = zarr.open_group(path, mode="r")
+    for name, array in group.arrays():  # what is not there would be read as zeros
+        if lost := array.nchunks - array.nchunks_initialized:
+            raise EmbeddingError(
+                f"{path} lacks {lost} of the {array.nchunks} chunks of '{name}': copy or write it "
+                "again."
+            )
+    return group
 
 
 def _match(names: list[str], study: Study | None) -> list[str]:

@@ -9,7 +9,7 @@ import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageFile
 
-from cxrlib.data import bounds, images
+from cxrlib.data import bounds, images, png
 from cxrlib.data.bounds import room
 from cxrlib.data.images import (
     ImageError,
@@ -228,6 +228,41 @@ def test_exif_of_png_counts_before_and_behind_the_pixels_which_a_size_does_not_n
     np.testing.assert_allclose(read_image(path), np.rot90(stored, -1) / 255)
     monkeypatch.setattr(ImageFile.ImageFile, "load", None)
     assert image_size(path) == (32, 48)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("change", "fast"),
+    [
+        (lambda data: data, True),
+        (lambda data: data[:33] + chunk(b"eXIf", b"not EXIF") + data[33:], True),
+        (lambda data: data[:-12] + chunk(b"tRNS", b"\0\x05") + data[-12:], False),
+        (lambda data: data[:-60], False),
+        (lambda data: data[:60] + b"?" + data[61:], False),
+    ],
+    ids=["whole", "damaged EXIF", "transparent", "cut short", "damaged"],
+)
+def test_png_is_the_same_from_kornia_and_from_pillow(tmp_path, monkeypatch, dtype, change, fast):
+    pytest.importorskip("kornia_rs")
+    stored = np.random.default_rng(0).integers(np.iinfo(dtype).max, size=(40, 30), dtype=dtype)
+    path = saved(image(stored, dtype), tmp_path / "film.png")
+    path.write_bytes(change(path.read_bytes()))
+
+    def read():
+        try:
+            return read_image(path).tolist()
+        except ImageError as error:
+            return str(error)
+
+    by_kornia = read()
+    with Image.open(path) as opened, suppress(OSError, SyntaxError):
+        assert (png.load_pixels(opened) is not opened) == fast
+    monkeypatch.setattr(png, "_decoder", lambda: None)
+    assert read() == by_kornia
 
 
 @pytest.mark.parametrize("kind", [3, 5, 12, 13])

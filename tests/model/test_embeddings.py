@@ -1,5 +1,6 @@
 """Embeddings that a user brings: read by name, trained on and scored, or refused by a sentence."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -34,6 +35,10 @@ def write(path, names, vectors):
     names = np.array(names, str)
     if path.suffix == ".npz":
         np.savez(path, names=names, embeddings=vectors, model="net")
+    elif path.suffix == ".zarr":
+        group = pytest.importorskip("zarr").create_group(path, attributes={"model": "net"})
+        group.create_array("names", data=names)
+        group.create_array("embeddings", data=vectors, chunks=(50, SIZE))
     elif path.suffix == ".npy":
         np.save(path, vectors)
         path.with_suffix(".txt").write_text("\n".join(names) + "\n")
@@ -48,7 +53,8 @@ def write(path, names, vectors):
     return path
 
 
-@pytest.mark.parametrize("kind", ["net.npz", "net.npy", "net.parquet", "list.parquet"])
+@pytest.mark.parametrize("kind", ["net.npz", "net.npy", "net.parquet", "list.parquet", "net.zarr"])
+@pytest.mark.filterwarnings("ignore:The data type .FixedLengthUTF32")  # of Zarr's version 3
 def test_names_decide_whatever_the_order(tmp_path, study, films, vectors, kind):
     order = np.random.default_rng(1).permutation(len(films))
     names = films["filename"].to_numpy()
@@ -62,7 +68,9 @@ def test_names_decide_whatever_the_order(tmp_path, study, films, vectors, kind):
     assert straight.digest == mixed.digest and straight.name == kind.partition(".")[0]
     vectors = vectors.copy()
     vectors[7, 2] += 1
-    changed = read_embeddings(write(tmp_path / kind, names, vectors), study, name="other")
+    (tmp_path / "changed").mkdir()
+    changed = write(tmp_path / "changed" / kind, names, vectors)
+    changed = read_embeddings(changed, study, name="other")
     assert changed.digest != straight.digest and changed.name == "other"
 
 
@@ -116,6 +124,30 @@ def test_files_that_are_no_embeddings(tmp_path, study, films, vectors):
     some = read_embeddings(write(tmp_path / "some.npz", films["filename"][4:], vectors[4:]), study)
     with pytest.raises(EmbeddingError, match=f"4 of 236 films \\({films['filename'][0]}"):
         some.of(films)
+
+
+@pytest.mark.filterwarnings("ignore:The data type .FixedLengthUTF32")
+def test_zarr_groups_that_are_no_embeddings(tmp_path, study, films, vectors, monkeypatch):
+    names = films["filename"].tolist()
+    write(tmp_path / "cut.zarr", names, vectors)
+    chunk = tmp_path / "cut.zarr" / "embeddings" / "c" / "1" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    write(tmp_path / "lost.zarr", names, vectors)
+    (tmp_path / "lost.zarr" / "embeddings" / "c" / "1" / "0").unlink()
+    pytest.importorskip("zarr").create_group(tmp_path / "keys.zarr").create_array("x", data=vectors)
+    (tmp_path / "empty.zarr").mkdir()
+    for name, sentence in {
+        "keys.zarr": "lacks embeddings and names; it has x",
+        "cut.zarr": "cannot be read as embeddings",
+        "lost.zarr": "lacks 1 of the 5 chunks of 'embeddings'",
+        "empty.zarr": "cannot be read as embeddings: No group found",
+        "none.zarr": "cannot be read as embeddings",
+    }.items():
+        with pytest.raises(EmbeddingError, match=sentence):
+            read_embeddings(tmp_path / name, study)
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(EmbeddingError, match="keys.zarr needs the package zarr: pip install"):
+        read_embeddings(tmp_path / "keys.zarr", study)
 
 
 def test_a_run_of_embeddings_scores_the_same_kind_alone(tmp_path, study, films, vectors):
