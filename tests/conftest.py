@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(mark)
     long = {item.path: 0 for item in items}
     for item in items:
-        for rank, mark in enumerate(("tensorflow", "browser", "notebooks"), 1):
+        for rank, mark in enumerate(("process", "tensorflow", "browser", "notebooks"), 1):
             if item.get_closest_marker(mark):
                 long[item.path] = max(long[item.path], rank)
     items.sort(key=lambda item: -long[item.path])
