@@ -6,6 +6,9 @@ from pathlib import Path
 
 # Before Keras is imported: its notices about CPU instructions are not what a test is about.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Before NumPy is: where several processes share the cores, threads of OpenBLAS that wait for one
+# another take several times as long as one thread.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd
@@ -34,7 +37,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(mark)
     long = {item.path: 0 for item in items}
     for item in items:
-        for rank, mark in enumerate(("tensorflow", "browser", "notebooks"), 1):
+        for rank, mark in enumerate(("process", "tensorflow", "browser", "notebooks"), 1):
             if item.get_closest_marker(mark):
                 long[item.path] = max(long[item.path], rank)
     items.sort(key=lambda item: -long[item.path])

@@ -24,6 +24,7 @@ KERAS = ROOT / "cxrlib" / "model" / "_keras.py"
 GLOBAL = "LOAD_GLOBAL"
 PROCESS = {"subprocess", "ProcessPoolExecutor", "LocalCluster", "make_study", "serve_lab"}
 PROCESS |= {"read_all", "Attacks"}  # of tests/robustness
+PROCESS.add("run_path")  # of notebooks/execute.py, which starts kernels
 
 
 def files_of(name: str) -> list[Path]:

@@ -21,6 +21,7 @@ SETTINGS = {
         "NPY_DISABLE_CPU_FEATURES": " ".join(x for x in __cpu_dispatch__ if __cpu_features__[x])
     },
     "openblas-haswell": {"OPENBLAS_CORETYPE": "Haswell"},
+    "openblas-threads": {"OPENBLAS_NUM_THREADS": "2"},  # tests have one, see conftest.py
 }
 VARIABLES = {name for setting in SETTINGS.values() for name in setting}
 ALL = [sys.executable, *"-m pytest -q -n 2 --dist loadfile --no-loadscope-reorder".split()]

@@ -17,6 +17,7 @@ from cxrlib.model.card import model_card
 FORMAT = 3  # that is written; 2 lists the patients of each side, and is read as well
 MODELS = {"head": "head.keras", "finetuned": "model.keras"}  # file by stage
 TABLES = ("history.csv", "predictions.csv")
+COLUMNS = ["path", "status", "probability", "decision", "reason"]  # of scores
 KEYS = {
     dict: "files backbone threshold metrics versions",
     str: "made study finding negative stage preprocessing data.digest split.rule "

@@ -20,13 +20,12 @@ from cxrlib.data.study import Study, choose_films, digest_films
 from cxrlib.metrics.report import evaluate
 from cxrlib.model.backbone import BATCH
 from cxrlib.model.embeddings import EmbeddingError, Embeddings
-from cxrlib.model.facts import RunError, are_sides_kept
+from cxrlib.model.facts import COLUMNS, RunError, are_sides_kept
 from cxrlib.model.run import DIGITS, Run, decide, record_test
 
 BLOCK = 1000  # embeddings scored at once
 MISSING = "the file does not exist"
 SEEN = "was among the training films"
-COLUMNS = ["path", "status", "probability", "decision", "reason"]
 
 
 def score_films(

@@ -167,9 +167,8 @@ def load_run(folder: str | Path, fallback: str | Path | None = None) -> Run:
     try:
         given = facts.get("embeddings")
         alone = given or facts["stage"] != "head"
-        backbone = None if alone else load_run_backbone(folder, facts)
         model = keras.models.load_model(path, safe_mode=True)
-        model = join(backbone, model) if backbone else model
+        model = model if alone else join(load_run_backbone(folder, facts), model)
         model_shape = model.input_shape, model.output_shape
         wanted = (given["dimension"],) if given else (size, size, 1)
         if model_shape != ((None, *wanted), (None, 1)) or not is_finite(model):

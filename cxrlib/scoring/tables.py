@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrlib.model.predict import COLUMNS
+from cxrlib.model.facts import COLUMNS
 
 # What a spreadsheet would run at the start of a cell, wide forms included.
 FORMULA = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"

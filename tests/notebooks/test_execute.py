@@ -1,14 +1,17 @@
 """notebooks/execute.py on small notebooks of its own: what it passes on, keeps and prints."""
 
+import io
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import unicodedata
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -52,15 +55,21 @@ def project(tmp_path):
 
 
 def execute(project, *arguments, **variables):
-    clean = {k: v for k, v in os.environ.items() if k not in ("CXR_DATA", "CXR_RUN")}
-    return subprocess.run(
-        [sys.executable, "notebooks/execute.py", *arguments],
-        cwd=project,
-        env=clean | variables,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    """Run execute.py in this process, which has imported papermill already; kernels are real."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(project)
+        patch.setattr(sys, "argv", ["execute.py", *arguments])
+        for name in ("CXR_DATA", "CXR_RUN"):
+            patch.delenv(name, raising=False)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        try:
+            runpy.run_path("notebooks/execute.py", run_name="__main__")
+        except SystemExit as ended:
+            code = 1
+            print(ended.code, file=err)
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def facts(project, run="cardiomegaly"):
@@ -68,7 +77,9 @@ def facts(project, run="cardiomegaly"):
 
 
 def test_ends_with_the_auc_and_leaves_executed_notebooks(project):
-    done = execute(project)
+    command = [sys.executable, "notebooks/execute.py"]
+    clean = {k: v for k, v in os.environ.items() if k not in ("CXR_DATA", "CXR_RUN")}
+    done = subprocess.run(command, cwd=project, env=clean, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Test AUC 0.93 (95 % interval 0.87 to 0.98), 61 films of 32 patients." in done.stdout
     assert "Read runs/notebooks/03_evaluate.html; the run is in runs/cardiomegaly." in done.stdout

@@ -212,7 +212,7 @@ def start_study(folder, workers):
     return process
 
 
-def wait_for(done, seconds=60):
+def wait_for(done, seconds=300):
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, "waited in vain"

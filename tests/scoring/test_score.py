@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 
 from cxrlib import cli
 from cxrlib.data.files import walk_films
@@ -144,7 +145,8 @@ def test_neither_cores_nor_another_limit_of_threads_change_a_table(
     trained_run, run, films, tmp_path
 ):
     here, there = tmp_path / "here.csv", tmp_path / "there.csv"
-    write_scores(run, films, here)
+    with threadpool_limits(len(os.sched_getaffinity(0))):  # conftest.py leaves OpenBLAS one thread
+        write_scores(run, films, here)
     core = min(os.sched_getaffinity(0))
     subprocess.run(
         [CXR, "score", trained_run[0], *films, "--out", there],
