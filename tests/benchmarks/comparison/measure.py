@@ -13,7 +13,7 @@ from heads import held_out_logits
 from sklearn.metrics import roc_auc_score
 from thorax import common_thorax, read_common
 from tqdm import tqdm
-from ways import AVERAGED, CUT, DEFAULT, FINDINGS, KEPT, MORE, SEEDS, THORAX, Way, sources
+from ways import AVERAGED, CHANNELS, CUT, DEFAULT, FINDINGS, KEPT, MORE, SEEDS, THORAX, Way, sources
 
 import cxrlib as cxr
 from cxrlib.data.images import read_ahead, read_image
@@ -25,17 +25,15 @@ from cxrlib.model.fast import PARTS, compile_engine
 from cxrlib.model.folds import patient_folds
 from cxrlib.model.store import gather
 
-TIMED, ROUNDS = 16, 3  # films whose processor time is measured, and how often
+TIMED, ROUNDS = 8, 2  # films whose processor time is measured, and how often
 
 
 class Network:
     """A network with a kept part per layer and grid, from paths to rows of all parts, joined."""
 
     def __init__(self, way: Way, parts: list[tuple], paths: list, folder: Path, common=None):
-        load = partial(cxr.load_backbone, way.network, image_size=way.size)
-        made = {layer: load(layer=layer) for layer, _ in parts}
-        # The deepest holds all others' layers.
-        deepest = max(made.values(), key=lambda backbone: len(backbone.model.layers))
+        last = max((layer for layer, _ in parts), key=list(CHANNELS).index)
+        deepest = cxr.load_backbone(way.network, image_size=way.size, layer=last)
         self.size, self.common, self.engine = way.size, common, None
         self.settings = f"{deepest.digest} {parts} {way.precision}"
         source = deepest.model
@@ -49,11 +47,12 @@ class Network:
             self.settings += hashlib.sha256(common.tobytes()).hexdigest()
         rows, self.where, start = [], {}, 0
         for layer, grid in parts:
-            shape = made[layer].model.output_shape[1:]
+            inner = deepest.model.get_layer(layer).output
+            shape = inner.shape[1:]
             if grid > min(shape[:2]):
                 continue
-            output = source.output if self.engine else source.get_layer(layer).output
-            pool = _pool(made[layer], grid)
+            output = source.output if self.engine else inner
+            pool = _pool(replace(deepest, model=keras.Model(deepest.model.input, inner)), grid)
             pool.name = f"{layer}_{grid}"  # a model wants names of their own
             rows.append(keras.layers.Flatten()(pool(output)))
             numbers = grid * grid * shape[2]
@@ -111,8 +110,8 @@ class Study:
     def extract(self, way: Way) -> tuple[np.ndarray, Network, pd.DataFrame]:
         """Return features of all parts that one pass over the films keeps."""
         parts = KEPT[way.network]
-        if way.precision == "fast":
-            parts = [part for part in parts if part[0] == CUT[way.network]]
+        if way.precision == "fast" or way.thorax != "as it is":
+            parts = [(CUT[way.network], 5)]
         network = self.network(way, parts)
         films = self.sets[astuple(way)[4:] == astuple(DEFAULT)[4:] and way.size == DEFAULT.size]
         settings = hashlib.sha256(network.settings.encode()).hexdigest()
@@ -121,11 +120,10 @@ class Study:
 
 
 def score(study: Study, ways: list[Way]) -> None:
-    """Score what is not yet in the cache, source by source; time one fit per size of features."""
+    """Score what is not yet in the cache, way by way; time a fit of those that are averaged."""
     (study.kept / "scores").mkdir(exist_ok=True)
-    order = list(dict.fromkeys(tuple(sources(way)) for way in ways))
     made: dict = {}
-    for way in tqdm(sorted(ways, key=lambda way: order.index(tuple(sources(way)))), desc="ways"):
+    for way in tqdm(ways, desc="ways"):
         file = study.kept / "scores" / f"{way}.csv"
         old = [pd.read_csv(file)] if file.exists() else []
         done = set(zip(old[0]["finding"], old[0]["seed"], strict=True)) if old else set()
@@ -148,7 +146,7 @@ def score(study: Study, ways: list[Way]) -> None:
                     told = {"finding": finding, "seed": seed, "logit": logit}
                     old.append(films[["filename"]].assign(**told))
             pd.concat(old).to_csv(file, index=False)
-            if finding == FINDINGS[0]:
+            if finding == FINDINGS[0] and way in AVERAGED:
                 time_fit(study.kept / "fits.csv", features, films, old[0])
 
 
