@@ -173,7 +173,7 @@ def fine_tune(
     logit[held_out] = model.predict(validation, verbose=0)[: held_out.sum(), 0]
     probability, facts["calibration"] = calibrate(model, logit, target)
     facts |= {"finetuning_precision": precision, "finetuning_epochs": best}
-    facts |= { "epochs_allowed": epochs, "patience": PATIENCE}
+    facts |= {"epochs_allowed": epochs, "patience": PATIENCE}
     return Fitted(model, "finetuned", probability, fitted.fold, history, facts)
 
 
