@@ -43,13 +43,16 @@ def sweep(features, coef: np.ndarray | None, answer: Callable, width: int) -> np
     size = int(np.prod(features.shape[1:]))
     buffer = np.empty((min(ROWS, len(features)), size), np.float32)
     total = np.zeros((width, size), np.float32)
+    # Beside anything of 64 bits the whole block would be converted, and products take longer.
+    coef = None if coef is None else coef.astype(np.float32)
     with ThreadPoolExecutor(PARTS) as pool:
         for start in range(0, len(features), ROWS):
             rows = slice(start, min(start + ROWS, len(features)))
             block = buffer[: rows.stop - start]
             both = block, features[rows].reshape(len(block), -1)
             list(pool.map(np.copyto, *(np.array_split(x, PARTS) for x in both)))
-            total += answer(rows, None if coef is None else block @ coef.T).T @ block
+            mass = answer(rows, None if coef is None else block @ coef.T)
+            total += mass.astype(np.float32, copy=False).T @ block
     return total
 
 
