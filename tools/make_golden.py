@@ -28,8 +28,9 @@ from cxrlib.deploy.doctor import (
     digest_values,
     tile_means,
 )
-from cxrlib.model.backbone import BUNDLED, extract_features, load_backbone
+from cxrlib.model.backbone import extract_features, load_backbone
 from cxrlib.model.head import fit_head
+from cxrlib.model.network import BUNDLED
 from cxrlib.phantom.film import simulate_film
 from cxrlib.phantom.site import draw_films
 from cxrlib.phantom.study import NOTE, make_study

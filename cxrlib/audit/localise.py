@@ -15,7 +15,7 @@ from cxrlib.metrics.report import format_interval
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import join, load_backbone
 from cxrlib.model.evidence import evidence_of, feature_maps, logit_and_gradient
-from cxrlib.model.run import Run
+from cxrlib.model.run import Run, load_run_backbone
 from cxrlib.plots.evidence import resize_map
 
 SIDE = 100  # of the square on which maps and boxes are compared; a film spans it
@@ -47,7 +47,12 @@ def randomise(run: Run, seed: int = 0) -> Run:
     NeurIPS 2018).
     """
     made_of = run.facts["backbone"]
-    backbone = load_backbone(made_of["name"], None, run.image_size, made_of["layer"], seed)
+    if str(made_of["weights"]).endswith(".keras"):
+        own = load_run_backbone(run.folder, run.facts)
+        keras.utils.set_random_seed(seed)
+        backbone = replace(own, model=keras.models.clone_model(own.model))  # which starts anew
+    else:
+        backbone = load_backbone(made_of["name"], None, run.image_size, made_of["layer"], seed)
     return replace(run, model=join(backbone, shuffle_head(run.model.get_layer("head"), seed)))
 
 

@@ -17,7 +17,8 @@ from cxrlib.data.frontal import BUNDLED as CHECK_FILE
 from cxrlib.data.frontal import find_reasons
 from cxrlib.data.images import read_image
 from cxrlib.model._keras import keras
-from cxrlib.model.backbone import BUNDLED, Backbone, join, load_backbone
+from cxrlib.model.backbone import Backbone, join, load_backbone
+from cxrlib.model.network import BUNDLED
 
 # What is compared with; `tools/make_golden.py` makes it.
 GOLDEN = Path(__file__).parent / "golden"

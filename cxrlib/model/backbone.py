@@ -1,7 +1,6 @@
 """A network trained on photographs, cut at a layer, and the features it makes of radiographs."""
 
 import hashlib
-import socket
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,21 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
+from cxrlib.data.files import file_digest
 from cxrlib.data.images import PREPROCESSING, read_ahead, read_batch
 from cxrlib.model import lite
-from cxrlib.model._keras import OUT_OF_MEMORY, keras
+from cxrlib.model._keras import freeze, keras
 from cxrlib.model.fast import PARTS, compile_engine, engine_digest
+from cxrlib.model.network import (
+    BRINGS,
+    BackboneError,
+    as_map,
+    build_network,
+    cut_network,
+    load_network,
+)
 from cxrlib.model.store import Rows, gather
 
-BUNDLED = Path(__file__).parent / "weights" / "inception_v3.weights.h5"
-BRINGS = {"InceptionV3": BUNDLED, "EfficientNetLite2": lite.BUNDLED}  # weights come with cxrlib
 CUT = {"InceptionV3": "mixed8", "EfficientNetLite2": "stage5"}
 BATCH = 16
-DOWNLOAD_WAIT = 10  # seconds without a byte, after which a download has failed
-
-
-class BackboneError(ValueError):
-    """A backbone that cannot be had, with the ways that can."""
 
 
 @dataclass(frozen=True)
@@ -60,27 +61,31 @@ def load_backbone(
     layer: str | None = None,
     seed: int = 0,
 ) -> Backbone:
-    """Build a classification network of `keras.applications` and cut it at a layer.
+    """Load a network and cut it at a layer: one of `keras.applications`, or one of your own.
 
-    Grey values are repeated over three channels and brought to the range that the network was
-    trained on (-1..1 for InceptionV3, Szegedy et al., CVPR 2016).
+    Grey values are repeated over three channels and brought to the range that a network of
+    `keras.applications` was trained on (-1..1 for InceptionV3, Szegedy et al., CVPR 2016). A
+    network of your own is given 0..1: it brings what it needs beyond that as its first layers.
 
     Parameters
     ----------
     name : a network of `keras.applications`, such as InceptionV3, DenseNet121 or ResNet50V2; or
-        EfficientNetLite2 (Tan and Le, ICML 2019), see `cxrlib.model.lite`
+        EfficientNetLite2 (Tan and Le, ICML 2019), see `cxrlib.model.lite`; any name of your own
     weights : 'bundled' comes with cxrlib, for InceptionV3 and EfficientNetLite2; 'imagenet' is
         downloaded by Keras; the path of a `.weights.h5` file, or of Keras' own `..._notop.h5`;
-        None is random, by `seed`.
+        None is random, by `seed`. The path of a `.keras` file is a whole network of your own, from
+        (n, image_size, image_size, 3), or 1 for 3; a run points to it, so keep it.
     image_size : side of the square films, in pixels
     layer : name of the layer whose output is the features; 'top' is the last. None is mixed8 of
-        InceptionV3, stage5 of EfficientNetLite2, and the last of others.
+        InceptionV3, stage5 of EfficientNetLite2, and the last of others. Tokens that fill a square
+        become a map; one more in front is taken for a class token and left out.
     seed : of random weights
 
     Raises
     ------
     BackboneError
-        Unknown network or layer, a size it cannot take, or weights that cannot be had.
+        Unknown network or layer, a size it cannot take, weights that cannot be had, or an output
+        that is neither a map nor tokens that fill a square.
 
     Examples
     --------
@@ -89,10 +94,41 @@ def load_backbone(
     >>> backbone.model.output_shape
     (None, 7, 7, 256)
     """
+    films = keras.Input((image_size, image_size, 1), name="films")
+    colour = keras.layers.Concatenate(name="grey_to_rgb")([films] * 3)
+    if own := str(weights).endswith(".keras"):
+        network = load_network(weights, image_size)
+    else:
+        build = _architecture(name, weights)
+        # Each network brings its own preprocessing, an affine map of 0..255 in each channel.
+        preprocess = sys.modules[build.__module__].preprocess_input
+        black, white = (preprocess(np.full((1, 1, 1, 3), v, np.float32)).ravel() for v in (0, 255))
+        to_range = keras.layers.Rescaling((white - black).tolist(), black.tolist(), name="to_range")
+        if weights is None:
+            keras.utils.set_random_seed(seed)
+        network = build_network(build, to_range(colour), weights)
+    layer = layer or CUT.get(name, "top")
+    features = network.layers[-1].name if layer == "top" else layer
+    names = [x.name for x in network.layers]
+    if features not in names:
+        blocks = [x for x in names if x.startswith(("mixed", "stage"))] or names[-12:]
+        raise BackboneError(f"layer '{layer}' is not in {name}; it has {', '.join(blocks)}")
+    output = network.get_layer(features).output
+    if own:
+        output = cut_network(network, features)(films if network.input_shape[-1] == 1 else colour)
+    model = keras.Model(films, as_map(output, features), name=f"{name}_{features}")
+    digest = _digest(model, [file_digest(weights)] if own else [to_range.scale, to_range.offset])
+    return Backbone(name, weights, features, image_size, seed, model, digest)
+
+
+def _architecture(name: str, weights: str | None):
+    """Return what builds a network of `keras.applications` or `lite`, if it has such weights."""
     networks = sorted({x for x in dir(keras.applications) if x[0].isupper()} | {*BRINGS})
     if name not in networks:
-        raise BackboneError(f"backbone '{name}' is not one of {', '.join(networks)}")
-    build = getattr(lite if name in lite.__dict__ else keras.applications, name)
+        raise BackboneError(
+            f"backbone '{name}' is not one of {', '.join(networks)}. For one of your own give its "
+            "`.keras` file as weights."
+        )
     if weights == "bundled" and name not in BRINGS:
         raise BackboneError(
             f"weights 'bundled' are those of {' and '.join(BRINGS)}; for {name} give 'imagenet', "
@@ -100,23 +136,7 @@ def load_backbone(
         )
     if weights == "imagenet" and name in lite.__dict__:
         raise BackboneError(f"the ImageNet weights of {name} are those that are 'bundled'")
-    layer = layer or CUT.get(name, "top")
-    # Each network brings its own preprocessing, an affine map of 0..255 in each channel.
-    preprocess = sys.modules[build.__module__].preprocess_input
-    black, white = (preprocess(np.full((1, 1, 1, 3), v, np.float32)).ravel() for v in (0, 255))
-    films = keras.Input((image_size, image_size, 1), name="films")
-    colour = keras.layers.Concatenate(name="grey_to_rgb")([films] * 3)
-    to_range = keras.layers.Rescaling((white - black).tolist(), black.tolist(), name="to_range")
-    if weights is None:
-        keras.utils.set_random_seed(seed)
-    network = _build(build, to_range(colour), weights)
-    features = network.layers[-1].name if layer == "top" else layer
-    names = [x.name for x in network.layers]
-    if features not in names:
-        blocks = [x for x in names if x.startswith(("mixed", "stage"))] or names[-12:]
-        raise BackboneError(f"layer '{layer}' is not in {name}; it has {', '.join(blocks)}")
-    model = keras.Model(films, network.get_layer(features).output, name=f"{name}_{features}")
-    return Backbone(name, weights, features, image_size, seed, model, _digest(model, to_range))
+    return getattr(lite if name in lite.__dict__ else keras.applications, name)
 
 
 def extract_features(
@@ -171,8 +191,8 @@ def compute_features(backbone: Backbone, grid: int, tasks: Iterable[tuple]) -> I
     forward = _pooled(backbone, grid).predict_on_batch
     if backbone.engine:
         engine, channels = compile_engine(backbone.engine / PARTS[0]), backbone.model.output_shape
-        pool = keras.Sequential([keras.Input(channels[1:]), _pool(backbone, grid)])
-        forward = lambda film: pool.predict_on_batch(engine(film))  # noqa: E731
+        pool = freeze(keras.Sequential([keras.Input(channels[1:]), _pool(backbone, grid)]))
+        forward = lambda film: pool(engine(film))  # noqa: E731
 
     def read(task, size, pool):
         return task[0], read_batch(task[1], size, pool)
@@ -200,48 +220,10 @@ def _pool(backbone: Backbone, grid: int) -> keras.Layer:
     return keras.layers.AveragePooling2D((height // grid, width // grid), name="grid")
 
 
-def _build(build, pixels, weights: str | None) -> keras.Model:
-    size = pixels.shape[1]
-    wait = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_WAIT)
-    try:
-        network = build(
-            include_top=False,
-            weights="imagenet" if weights == "imagenet" else None,
-            input_tensor=pixels,
-            input_shape=(size, size, 3),
-        )
-    except OUT_OF_MEMORY:
-        raise
-    except Exception as error:  # Keras raises a bare Exception when a download fails
-        if isinstance(error, ValueError) and "file hash" not in str(error):
-            raise BackboneError(f"{build.__name__} at image_size {size}: {error}") from error
-        raise BackboneError(
-            f"the ImageNet weights of {build.__name__} could not be downloaded ({error}). Without "
-            "a network use weights='bundled' (InceptionV3), or the path of a weights file."
-        ) from error
-    finally:
-        socket.setdefaulttimeout(wait)
-    if weights in (None, "imagenet"):
-        return network
-    path = BRINGS[build.__name__] if weights == "bundled" else Path(weights)
-    if not path.is_file():
-        raise BackboneError(
-            f"weights '{path}' is no file. Give 'bundled', 'imagenet', the path of a weights file, "
-            "or None for random weights."
-        )
-    try:
-        network.load_weights(path)
-    except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        told = f"{path} does not hold weights of {build.__name__}: {error!s:.200}"
-        raise BackboneError(told) from error
-    return network
-
-
-def _digest(model: keras.Model, to_range: keras.layers.Rescaling) -> str:
+def _digest(model: keras.Model, made_of: list) -> str:
     # Layers stand in the order of the graph; their names count from the start of the session.
     layers = [type(layer).__name__ for layer in model.layers]
-    facts = [PREPROCESSING, to_range.scale, to_range.offset, model.input_shape, layers]
+    facts = [PREPROCESSING, *made_of, model.input_shape, layers]
     digest = hashlib.sha256(repr(facts).encode())
     for weight in model.get_weights():
         digest.update(weight.tobytes())

@@ -2,26 +2,24 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.class_weight import compute_sample_weight
 from tqdm.auto import tqdm
 
 from cxrlib.data.files import whole_file
-from cxrlib.data.images import read_image
 from cxrlib.model._keras import keras, tf
 from cxrlib.model.backbone import Backbone, join
+from cxrlib.model.batches import TrainingFilms
 from cxrlib.model.folds import TrainError, refuse_test_films
 from cxrlib.model.head import Fitted, calibrate, fit_uncalibrated
+from cxrlib.model.network import parts_of
 
 BATCH = 16
 PATIENCE = 3  # epochs without a better validation loss before training stops
 VALIDATION_FOLD = 0
-READERS = max(2, os.cpu_count() or 1)
 
 
 def fine_tune(
@@ -77,7 +75,7 @@ def fine_tune(
     ------
     TrainError
         A layer that the backbone does not have, a test patient's film, fewer than one epoch, a
-        warm-up as long as the training, or a device that TensorFlow does not see.
+        warm-up as long as the training, a device that TensorFlow does not see, or embeddings.
 
     Examples
     --------
@@ -94,6 +92,12 @@ def fine_tune(
     >>> tuned.history["epoch"].tolist()
     [0, 1]
     """
+    if not isinstance(backbone, Backbone) or len(features.shape) != 4:
+        raise TrainError(
+            "fine-tuning changes the network that reads the images, and embeddings come without: "
+            "give a backbone of load_backbone and features of extract_features, or stay with "
+            "fit_head, which takes any features"
+        )
     refuse_test_films(films)
     names = [layer.name for layer in backbone.model.layers]
     if from_layer not in names[:-1]:
@@ -124,7 +128,7 @@ def fine_tune(
     folder.mkdir(parents=True, exist_ok=True)
 
     batch = -(-BATCH // strategy.num_replicas_in_sync) * strategy.num_replicas_in_sync
-    validation = _Films(films[held_out], backbone.image_size, batch)
+    validation = TrainingFilms(films[held_out], backbone.image_size, batch)
     if (folder / "history.csv").exists():
         history = pd.read_csv(folder / "history.csv")
     else:
@@ -151,7 +155,7 @@ def fine_tune(
                 break
             draw = [seed, epoch]
             order = films[~held_out].sample(frac=1, random_state=np.random.default_rng(draw))
-            training = _Films(order, backbone.image_size, batch, draw if augment else None)
+            training = TrainingFilms(order, backbone.image_size, batch, draw if augment else None)
             # Keras would shuffle batches by Python's global, unseeded generator.
             log = model.fit(training, validation_data=validation, shuffle=False, verbose=0).history
             row = {"epoch": epoch} | {name: values[0] for name, values in sorted(log.items())}
@@ -164,41 +168,6 @@ def fine_tune(
     probability, facts["calibration"] = calibrate(model, logit, target)
     facts |= {"finetuning_epochs": best, "epochs_allowed": epochs, "patience": PATIENCE}
     return Fitted(model, "finetuned", probability, fitted.fold, history, facts)
-
-
-class _Films(keras.utils.PyDataset):
-    """Batches of one size, (films, targets, weights); with `draw`, augmented by it and their place.
-
-    Threads prepare the next batches while one is trained on; the order stays. Blank films of weight
-    0 fill up the last batch, so that devices share all evenly; weights make the mean of all batches
-    that of the films.
-    """
-
-    def __init__(self, films: pd.DataFrame, size: int, batch: int, draw: list | None = None):
-        super().__init__(workers=READERS, max_queue_size=2 * READERS)
-        self.films, self.size, self.batch, self.draw = films, size, batch, draw
-        filled = len(self) * batch / len(films)
-        self.weights = compute_sample_weight("balanced", films["target"]) * filled
-
-    def __len__(self):
-        return -(-len(self.films) // self.batch)
-
-    def __getitem__(self, index):
-        rows = slice(index * self.batch, (index + 1) * self.batch)
-        films = self.films[rows]
-        pixels = np.stack([read_image(path, self.size) for path in films["path"]])[..., None]
-        if self.draw:
-            seed = int(np.random.SeedSequence([*self.draw, index]).generate_state(1)[0])
-            for layer in (
-                keras.layers.RandomRotation(5 / 360, "constant", seed=seed),
-                keras.layers.RandomTranslation(0.04, 0.04, "constant", seed=seed),
-                keras.layers.RandomZoom(0.08, fill_mode="constant", seed=seed),
-                keras.layers.RandomContrast(0.15, value_range=(0, 1), seed=seed),
-            ):
-                pixels = layer(pixels, training=True)
-        filling = [(0, self.batch - len(films)), (0, 0), (0, 0), (0, 0)]
-        parts = pixels, films["target"].to_numpy()[:, None], self.weights[rows]
-        return tuple(np.pad(part, filling[: np.ndim(part)]) for part in parts)
 
 
 def _strategy(devices: Sequence[str] | None):
@@ -217,10 +186,11 @@ def _trainable(model: keras.Model, from_layer: str, optimizer) -> keras.Model:
     """Compile `model` so that what lies above `from_layer` is trained, its statistics not."""
     above = False
     for layer in model.layers:
+        layer.trainable = above
         # Under `fit` a trainable batch normalisation would take the statistics of each batch.
-        layer.trainable = above and not isinstance(layer, keras.layers.BatchNormalization)
+        for part in parts_of(layer):
+            part.trainable &= not isinstance(part, keras.layers.BatchNormalization)
         above = above or layer.name == from_layer
-    model.get_layer("head").get_layer("standardise").trainable = False
     model.compile(
         optimizer,
         keras.losses.BinaryCrossentropy(from_logits=True),

@@ -39,7 +39,12 @@ def number_folds(splitter: BaseCrossValidator, target, groups=None) -> np.ndarra
 
 
 def refuse_test_films(films: pd.DataFrame) -> None:
-    """Raise TrainError where a film of a test patient is among `films`."""
+    """Raise TrainError where a film of a test patient is among `films`, or they are no table."""
+    if not isinstance(films, pd.DataFrame):
+        raise TrainError(
+            f"films is of type {type(films).__name__}: give the table of choose_films, one row per "
+            "film; features come before it"
+        )
     test = films.loc[films["split"] != "train", "filename"]
     if len(test):
         raise TrainError(

@@ -15,6 +15,7 @@ from cxrlib.data.images import read_image
 from cxrlib.deploy import doctor
 from cxrlib.deploy.doctor import FEATURES, FILM, GOLDEN, HEAD, STEPS, examine
 from cxrlib.model import backbone
+from cxrlib.model.network import BUNDLED
 
 NAMES, ADVICE = zip(*STEPS.items(), strict=True)
 
@@ -65,7 +66,7 @@ def test_the_command_fails_with_the_step_and_what_to_do(monkeypatch, capsys):
 
 def test_another_weights_file(tmp_path, monkeypatch):
     weights = tmp_path / "inception_v3.weights.h5"
-    weights.write_bytes(backbone.BUNDLED.read_bytes()[:-1])
+    weights.write_bytes(BUNDLED.read_bytes()[:-1])
     monkeypatch.setattr(doctor, "BUNDLED", weights)
     assert_step_differs("weights file", "and not 3413b7fb283b")
     weights.unlink()
@@ -144,7 +145,7 @@ def test_what_is_stored_can_be_made_again(monkeypatch):
     assert abs(off.reshape(15, 32, 16, 32).mean(axis=(1, 3))).max() < 0.5
     assert all("no person" in Image.open(p).text["Comment"] for p in GOLDEN.glob("*.png"))
     golden = json.loads((GOLDEN / "golden.json").read_text())
-    assert golden["weights"] in backbone.BUNDLED.with_name("README.md").read_text()
+    assert golden["weights"] in BUNDLED.with_name("README.md").read_text()
     assert hashlib.sha256(np.load(FEATURES).tobytes()).hexdigest() == golden["features"]
     assert 0.1 < golden["probability"] < 0.9  # where a score moves with the logit
     assert FILM.exists() and HEAD.exists()

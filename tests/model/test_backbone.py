@@ -16,8 +16,10 @@ import pytest
 from cxrlib.data.images import ImageError, read_image
 from cxrlib.model import backbone as module
 from cxrlib.model import lite
+from cxrlib.model import network as network_module
 from cxrlib.model._keras import keras
-from cxrlib.model.backbone import BUNDLED, BackboneError, extract_features, load_backbone
+from cxrlib.model.backbone import BackboneError, extract_features, load_backbone
+from cxrlib.model.network import BUNDLED
 
 BUNDLED_SHA256 = "3413b7fb283b14f41c3ff8226320640eea658286d1c460491c66ac74f847ae2d"
 LITE_SHA256 = "470db0227044d69512a4efda8dff6eea13078a9026009918c78b5a9fb36b1f59"
@@ -213,8 +215,8 @@ def refuse():
 def test_imagenet_weights_without_a_network(network, monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert module.DOWNLOAD_WAIT <= 10
-    monkeypatch.setattr(module, "DOWNLOAD_WAIT", 2)
+    assert network_module.DOWNLOAD_WAIT <= 10
+    monkeypatch.setattr(network_module, "DOWNLOAD_WAIT", 2)
     inception = sys.modules[keras.applications.InceptionV3.__module__]
     before, waits, wait = socket.getdefaulttimeout(), [], socket.setdefaulttimeout
     monkeypatch.setattr(socket, "setdefaulttimeout", lambda s: (waits.append(s), wait(s)))

@@ -17,11 +17,13 @@ from cxrlib.deploy.export import export_run
 from cxrlib.model import finetune as module
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import extract_features, join, load_backbone
+from cxrlib.model.batches import TrainingFilms
 from cxrlib.model.evidence import map_evidence
 from cxrlib.model.finetune import fine_tune
 from cxrlib.model.head import TrainError, fit_head, fit_uncalibrated
 from cxrlib.model.run import Run, load_run
 from cxrlib.model.save import save_run
+from cxrlib.model.store import Rows
 
 SETTINGS = {"from_layer": "mixed0", "learning_rate": 1e-4, "epochs": 2}
 
@@ -38,11 +40,11 @@ def prepare(medical):
 CHILD = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-from test_finetune import SETTINGS, fine_tune, module, prepare
+from test_finetune import SETTINGS, batches, fine_tune, module, prepare
 keep = module._keep
 def keep_and_die(folder, model, history, row):
     if row["epoch"] == 1:
-        module.read_image = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        batches.read_image = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     return keep(folder, model, history, row)
 module._keep = keep_and_die
 fine_tune(*prepare(sys.argv[2]), sys.argv[3], **SETTINGS)
@@ -167,7 +169,7 @@ def test_history_and_the_model_of_the_best_epoch(given, tuned):
     # Undo the calibration: what is left has the loss that the best epoch had.
     held_out = ~np.isnan(tuned.probability)
     target = films["target"].to_numpy()[held_out]
-    of_model = tuned.model.predict(module._Films(films[held_out], 80, 16), verbose=0)
+    of_model = tuned.model.predict(TrainingFilms(films[held_out], 80, 16), verbose=0)
     of_model = of_model[: held_out.sum(), 0]
     np.testing.assert_allclose(logit(tuned.probability[held_out]), of_model, atol=1e-4)
     calibration = tuned.facts["calibration"]
@@ -256,7 +258,7 @@ def test_augmentation_follows_the_seed_and_moves_films_a_little(given):
     films = given[2]
 
     def pixels(augment, seed):
-        return module._Films(films, 80, 16, [seed, 0] if augment else None)[0][0]
+        return TrainingFilms(films, 80, 16, [seed, 0] if augment else None)[0][0]
 
     plain = pixels(False, 5)
     moved = np.asarray(pixels(True, 5))
@@ -300,6 +302,11 @@ def test_errors(given, tmp_path):
         fine_tune(*given, tmp_path, from_layer="mixed0", devices=["CPU:0", "GPU:9"])
     with pytest.raises(TrainError, match="48 films of test patients"):
         fine_tune(backbone, features, films.assign(split="test"), fitted, tmp_path)
+    with pytest.raises(TrainError, match="films is of type Rows: give the table of choose_films"):
+        fine_tune(backbone, features, Rows("", 0, np.arange(48), (3, 3, 4)), fitted, tmp_path)
+    for embeddings in ((None, features), (backbone, features.reshape(48, -1))):
+        with pytest.raises(TrainError, match="embeddings come without: give a backbone of load_"):
+            fine_tune(*embeddings, films, fitted, tmp_path)
     named = replace(backbone, name="MobileNetV2", layer="mixed1")
     with pytest.raises(TrainError, match="such as mixed0$"):
         fine_tune(named, features, films, fitted, tmp_path, from_layer="nowhere")
