@@ -33,9 +33,10 @@ from cxrlib.data.study import choose_films, digest_films, read_study
 from cxrlib.metrics.bootstrap import compare_auc
 from cxrlib.metrics.report import format_interval
 from cxrlib.model._keras import keras
-from cxrlib.model.backbone import BUNDLED, extract_features, load_backbone
+from cxrlib.model.backbone import extract_features, load_backbone
 from cxrlib.model.finetune import fine_tune
 from cxrlib.model.head import fit_head
+from cxrlib.model.network import BUNDLED
 from cxrlib.model.predict import score_test
 from cxrlib.model.save import save_run
 
@@ -87,11 +88,24 @@ def train(way: str, started: float, args: argparse.Namespace) -> tuple[pd.DataFr
 
 
 def train_recipe(films: pd.DataFrame, started: float, args) -> tuple[pd.DataFrame, dict]:
+    training, model = begin_recipe(films, args.seed)
+    with redirect_stdout(sys.stderr):
+        batches = flow(training, AUGMENTATION, batch_size=1, seed=args.seed)
+        model.fit(batches, epochs=args.epochs, verbose=2)
+        seconds = measure(started)
+        test = films[films["split"] == "test"]
+        probability = model.predict(flow(test, {}, shuffle=False), verbose=0)[:, 0]
+    test = test.assign(path="images/" + test["filename"], probability=probability)
+    return test[COLUMNS], seconds
+
+
+def begin_recipe(films: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, keras.Model]:
+    """Return the films that the recipe trains on, and its model before the first step."""
     training = films[films["split"] == "train"]
     # As many negatives as positives, drawn at random.
     by_class = training.groupby("target")
-    training = by_class.sample(by_class.size().min(), random_state=args.seed)
-    keras.utils.set_random_seed(args.seed)
+    training = by_class.sample(by_class.size().min(), random_state=seed)
+    keras.utils.set_random_seed(seed)
     base = keras.applications.InceptionV3(False, weights=None, input_shape=(SIDE, SIDE, 3))
     base.load_weights(BUNDLED)
     base.trainable = False
@@ -101,14 +115,7 @@ def train_recipe(films: pd.DataFrame, started: float, args) -> tuple[pd.DataFram
     x = keras.layers.Dense(1, activation="sigmoid")(x)
     model = keras.Model(base.input, x)
     model.compile(optimizer="adam", loss="binary_crossentropy")
-    with redirect_stdout(sys.stderr):
-        batches = flow(training, AUGMENTATION, batch_size=1, seed=args.seed)
-        model.fit(batches, epochs=args.epochs, verbose=2)
-        seconds = measure(started)
-        test = films[films["split"] == "test"]
-        probability = model.predict(flow(test, {}, shuffle=False), verbose=0)[:, 0]
-    test = test.assign(path="images/" + test["filename"], probability=probability)
-    return test[COLUMNS], seconds
+    return training, model
 
 
 def flow(films: pd.DataFrame, augmentation: dict, **options):

@@ -41,7 +41,8 @@ def prepare(medical):
 CHILD = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-from test_finetune import SETTINGS, batches, fine_tune, module, prepare
+from cxrlib.model import batches
+from test_finetune import SETTINGS, fine_tune, module, prepare
 keep = module._keep
 def keep_and_die(folder, model, history, row):
     if row["epoch"] == 1:
