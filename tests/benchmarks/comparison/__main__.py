@@ -17,12 +17,11 @@ take part: 8 bits need the extra `fast`, and the common thorax is no part of the
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-from measure import Study, score
+from measure import Study, is_kept, score
 from page import render
-from ways import WAYS, sources
+from ways import WAYS
 
 
 def main():
@@ -31,17 +30,14 @@ def main():
     parser.add_argument(
         "--out", type=Path, required=True, help="the page; its figure lies beside it"
     )
-    parser.add_argument("--extract", action="store_true", help="features alone")
+    parser.add_argument("--kept", action="store_true", help="measure nothing, show what is kept")
     args = parser.parse_args()
     args.cache.mkdir(parents=True, exist_ok=True)
-    study = Study(os.environ["CXR_DATA"], args.cache)
-    if args.extract:
-        for source in dict.fromkeys(source for way in WAYS for source in sources(way)):
-            print(source, file=sys.stderr, flush=True)
-            study.extract(source)
-        return
-    score(study, WAYS)
-    args.out.write_text(render(study, args.out))
+    study, ways = Study(os.environ["CXR_DATA"], args.cache), WAYS
+    if args.kept:
+        ways = [way for way in WAYS if is_kept(study, way)]
+    score(study, ways)
+    args.out.write_text(render(study, ways, args.out))
 
 
 if __name__ == "__main__":

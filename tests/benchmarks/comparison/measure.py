@@ -164,14 +164,28 @@ def time_fit(file: Path, features: np.ndarray, films: pd.DataFrame, scores: pd.D
     pd.concat(known).to_csv(file, index=False)
 
 
+def is_kept(study: Study, way: Way) -> bool:
+    """Say whether scores and seconds of a way are in the cache."""
+    file, times = study.kept / "scores" / f"{way}.csv", study.kept / "seconds.csv"
+    if not (file.exists() and times.exists()):
+        return False
+    scored = set(pd.read_csv(file)["finding"]) >= set(FINDINGS)
+    return scored and set(map(str, timed_parts(way))) <= set(pd.read_csv(times)["way"])
+
+
+def timed_parts(way: Way) -> list[Way]:
+    """Return what is timed for a way: the grid costs nothing."""
+    return [replace(way, grid=1, thorax=thorax) for thorax in THORAX[way.thorax]]
+
+
 def seconds(study: Study, ways: list[Way]) -> dict[Way, float]:
-    """Return the processor seconds that features of 1,000 films take; the grid costs nothing."""
+    """Return the processor seconds that features of 1,000 films take."""
     file = study.kept / "seconds.csv"
     known = pd.read_csv(file, index_col=0)["seconds"].to_dict() if file.exists() else {}
     paths = study.calibration[:TIMED]
     result = {}
     for way in tqdm(ways, desc="seconds"):
-        parts = [replace(way, grid=1, thorax=x) for x in THORAX[way.thorax]]
+        parts = timed_parts(way)
         for part in parts:
             if str(part) not in known:
                 network = study.network(part, [(part.layer, 1)])

@@ -122,7 +122,7 @@ def call_of(way: Way) -> str:
 
 def draw(scores: Scores, cost: dict[Way, float], picked: Way, file: Path) -> None:
     """Draw the mean difference of each way to the default with its interval, cheapest first."""
-    ways = sorted((way for way in WAYS if way != DEFAULT), key=cost.get, reverse=True)
+    ways = sorted((way for way in cost if way != DEFAULT), key=cost.get, reverse=True)
     ax = new_axes((8.6, 0.23 * len(ways) + 1.1))
     kinds = {"full": ("o", NEGATIVE), "8 bits": ("s", THIRD), "common thorax": ("D", POSITIVE)}
     for kind, (marker, colour) in kinds.items():
@@ -137,7 +137,8 @@ def draw(scores: Scores, cost: dict[Way, float], picked: Way, file: Path) -> Non
     ax.set_yticks(range(len(ways)), names, fontsize=8)
     ax.set_ylim(-0.7, len(ways) - 0.3)
     label = "mean AUC less the default's (95 % interval)"
-    plain(ax, {"loc": "lower left", "frameon": False}, xlabel=label)
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3}
+    plain(ax, above | {"frameon": False}, xlabel=label)
     ax.figure.savefig(file, dpi=110)
     plt.close(ax.figure)
 
@@ -148,9 +149,9 @@ def kind_of(way: Way) -> str:
     return "8 bits" if way.precision == "fast" else "full"
 
 
-def render(study: Study, out: Path) -> str:
-    scores, cost = Scores(study), seconds(study, WAYS)
-    plain_ways = [way for way in WAYS if kind_of(way) == "full"]
+def render(study: Study, ways: list[Way], out: Path) -> str:
+    scores, cost = Scores(study), seconds(study, ways)
+    plain_ways = [way for way in ways if kind_of(way) == "full"]
     best, picked, near = rule(scores, plain_ways, cost)
     draw(scores, cost, picked, out.with_suffix(".png"))
     films = study.sets[False]
@@ -196,11 +197,12 @@ def render(study: Study, out: Path) -> str:
         ruling=ruling,
         figure=out.with_suffix(".png").name,
         ways=render_ways(scores, cost, near),
-        thorax=render_thorax(scores),
-        thorax_verdict=told_thorax(scores),
+        thorax=render_thorax(scores, ways),
+        thorax_verdict=told_thorax(scores, ways),
+        missing=told_missing(ways),
         averaged=averaged,
         averaged_verdict=averaged_verdict,
-        count=len(WAYS),
+        count=len(ways),
         positives=positives,
     )
 
@@ -211,7 +213,7 @@ def bool_finding(labels: tuple) -> bool:
 
 def render_ways(scores: Scores, cost: dict, near: dict) -> str:
     rows = []
-    for way in sorted(WAYS, key=lambda way: -scores.mean(way, FINDINGS)[0]):
+    for way in sorted(cost, key=lambda way: -scores.mean(way, FINDINGS)[0]):
         less = [scores.area(way, f) - scores.area(DEFAULT, f) for f in FINDINGS]
         rows.append(
             [f"**{way} (the default)**" if way == DEFAULT else way]
@@ -224,11 +226,13 @@ def render_ways(scores: Scores, cost: dict, near: dict) -> str:
     return markdown([*head, "seconds per 1,000 images", "as good"], rows)
 
 
-def render_thorax(scores: Scores) -> str:
+def render_thorax(scores: Scores, ways: list[Way]) -> str:
     rows = []
     for base in (DEFAULT, LITE):
         for thorax, name in (("common", "alone"), ("both", "beside")):
             way = replace(base, thorax=thorax)
+            if way not in ways:
+                continue
             for view in ("", "PA", "AP"):
                 less = [scores.area(way, f, view) - scores.area(base, f, view) for f in FINDINGS]
                 own = scores.mean(base, FINDINGS, view)[0], scores.mean(way, FINDINGS, view)[0]
@@ -239,10 +243,19 @@ def render_thorax(scores: Scores) -> str:
     return markdown([*head, *(f"{f}, less plain" for f in FINDINGS), "mean, less plain"], rows)
 
 
-def told_thorax(scores: Scores) -> str:
+def told_missing(ways: list[Way]) -> str:
+    missing = [str(way) for way in WAYS if way not in ways]
+    if not missing:
+        return ""
+    return f"The script holds {len(missing)} more ways that are not measured: {'; '.join(missing)}."
+
+
+def told_thorax(scores: Scores, ways: list[Way]) -> str:
     told, won = [], []
     for thorax, name in (("common", "Alone"), ("both", "Beside the plain features")):
         way = replace(DEFAULT, thorax=thorax)
+        if way not in ways:
+            continue
         less = {
             view: scores.mean(way, FINDINGS, view) - scores.mean(DEFAULT, FINDINGS, view)
             for view in ("", "PA", "AP")
