@@ -12,7 +12,7 @@ import numpy as np
 from cxrlib.data.files import file_digest
 from cxrlib.data.images import PREPROCESSING, read_ahead, read_batch
 from cxrlib.model import lite
-from cxrlib.model._keras import freeze, keras
+from cxrlib.model._keras import keras
 from cxrlib.model.fast import PARTS, compile_engine, engine_digest
 from cxrlib.model.network import (
     BRINGS,
@@ -191,8 +191,8 @@ def compute_features(backbone: Backbone, grid: int, tasks: Iterable[tuple]) -> I
     forward = _pooled(backbone, grid).predict_on_batch
     if backbone.engine:
         engine, channels = compile_engine(backbone.engine / PARTS[0]), backbone.model.output_shape
-        pool = freeze(keras.Sequential([keras.Input(channels[1:]), _pool(backbone, grid)]))
-        forward = lambda film: pool(engine(film))  # noqa: E731
+        pool = keras.Sequential([keras.Input(channels[1:]), _pool(backbone, grid)])
+        forward = lambda film: pool.predict_on_batch(engine(film))  # noqa: E731
 
     def read(task, size, pool):
         return task[0], read_batch(task[1], size, pool)
