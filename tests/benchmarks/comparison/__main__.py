@@ -8,7 +8,7 @@ over seeds, in the same resamples of patients. Films of the split 'test' are dro
 read. Features and scores are kept in --cache, so that a call that was interrupted goes on; delete
 it when the library changes. The page and its figure are written anew from what is kept.
 
-The rule was fixed before the first look at a number. For each way, the mean AUC over the findings
+The rule was fixed before these numbers were known. For each way, the mean AUC over the findings
 is compared with that of the best way. Of the ways that lie within one standard error of it (of the
 paired difference, over resamples of patients), the default is the one whose features cost the least
 processor time; among equals, the one with the fewest numbers. Only ways of the plain installation
