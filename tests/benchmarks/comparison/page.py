@@ -127,6 +127,8 @@ def draw(scores: Scores, cost: dict[Way, float], picked: Way, file: Path) -> Non
     kinds = {"full": ("o", NEGATIVE), "8 bits": ("s", THIRD), "common thorax": ("D", POSITIVE)}
     for kind, (marker, colour) in kinds.items():
         own = [way for way in ways if kind_of(way) == kind]
+        if not own:
+            continue
         less = [scores.mean(way, FINDINGS) - scores.mean(DEFAULT, FINDINGS) for way in own]
         ends = pd.DataFrame(map(interval, less))
         reach = [ends["value"] - ends["low"], ends["high"] - ends["value"]]
@@ -266,6 +268,8 @@ def told_thorax(scores: Scores, ways: list[Way]) -> str:
             f"{signed(less['AP'])}."
         )
         won.append(told_by(less[""]) == "better")
+    if not told:
+        return "This is not measured yet."
     end = "It is not part of the library yet." if any(won) else "So it stays out of the library."
     return "\n".join([*told, "", end])
 
