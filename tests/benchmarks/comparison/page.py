@@ -17,14 +17,6 @@ from cxrlib.metrics.calibration import fit_platt
 from cxrlib.model.folds import patient_folds
 from cxrlib.plots.style import NEGATIVE, POSITIVE, THIRD, new_axes, plain
 
-CALL = """`cxr.average_runs` makes one run of several that were trained on one study:
-
-```python
-both = cxr.average_runs([cxr.load_run("runs/inception"), cxr.load_run("runs/lite")], "runs/both")
-```
-
-Its held-out scores are the mean of the members' held-out logits, calibrated anew.
-It is scored, tested, exported and recalibrated as any run."""
 PAGE = Path(__file__).with_name("page.md").read_text()
 
 
@@ -173,6 +165,8 @@ def render(study: Study, ways: list[Way], out: Path) -> str:
             "library's default was not changed. This makes the features that the rule picks:\n\n"
             f"```python\n{call_of(picked)}\n```"
         )
+    if len(ways) < len(WAYS):
+        verdict += f"\n**So far {len(ways)} of {len(WAYS)} ways are measured**, so this may change."
     ruling = (
         f"The best is {best}, with a mean AUC of {three(scores.mean(best, FINDINGS))}. "
         f"{sum(near.values())} of {len(near)} ways are as good.\nThe cheapest of them is {picked}. "
@@ -293,7 +287,10 @@ def render_averaged(study: Study, scores: Scores) -> tuple[str, str]:
         f"gains {signed(gain['all'])} on InceptionV3 alone. Over the five not seen it gains "
         f"{signed(gain['five'])}.\n"
     )
-    verdict += CALL if confirmed else "So the library has no call for it."
+    more = [scores.mean(pair, x) - scores.mean(LITE, x) for x in (FINDINGS + MORE, MORE)]
+    verdict += f"Over EfficientNetLite2 alone it gains {signed(more[0])} and {signed(more[1])}: "
+    verdict += f"{told_by(more[0])}.\n"
+    verdict += "The library has no call for it yet." if confirmed else "So it has no call."
     head = ["finding", "patients with it", "AUC, InceptionV3", "AUC, EfficientNetLite2"]
     head += ["AUC, averaged", "averaged less InceptionV3", "averaged less EfficientNetLite2"]
     return markdown(head, rows), verdict
