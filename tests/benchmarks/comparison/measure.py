@@ -40,9 +40,8 @@ class Network:
         if way.precision == "fast":
             fast = quantise_backbone(deepest, paths, folder)
             self.engine, self.settings = compile_engine(fast.engine / PARTS[0]), fast.settings
-            source = keras.Sequential(
-                [keras.Input(deepest.model.output_shape[1:]), keras.layers.Identity()]
-            )
+            features = keras.Input(deepest.model.output_shape[1:])
+            source = keras.Model(features, keras.layers.Identity()(features))
         if common is not None:
             self.settings += hashlib.sha256(common.tobytes()).hexdigest()
         rows, self.where, start = [], {}, 0

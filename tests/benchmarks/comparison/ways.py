@@ -54,15 +54,10 @@ WAYS = [
     replace(DEFAULT, layer="mixed6", grid=7),
     replace(LITE, thorax="common"),
     replace(LITE, thorax="both"),
-    replace(DEFAULT, size=299),
-    replace(DEFAULT, size=299, layer="mixed4"),
-    replace(DEFAULT, size=299, layer="mixed6"),
-    replace(DEFAULT, size=299, grid=3),
-    replace(DEFAULT, size=224),
     replace(DEFAULT, precision="fast"),
-    *(replace(LITE, size=size) for size in (224, 299, 512)),
-    replace(DEFAULT, size=512),
-    replace(DEFAULT, size=512, layer="mixed6"),
+    replace(DEFAULT, size=224),
+    replace(DEFAULT, size=299),
+    *(replace(LITE, size=size) for size in (224, 512)),
     replace(LITE, precision="fast"),
 ]
 AVERAGED = [DEFAULT, LITE]
