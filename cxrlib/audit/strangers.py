@@ -1,7 +1,16 @@
 """Images that are not upright frontal chest radiographs, made of radiographs to test the check."""
 
 import numpy as np
+import pandas as pd
 from PIL import Image
+
+from cxrlib.data.frontal import TURNS, find_reasons
+
+GROUPS = {
+    "inverted or turned": list(TURNS),
+    "a part": ["part"],
+    "not a film": ["noise", "blank", "saturated"],
+}
 
 
 def cut_parts(films: np.ndarray, low: float, high: float, seed: int) -> np.ndarray:
@@ -29,3 +38,13 @@ def spoil_films(films: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
         "blank": np.full_like(films, 0.5),
         "saturated": np.where(films > np.median(films), 1, 0).astype(np.float32),
     }
+
+
+def judge_strangers(films: np.ndarray, seed: int = 0) -> pd.DataFrame:
+    """Return what `find_reasons` says of films (n, size, size), 0..1, and of what is made of them.
+
+    One row per image: `kind` ('film', or a key of `spoil_films`), `score` and `reason`.
+    """
+    pictures = {"film": films} | spoil_films(films, seed)
+    judged = {kind: find_reasons(made) for kind, made in pictures.items()}
+    return pd.concat(judged, names=["kind"]).reset_index("kind")

@@ -1,7 +1,6 @@
 """What is no frontal chest film gets a reason and no probability; films keep theirs."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy.ndimage import gaussian_filter
@@ -9,7 +8,7 @@ from threadpoolctl import threadpool_limits
 
 import cxrlib as cxr  # lazily: most of these tests need no TensorFlow
 import make_frontal
-from cxrlib.audit.strangers import spoil_films
+from cxrlib.audit.strangers import judge_strangers
 from cxrlib.data import frontal as refuse
 from cxrlib.data.frontal import (
     REASONS,
@@ -40,8 +39,7 @@ def films(paths):
 
 @pytest.fixture(scope="module")
 def judged(films):
-    pictures = {"film": films} | spoil_films(films)
-    return pd.concat({kind: find_reasons(p) for kind, p in pictures.items()}, names=["kind"])
+    return judge_strangers(films).set_index("kind")
 
 
 def page():

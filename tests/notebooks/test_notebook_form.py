@@ -115,7 +115,15 @@ def test_imports_stand_in_one_cell_and_the_core_is_one_of_them(path):
     ]
     assert importing == cells[:1], "imports belong in the first code cell, and only there"
     assert "import cxrlib as cxr" in lines(cells[0])
-    assert not re.search(r"from cxrlib\.(metrics|plots|widgets)", cells[0].source)
+    assert not re.search(r"from cxrlib\.(data|metrics|model|plots|widgets)", cells[0].source)
+
+
+@every_notebook
+def test_what_follows_three_arguments_is_named(path):
+    for cell in code_cells(path):
+        calls = [node for node in ast.walk(tree(cell)) if isinstance(node, ast.Call)]
+        long = [ast.unparse(call) for call in calls if len(call.args) > 3]
+        assert not [call for call in long if not call.startswith("print(")]
 
 
 @every_notebook

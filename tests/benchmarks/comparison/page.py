@@ -188,7 +188,7 @@ def render(study: Study, ways: list[Way], out: Path) -> str:
         resamples=RESAMPLES,
         timed=TIMED,
         rounds=ROUNDS,
-        fits=" and ".join(
+        fits="; ".join(
             f"{row.seconds:.0f} s for {row.numbers:,} numbers per image"
             for row in scores.fits.itertuples()
         ),
