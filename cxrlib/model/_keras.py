@@ -50,14 +50,20 @@ def freeze(model: keras.Model) -> Forward:
     With weights that cannot change TensorFlow multiplies batch normalisations into the convolutions
     before them: the same algebra, other rounding (a few 1e-6 of a logit).
     """
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
     if model in _frozen:
         return _frozen[model]
     films = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
-    traced = tf.function(lambda films: model(films, training=False)).get_concrete_function(films)
-    frozen = convert_variables_to_constants_v2(traced)
-    _frozen[model] = lambda films: frozen(tf.constant(films, tf.float32))[0].numpy()
+    weights = [
+        [variable.numpy() for variable in variables]
+        for variables in (model.trainable_variables, model.non_trainable_variables)
+    ]
+
+    def forward(films):
+        constants = [[tf.constant(weight) for weight in some] for some in weights]
+        return model.stateless_call(*constants, films, training=False)[0]
+
+    frozen = tf.function(forward, autograph=False).get_concrete_function(films)
+    _frozen[model] = lambda films: frozen(tf.constant(films, tf.float32)).numpy()
     return _frozen[model]
 
 
