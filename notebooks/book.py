@@ -112,6 +112,7 @@ def read(source):
     return nbformat.v4.new_notebook(cells=[text, *(gallery() if source == GALLERY else [])])
 
 
+@cache
 def gallery():
     """Return cells: of each plot function its name, its example, and the figure that it draws."""
     facade, cells = (ROOT / "cxrlib" / "__init__.pyi").read_text(encoding="utf-8"), []

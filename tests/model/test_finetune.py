@@ -292,9 +292,7 @@ def test_the_learning_rate_rises_and_falls_over_all_epochs(given, tmp_path, monk
     assert rates[-1] == pytest.approx(0, abs=1e-9) and weights == [0.01]
 
 
-def test_16_bits_train_as_32_do_and_what_returns_has_32(given, tmp_path, monkeypatch):
-    settings = SETTINGS | {"epochs": 1, "augment": False}
-    full = fine_tune(*given, tmp_path, **settings)
+def test_16_bits_train_as_32_do_and_return_32(given, tuned, folder, tmp_path, monkeypatch):
     computed, load = [], module._load
 
     def load_and_look(*given):
@@ -305,13 +303,13 @@ def test_16_bits_train_as_32_do_and_what_returns_has_32(given, tmp_path, monkeyp
 
     monkeypatch.setattr(module, "_precision", lambda devices: "mixed_float16")
     monkeypatch.setattr(module, "_load", load_and_look)
-    tuned = fine_tune(*given, tmp_path / "half", **settings)
+    half = fine_tune(*given, tmp_path, **SETTINGS | {"epochs": 1})
     assert [kinds for kinds, _ in computed] == [{"float16", "float32"}, {"float32"}]
-    assert {weight.dtype for weight in tuned.model.weights} == {"float32"}
+    assert {weight.dtype for weight in half.model.weights} == {"float32"}
     assert isinstance(computed[0][1], keras.optimizers.LossScaleOptimizer)
-    assert tuned.history["loss"][1] == pytest.approx(full.history["loss"][1], rel=0.02)
-    assert tuned.history["val_loss"][1] != full.history["val_loss"][1]
-    fine_tune(*given, tmp_path, **settings | {"epochs": 1})  # begun in 32 bits
+    assert half.history["loss"][1] == pytest.approx(tuned.history["loss"][1], rel=0.02)
+    assert half.history["val_loss"][1] != tuned.history["val_loss"][1]
+    fine_tune(*given, folder, **SETTINGS)  # begun in 32 bits
     assert computed[2][0] == {"float32"}
 
 

@@ -32,8 +32,9 @@ READ = """() => ({
 
 AXE = "axe-core-4.14.1"
 AXE_SHA256 = "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745"
-# Of a dark screen only what colours decide is asked again.
-AUDIT = """async (rules) => (await axe.run(document, rules ? {runOnly: rules} : {})).violations
+# Of a dark screen only what colours decide is asked again; what is in order is not listed.
+AUDIT = """async (rules) => (await axe.run(document, {
+    resultTypes: ["violations"], ...(rules ? {runOnly: rules} : {})})).violations
     .filter(({impact}) => ["serious", "critical"].includes(impact))
     .map(({id, nodes}) => `${id}: ${nodes[0].target} (${nodes.length})`)"""
 

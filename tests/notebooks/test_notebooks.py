@@ -115,6 +115,7 @@ def test_exploring_loads_no_tensorflow(medical):
 
 def test_other_parameters_give_another_run(tmp_path, medical):
     knobs = {"finding": "effusion", "image_size": 160, "seed": 1}
+    network = {"backbone": "EfficientNetLite2", "layer": "stage4"}
     study, run = tmp_path / "study", tmp_path / "run"
     shutil.copytree(medical, study, ignore=shutil.ignore_patterns("models"))
     names = sorted(path.stem for path in (study / "images").iterdir())
@@ -122,11 +123,14 @@ def test_other_parameters_give_another_run(tmp_path, medical):
     entries[["Patient ID", "Patient Gender", "View Position", "Finding Labels"]] = ""
     entries["Patient Age"] = [20 + number % 60 for number in range(len(names))]
     entries.to_csv(study / "Data_Entry_2017.csv", index=False)
-    run_cells("02", study=str(study), run=str(run), layer="mixed4", **knobs)
+    run_cells("02", study=str(study), run=str(run), **network, **knobs)
     run_cells("03", study=str(study), run=str(run))
     kept = assert_honest(run)
     assert {name: kept[name] for name in knobs} == knobs | {"finding": "Effusion"}
-    assert kept["backbone"]["layer"] == "mixed4"
+    assert {name: kept["backbone"][name] for name in ("name", "layer")} == {
+        "name": "EfficientNetLite2",
+        "layer": "stage4",
+    }
     for measured in kept["metrics"].values():
         groups = {(group["group"], group["name"]) for group in measured["subgroups"]}
         assert {("age", "0 to 39"), ("age", "40 to 59"), ("age", "60 and older")} <= groups

@@ -24,11 +24,12 @@ from lab import open_notebook, run_all, serve_lab
 
 ROOT = Path(__file__).parents[2]
 SHOTS = Path(os.environ.get("CXR_SHOTS", ROOT / "runs" / "screenshots"))
+BUNDLED = str(ROOT / "medical" / "models" / "cardiomegaly")
 CELLS = [
     "from cxrlib.model.run import load_run\nfrom cxrlib.data.study import read_study\n"
     "from cxrlib import Browser, Explorer, Reader\n"
     f"data = read_study({str(ROOT / 'medical')!r})\n"
-    f"run = load_run({str(ROOT / 'medical' / 'models' / 'cardiomegaly')!r})\n"
+    f"run = load_run({BUNDLED!r})\n"
     "train = run.split('train')",
     "browser = Browser(data, run)\nbrowser",
     "explorer = Explorer(train, run.threshold, 'Cardiomegaly')\nexplorer",
@@ -37,13 +38,14 @@ CELLS = [
 SCORE = "float(__import__('cxrlib').score_films(run, [{!r}])['probability'][0])"
 # Voila's own template asks for icons and Mermaid there; the page works without.
 VOILAS_HOSTS = {"cdn.jsdelivr.net", "cdnjs.cloudflare.com"}
-FEW_CELLS = [CELLS[0], "browser = Browser(data)\nbrowser", *CELLS[2:]]
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab(tmp_path_factory, trained_run):
     """A function from a path to its address, token included, on a JupyterLab of its own."""
-    notebooks = {"widgets.ipynb": CELLS, "few.ipynb": FEW_CELLS}
+    small = CELLS[0].replace(BUNDLED, str(trained_run[0]))
+    few = [small, "browser = Browser(data)\nbrowser", *CELLS[2:]]
+    notebooks = {"widgets.ipynb": CELLS, "few.ipynb": few}
     with serve_lab(tmp_path_factory.mktemp("lab"), notebooks) as address:
         yield address
 
