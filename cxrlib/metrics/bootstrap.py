@@ -102,9 +102,9 @@ def share(
         trials = min(films.sum(), value * (1 - value) / variance)
     successes, failures = value * trials, (1 - value) * trials
     rank = np.random.default_rng(np.flatnonzero(among)).random(len(shares) - 1)
-    low = np.nan_to_num(betaincinv(successes, failures + 1, rank), nan=0)  # NaN without a success
-    high = np.nan_to_num(betaincinv(successes + 1, failures, rank), nan=1)
-    return np.append(value, np.where(rank < 0.5, low, high))
+    low = rank < 0.5
+    drawn = betaincinv(successes + ~low, failures + low, rank)  # NaN without a hit or without one
+    return np.append(value, np.where(np.isnan(drawn), ~low, drawn))
 
 
 def interval(values: np.ndarray) -> dict[str, float | None]:
