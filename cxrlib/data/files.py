@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 DICOM = {".dcm", ".dicom"}
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"} | DICOM
+JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # what systems lay beside files
 PART = ".cxrlib-part."  # so start the names of what is unfinished; no reader takes them
 
 
@@ -48,42 +49,54 @@ def place_to_write(path: str | Path, name: str) -> Path:
     return real
 
 
-def file_digest(path: str | Path | BinaryIO) -> str:
-    """Return the SHA-256 of a file's content; what is not a regular file is an OSError."""
+@contextmanager
+def opened(path: str | Path | BinaryIO) -> Iterator[Any]:
+    """Give a `regular_file`, opened, from its start; a binary file object stays open."""
     with nullcontext(path) if hasattr(path, "read") else open(regular_file(path), "rb") as file:
         file.seek(0)
+        yield file
+
+
+def file_digest(path: str | Path | BinaryIO) -> str:
+    """Return the SHA-256 of a file's content; what is not a regular file is an OSError."""
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_dicom(path: str | Path | BinaryIO) -> bool:
-    """Say whether a film is DICOM: by its first bytes, or by the end of its name.
-
-    A binary file object is left at its start. What is not a regular file is not opened.
-    """
-    named = not hasattr(path, "read")
+    """Say whether a film is DICOM: by its first bytes, or the end of its name if it has one."""
     try:
-        with open(regular_file(path), "rb") if named else nullcontext(path) as file:
-            file.seek(0)
+        with opened(path) as file:
             start = file.read(132)
-            file.seek(0)
     except (OSError, ValueError):  # ValueError: a name that no file can have
         return False
     # Without preamble and meta header a file starts with the first elements of group 8.
     known = start[128:] == b"DICM" or re.match(rb"\x08\0[\0\x05\x08\x16\x18]\0", start)
-    return bool(known) or (named and Path(path).suffix.lower() in DICOM)
+    return bool(known) or Path(str(getattr(path, "name", path))).suffix.lower() in DICOM
 
 
 def is_film(path: str | Path) -> bool:
-    """Say whether a file looks like an image: by its name's end, or by content if it is DICOM.
-
-    Hidden files, and what macOS and archives lay beside files (`._NAME`, `__MACOSX`), do not.
-    """
+    """Say whether a file looks like an image: by its name's end, or by content if it is DICOM."""
     path = Path(path)
-    if path.name.startswith(".") or "__MACOSX" in path.parts:
-        return False
     if path.suffix.lower() in SUFFIXES:
         return True
     return path.name.upper() != "DICOMDIR" and is_dicom(path)
+
+
+def files_below(folder: str | Path, follow: bool = False) -> Iterator[str]:
+    """Yield the files below a folder, those of each sorted; hidden ones and `JUNK` are none.
+
+    Links to folders are passed over, or followed, each folder once.
+    """
+    seen, waiting = set(), [str(folder)]  # no recursion: folders may be nested deeply
+    while waiting:
+        path = waiting.pop()
+        if not os.path.isdir(path):
+            yield path
+        elif (follow or not seen or not os.path.islink(path)) and os.stat(path)[1:3] not in seen:
+            seen.add(os.stat(path)[1:3])  # number and device: a link may lead in a circle
+            names = sorted(set(os.listdir(path)) - JUNK, reverse=True)
+            waiting += (os.path.join(path, name) for name in names if name[0] != ".")
 
 
 def walk_films(
@@ -91,32 +104,23 @@ def walk_films(
 ) -> Iterator[str | Path | BinaryIO]:
     """Yield the files named, and the image files in the folders named and below them, sorted.
 
-    A binary file object stands for itself, a file that is missing for its name. Links to folders
-    are followed where they are named, not below. A FileNotFoundError names a folder without an
-    image file, or says that there is no path at all.
+    A binary file object stands for itself, a file that is missing for its name. Hidden files, and
+    links to folders below one that is named, are passed over. A FileNotFoundError names a folder
+    without an image file, or says that there is no path at all.
     """
     if isinstance(paths, str | Path) or hasattr(paths, "read"):
         paths = [paths]
     path = None
     for path in (p if hasattr(p, "read") else Path(p) for p in paths):
-        films = _films_below(path) if isinstance(path, Path) and path.is_dir() else iter([path])
+        films = iter([path])
+        if isinstance(path, Path) and path.is_dir():
+            films = filter(is_film, map(Path, files_below(path)))
         if (first := next(films, None)) is None:
             raise FileNotFoundError(f"{path} holds no image file ({', '.join(sorted(SUFFIXES))})")
         yield first
         yield from films
     if path is None:
         raise FileNotFoundError("no film to score: give image files or folders")
-
-
-def _films_below(folder: Path) -> Iterator[Path]:
-    waiting = [str(folder)]  # no recursion: folders may be nested deeply
-    while waiting:
-        path = Path(waiting.pop())
-        if path.is_dir():
-            if path == folder or not path.is_symlink():  # it may lead in a circle
-                waiting += (os.path.join(path, n) for n in sorted(os.listdir(path), reverse=True))
-        elif (path.is_file() or path.is_symlink()) and is_film(path):
-            yield path  # a link that leads nowhere, too: it gets its row
 
 
 @contextmanager

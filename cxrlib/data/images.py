@@ -52,20 +52,24 @@ class ImageError(ValueError):
         return f"{self.args[0]}: {self.reason}"
 
 
-def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
-    """Return (width, height) in pixels from the file's header, as `read_image` turns the film."""
+def read_header(path: str | Path | BinaryIO) -> tuple[int, int, str]:
+    """Return width and height in pixels, as `read_image` turns the film, and see `view_of`."""
     if is_dicom(path):
         with _told(path):
-            return dicom.read_header(path)[:2]
+            return dicom.read_header(path)
     with _opened(path) as image:
-        width, height = image.size
-        return (height, width) if 5 <= _orientation(image) <= 8 else (width, height)
+        turned = 5 <= _orientation(image) <= 8
+        return *(image.size[::-1] if turned else image.size), ""
+
+
+def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
+    """Return (width, height) in pixels from the file's header, as `read_image` turns the film."""
+    return read_header(path)[:2]
 
 
 def view_of(path: str | Path) -> str:
     """Return 'PA', 'AP' or 'lateral' from a DICOM header, '' where that says nothing or is none."""
-    with _told(path):
-        return dicom.read_header(path)[2] if is_dicom(path) else ""
+    return read_header(path)[2] if is_dicom(path) else ""
 
 
 def film_digest(path: str | Path | BinaryIO) -> str:
