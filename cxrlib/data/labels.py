@@ -28,7 +28,7 @@ class ProblemLog:
     """What is wrong with which row; a dropped row is left out of the study."""
 
     def __init__(self, rows: pd.DataFrame, said: Iterable[str]):
-        places = zip(rows["row"].tolist(), rows["filename"].tolist(), strict=True)
+        places = rows[["row", "filename"]].itertuples(index=False, name=None)
         self.places = dict(zip(rows.index, places, strict=True))
         self.entries: list[tuple] = []
         self.dropped: set[int] = set()
@@ -95,9 +95,8 @@ def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, own: bool) ->
             f"the finding's name instead of 1, and '{NO_FINDING}' instead of 0; or name the column "
             "after the finding."
         )
-    rows = rows.copy()
     usable = rows.index.difference(sorted(log.dropped))  # misspelt findings contradict, too
-    names = list(VOCABULARY)
+    names, meant, doubts = list(VOCABULARY), {}, {}
     for label, indices in rows.groupby("label", sort=False).groups.items():
         same = label if label in VOCABULARY else spelled_as(label, names)
         near = difflib.get_close_matches(label.title(), VOCABULARY, n=1, cutoff=0.88)
@@ -109,7 +108,7 @@ def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, own: bool) ->
         if not label:
             log.add(indices if own else (), "no label", f"name the finding, or '{NO_FINDING}'")
         elif same:
-            rows.loc[indices, "label"] = same
+            meant[label] = same
             if plain(label) != plain(same):
                 log.note(f"'{label}' ({len(indices)} rows) is read as '{same}'")
         elif near:
@@ -121,8 +120,10 @@ def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, own: bool) ->
                 problem += f"; its films are left out of questions about {', '.join(sorted(parts))}"
             log.add(indices[:1], problem, "none needed if it is your own finding", "kept")
         if not same and (near or parts):
-            films = rows["filename"].isin(rows.loc[indices, "filename"])
-            rows.loc[films, "doubt"] += "|" + "|".join(near or sorted(parts))
+            doubts[label] = "|" + "|".join(near or sorted(parts))
+    doubt = rows["label"].map(lambda label: doubts.get(label, "")).groupby(rows["filename"])
+    label = rows["label"].map(lambda label: meant.get(label, label))
+    rows = rows.assign(label=label, doubt=rows["doubt"] + doubt.transform("sum"))
     healthy = rows.loc[usable, "label"].eq(NO_FINDING).groupby(rows.loc[usable, "filename"])
     mixed = healthy.transform("any") & ~healthy.transform("all")
     log.add(usable[mixed], f"'{NO_FINDING}' beside a finding", "delete the rows that are wrong")

@@ -25,7 +25,6 @@ from cxrlib.data.table import (
 
 TOLD = "value present presence ispresent positive ispositive target status".split()
 STAND_IN = 1_000  # names of one file, from which it stands for films that are not at hand
-ENTRY_COLUMNS = "Finding Labels,Image Index,Patient Age,Patient Gender,Patient ID,View Position"
 FILM = ["patient", "view", "sex", "age", *ORIGINAL, "split"]
 
 
@@ -70,8 +69,7 @@ def read_facts(rows: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
         ("split", lambda words: words),
     ):
         text = rows[name]
-        places, words = pd.factorize(text)
-        rows[name] = read(pd.Series(words, dtype=str)).to_numpy()[places]
+        rows[name] = read(text)
         known = rows[name].notna() & rows[name].ne("")
         odd = text[~known & ~text.str.casefold().isin(UNKNOWN)]
         for value, indices in odd.groupby(odd, sort=False).groups.items():
@@ -80,26 +78,35 @@ def read_facts(rows: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
         of_film = rows[name].where(known).groupby(rows["filename"])
         differ = of_film.transform("nunique") > 1
         problem = f"rows of one film disagree on {name}"
-        fix = "give all rows of the image one value"
-        log.add(rows.index[differ], problem, fix, "left unknown")
+        log.add(rows.index[differ], problem, "give all rows of the image one value", "left unknown")
         value = of_film.transform("first").mask(differ)
         rows[name] = value if name == "age" else value.astype(object).fillna("")
     return rows
 
 
+def take_views(rows: pd.DataFrame, headers: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
+    """Return rows with the views of `headers` where the table has none."""
+    views = rows["filename"].map(headers["view"]).astype(object).fillna("")  # not float, if none
+    odd = rows.index[(rows["view"] != "") & (views != "") & (rows["view"] != views)]
+    problem = "the view is not that of the DICOM header or of the file's name"
+    log.add(odd, problem, "look at the film", "the table's counts")
+    return rows.assign(view=rows["view"].mask(rows["view"] == "", views))
+
+
 def add_entries(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Return rows with age and sex of NIH's own tables in `folder`, where those have the image."""
     for path in sorted(folder.glob("Data_Entry_2017*.csv")):  # the later edition, v2020, comes last
-        try:
-            table, _ = read_table(path, lambda names: "imageindex" in names)
-        except (OSError, ValueError) as error:
-            raise StudyError(f"{path} cannot be read as a table: {error}") from error
-        if missing := [name for name in ENTRY_COLUMNS.split(",") if name not in table]:
+        table, _ = read_table(path, lambda names: "imageindex" in names)
+        if missing := [
+            n for n in ("Image Index", "Patient Age", "Patient Gender") if n not in table
+        ]:
             raise StudyError(
                 f"{path} lacks the column {', '.join(missing)}. Give NIH's Data_Entry_2017.csv."
             )
-        ages, sexes = read_age(table["Patient Age"]), table["Patient Gender"]
-        known = pd.DataFrame({"age": ages, "sex": sexes.mask(sexes == "")})
+        sexes = read_sex(table["Patient Gender"])
+        known = pd.DataFrame(
+            {"age": read_age(table["Patient Age"]), "sex": sexes.mask(sexes == "")}
+        )
         known = known.set_axis(table["Image Index"].map(stem))  # PNG there, and JPEG elsewhere
         of_row = known[~known.index.duplicated()].reindex(rows["filename"].map(stem))
         if of_row.isna().all(axis=None):
@@ -153,9 +160,7 @@ def gather_films(rows: pd.DataFrame, headers, root: Path, folder: Path) -> pd.Da
     films.insert(1, "path", [os.path.join(root, name) for name in names])
     films.insert(2, "file", films["filename"] if root == folder else "images/" + films["filename"])
     for column, given in (("labels", "label"), ("doubt", "doubt")):
-        found = {name: {} for name in names}
-        for name, text in zip(rows["filename"].tolist(), rows[given].tolist(), strict=True):
-            found[name] |= dict.fromkeys(text.split("|"))
-        films[column] = [tuple(filter(None, found[name])) for name in names]
+        joined = (rows[given] + "|").groupby(rows["filename"]).sum()
+        films[column] = [tuple(filter(None, dict.fromkeys(t.split("|")))) for t in joined[names]]
     films[["width", "height"]] = headers.loc[names, ["width", "height"]].to_numpy()
     return films

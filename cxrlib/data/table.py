@@ -8,7 +8,6 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -64,27 +63,18 @@ def read_table(path: Path, known: Callable[[set], object]) -> tuple[pd.DataFrame
     if not rows:
         raise StudyError(f"{path} is empty. It needs the columns filename and label.")
     names = rows.pop(0)[1]
-    while names and not names[-1]:
-        names.pop()
-    width = len(names)
-    longer = [(line, cells) for line, cells in rows if any(cells[width:])]
-    if longer and len(longer) == len(rows):
-        raise StudyError(
-            f"{path} has more fields in a row than column names. Name every column, and delete "
-            "commas at the ends of lines."
-        )
-    if longer:
-        raise StudyError(
-            f"{path} is no {'comma' if separator == ',' else repr(separator)}-separated UTF-8 text:"
-            f" expected {width} fields in line {longer[0][0]}, saw {len(longer[0][1])}"
-        )
-    plains = pd.Series([plain(name) for name in names], dtype=str)
-    if (twice := plains.duplicated() & plains.ne("")).any():
-        raise StudyError(
-            f"{path} has two columns named '{names[twice.idxmax()]}'. Rename or delete one."
-        )
+    width = max(n for n, name in enumerate(names, 1) if name)
+    names = names[:width]
+    plains = [plain(name) for name in names]
+    if twice := [name for name in names if plain(name) and plains.count(plain(name)) > 1]:
+        raise StudyError(f"{path} has two columns named '{twice[-1]}'. Rename or delete one.")
     if not rows:
         raise StudyError(f"{path} has column names but no row. Add one row a finding.")
+    if longer := [(line, cells) for line, cells in rows if any(cells[width:])]:
+        raise StudyError(
+            f"{path} has {width} column names, and more fields in line {longer[0][0]}. Name every "
+            "column, and delete commas at the ends of lines."
+        )
     filled = [(cells + [""] * width)[:width] for _, cells in rows]
     table = pd.DataFrame(filled, columns=names, dtype=str).drop(columns="", errors="ignore")
     return table.assign(row=[line for line, _ in rows]), said
@@ -95,8 +85,7 @@ def _decode(path: Path) -> tuple[str, list[str]]:
     said = []
     try:
         with (gzip.open if path.suffix == ".gz" else open)(regular_file(path), "rb") as file:
-            blocks = iter(lambda: file.read(2**20), b"")
-            content = b"".join(islice(blocks, LARGEST // 2**20 + 1))
+            content = file.read(LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise StudyError(f"{path} cannot be read: {reason}. Fetch or save it again.") from error
@@ -126,10 +115,8 @@ def name_columns(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], dict[str
     box = all(set(known[name]) & set(have) for name in "xywh")
     if box or CENTRES & set(have):
         known |= {n: known[n][:-1] for n in ORIGINAL}  # width and height are the box's
-    if not box:
-        known = {new: names for new, names in known.items() if new not in "xywh"}
     found = {new: next((have[n] for n in names if n in have), "") for new, names in known.items()}
-    taken = {new: name for new, name in found.items() if name}
+    taken = {new: name for new, name in found.items() if name and (box or new not in "xywh")}
     wanted = {name: new for new, names in KNOWN.items() for name in names}
     said = []
     for name in table.columns.difference([*taken.values(), "row"]):
