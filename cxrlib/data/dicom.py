@@ -8,19 +8,16 @@ what a file holds: errors are replaced by sentences of our own, and warnings are
 import hmac
 import logging
 import os
-import re
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from cxrlib.data import bounds
-from cxrlib.data.files import is_dicom, opened
+from cxrlib.data.files import Film, is_dicom, opened
 from cxrlib.data.grey import show
-from cxrlib.data.words import meanings
+from cxrlib.data.table import name_view
 
 NEEDED = "PhotometricInterpretation SamplesPerPixel BitsAllocated BitsStored PixelRepresentation"
 PIXELS = """
@@ -34,9 +31,6 @@ RADIOGRAPHS = {*"CR DX DR XR RG OT HC SC".split(), ""}
 OTHERS = (
     "CT MR US NM PT MG XA RF XC ES OP IO PX SR RTIMAGE RTDOSE RTPLAN RTSTRUCT ECG SEG PR KO DOC"
 )
-VIEWS = meanings("views")
-LONG = {"PA": r"POSTER(O|IOR) ?ANTERIOR|\bP A\b", "AP": r"ANTER(O|IOR) ?POSTERIOR|\bA P\b"}
-LONG |= {"": r"LAT(ERAL)? DECUB\w*"}  # how the patient lies
 # Transfer syntax of a file that names none, by (implicit VR, little endian) as found.
 SYNTAXES = {(True, True): "1.2.840.10008.1.2", (False, True): "1.2.840.10008.1.2.1"}
 SYNTAXES |= {(False, False): "1.2.840.10008.1.2.2"}
@@ -45,17 +39,16 @@ PATIENT_KEY = b"cxrlib patient"
 NEEDS = "reading DICOM needs more packages: pip install '.[dicom]' in a clone or archive of cxrlib"
 
 
-def read_header(path: str | Path | BinaryIO) -> tuple[int, int, str]:
+def read_header(path: Film) -> tuple[int, int, str]:
     """Return width and height in pixels of a DICOM file, and 'PA', 'AP', 'lateral' or ''.
 
-    A ValueError says why it is not a single grey radiograph, without the file's name or what it
-    holds.
+    A ValueError says why it is not a single grey radiograph, and nothing of what it holds.
     """
     header = _read(path, pixels=False)
     return int(header.Columns), int(header.Rows), name_view(_word(header, "ViewPosition"))
 
 
-def read_spacing(path: str | Path | BinaryIO) -> float | None:
+def read_spacing(path: Film) -> float | None:
     """Return mm per pixel: at the patient where that is known, else at the detector; or None."""
     names = "PixelSpacing", "ImagerPixelSpacing"
     data = _read_elements(path, names)
@@ -66,24 +59,11 @@ def read_spacing(path: str | Path | BinaryIO) -> float | None:
     return None
 
 
-def name_view(text: str) -> str:
-    """Return 'PA', 'AP' or 'lateral' for words such as 'Erect PA', 'AP_supine' or 'LL', else ''."""
-    words = re.sub(r"[\W_]+", " ", text.upper()).strip()
-    for view, pattern in LONG.items():
-        words = re.sub(pattern, view, words)
-    found = {VIEWS[word] for word in words.split() if word in VIEWS}
-    if words in ("L", "R"):
-        return "lateral"
-    return found.pop() if len(found) == 1 else ""
+def patient_key(path: Film) -> str:
+    """Return a pseudonym for the patient of a DICOM film, '' where no PatientID says who it is.
 
-
-def patient_key(path: str | Path | BinaryIO) -> str:
-    """Return a name for the patient of a DICOM film: a hash that stands for the PatientID.
-
-    The first 16 hexadecimal digits of HMAC-SHA-256 (RFC 2104) with the key `PATIENT_KEY`. Blanks,
-    case and leading zeros of the PatientID are dropped first. Who knows the key and a PatientID can
-    compute the hash, so treat it as a pseudonym. '' where the file is not DICOM or its PatientID is
-    missing or empty. A ValueError is as that of `read_header`.
+    The first 16 hexadecimal digits of HMAC-SHA-256 (RFC 2104) of the PatientID without blanks, case
+    and leading zeros. Who has `PATIENT_KEY` and a PatientID can compute it.
     """
     if not is_dicom(path):
         return ""
@@ -93,11 +73,10 @@ def patient_key(path: str | Path | BinaryIO) -> str:
     return hmac.digest(PATIENT_KEY, content, "sha256").hex()[:16] if number else ""
 
 
-def read_grey(path: str | Path | BinaryIO) -> np.ndarray:
+def read_grey(path: Film) -> np.ndarray:
     """Return the grey values of a radiograph as a viewer shows them, float32 (height, width), 0..1.
 
-    Padding is black. See `cxrlib.data.grey.show`. A ValueError is as that of `read_header`, or says
-    that the pixels are missing, cut short or of an encoding that is not known.
+    Padding is black. See `cxrlib.data.grey.show`. A ValueError is as that of `read_header`.
     """
     header = _read(path, pixels=False)
     data = _read(path, pixels=True, most=bounds.HEADER + 4 * header.Rows * header.Columns)

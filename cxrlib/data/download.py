@@ -95,14 +95,10 @@ def download_nih_sample(
 
 
 def read_manifest(path: str | Path = NIH_SAMPLE_MANIFEST) -> dict[str, tuple[str, int]]:
-    """Return git hash and size in bytes by path from lines `HASH SIZE PATH`; `#` is a comment.
-
-    A ValueError names a line of another form, or whose path is not `labels.csv` or `images/NAME`.
-    """
+    """Return git hash and size in bytes by path; a ValueError names a line of another form."""
     files = {}
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        match = MANIFEST_LINE.fullmatch(line)
-        if match:
+        if match := MANIFEST_LINE.fullmatch(line):
             files[match[3]] = (match[1], int(match[2]))
         elif not line.startswith("#"):
             raise ValueError(

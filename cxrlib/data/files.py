@@ -15,18 +15,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+Film = str | Path | BinaryIO  # a binary file object can seek, and is read from its start
 DICOM = {".dcm", ".dicom"}
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"} | DICOM
 JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # what systems lay beside files
 PART = ".cxrlib-part."  # so start the names of what is unfinished; no reader takes them
 
 
-def regular_file(path: str | Path | BinaryIO) -> str | Path | BinaryIO:
+def regular_file(path: Film) -> Film:
     """Return what is given if it can be opened and read to an end: a file, links followed.
 
     Ask here before opening a file from outside: a pipe and `/proc/kmsg` are waited for, `/dev/zero`
-    never ends. A binary file object passes. Raises FileNotFoundError, or an OSError of a directory,
-    pipe, device or impossible name; `strerror` says so without the file's name.
+    never ends. A binary file object passes; else a FileNotFoundError or OSError says what it is.
     """
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "a name with a zero byte, which no file has", repr(str(path)))
@@ -50,20 +50,20 @@ def place_to_write(path: str | Path, name: str) -> Path:
 
 
 @contextmanager
-def opened(path: str | Path | BinaryIO) -> Iterator[Any]:
+def opened(path: Film) -> Iterator[Any]:
     """Give a `regular_file`, opened, from its start; a binary file object stays open."""
     with nullcontext(path) if hasattr(path, "read") else open(regular_file(path), "rb") as file:
         file.seek(0)
         yield file
 
 
-def file_digest(path: str | Path | BinaryIO) -> str:
-    """Return the SHA-256 of a file's content; what is not a regular file is an OSError."""
+def file_digest(path: Film) -> str:
+    """Return the SHA-256 of a file's content."""
     with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def is_dicom(path: str | Path | BinaryIO) -> bool:
+def is_dicom(path: Film) -> bool:
     """Say whether a film is DICOM: by its first bytes, or the end of its name if it has one."""
     try:
         with opened(path) as file:
@@ -99,14 +99,11 @@ def files_below(folder: str | Path, follow: bool = False) -> Iterator[str]:
             waiting += (os.path.join(path, name) for name in names if name[0] != ".")
 
 
-def walk_films(
-    paths: str | Path | BinaryIO | Iterable[str | Path | BinaryIO],
-) -> Iterator[str | Path | BinaryIO]:
+def walk_films(paths: Film | Iterable[Film]) -> Iterator[Film]:
     """Yield the files named, and the image files in the folders named and below them, sorted.
 
-    A binary file object stands for itself, a file that is missing for its name. Hidden files, and
-    links to folders below one that is named, are passed over. A FileNotFoundError names a folder
-    without an image file, or says that there is no path at all.
+    A binary file object stands for itself, a file that is missing for its name. A FileNotFoundError
+    names a folder without an image file, or says that there is no path at all.
     """
     if isinstance(paths, str | Path) or hasattr(paths, "read"):
         paths = [paths]
@@ -127,8 +124,7 @@ def walk_films(
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a path to write to; the file there takes the place of `path` once all went well.
 
-    The path given is hidden and ends as `path` does, for writers that go by the ending. A link is
-    followed. What a killed process left beside `path` is deleted.
+    The path given ends as `path` does, for writers that go by the ending. A link is followed.
     """
     path = place_to_write(path, "the file to write")
     with _part_beside(path, Path.touch) as part:
@@ -143,7 +139,6 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
 
     At any moment the old content or the new is at `folder`, where the system exchanges folders in
     one step (Linux, most file systems). Elsewhere a kill may leave none: `take_back` mends that.
-    A link is followed. What killed processes left is deleted.
     """
     folder = place_to_write(folder, "the folder to write")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -173,11 +168,10 @@ def _aside(folder: Path) -> Path:
 def _exchange(one: Path, other: Path) -> bool:
     """Exchange two folders in one step; False where system or file system cannot."""
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    try:
-        renameat2 = ctypes.CDLL(None).renameat2
-    except AttributeError:
-        return False
-    return not renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange)
+    paths = here, os.fsencode(one), here, os.fsencode(other)
+    with suppress(AttributeError):  # not on this system
+        return not ctypes.CDLL(None).renameat2(*paths, exchange)
+    return False
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from cxrlib.data.dicom import name_view
 from cxrlib.data.files import SUFFIXES, files_below, is_dicom, opened
 from cxrlib.data.images import ImageError, film_digest, read_header, read_image
 from cxrlib.data.labels import ProblemLog
+from cxrlib.data.table import name_view
 
 VIEWED = re.compile(r"(?:/view\d+_|_vp-)([a-z]+)[_.]", re.I)
 CHUNK = 64  # files that a thread reads before it is given more

@@ -10,14 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from cxrlib.data import dicom
 from cxrlib.data.bounds import LARGEST, TOO_LARGE, check_scans, room
-from cxrlib.data.files import file_digest, is_dicom, regular_file
+from cxrlib.data.files import Film, file_digest, is_dicom, regular_file
 from cxrlib.data.grey import BRIGHT, grey_of
 from cxrlib.data.png import exif_of_png, load_pixels
 
@@ -44,7 +43,7 @@ for (order, zero, *rest), modes in list(TIFF.items()):
 class ImageError(ValueError):
     """A file that cannot be read as an image; `reason` says why without naming the file."""
 
-    def __init__(self, path: str | Path | BinaryIO, reason: str):
+    def __init__(self, path: Film, reason: str):
         super().__init__(path, reason)  # as given, so that it comes back from a worker
         self.reason = reason
 
@@ -52,7 +51,7 @@ class ImageError(ValueError):
         return f"{self.args[0]}: {self.reason}"
 
 
-def read_header(path: str | Path | BinaryIO) -> tuple[int, int, str]:
+def read_header(path: Film) -> tuple[int, int, str]:
     """Return width and height in pixels, as `read_image` turns the film, and see `view_of`."""
     if is_dicom(path):
         with _told(path):
@@ -62,7 +61,7 @@ def read_header(path: str | Path | BinaryIO) -> tuple[int, int, str]:
         return *(image.size[::-1] if turned else image.size), ""
 
 
-def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
+def image_size(path: Film) -> tuple[int, int]:
     """Return (width, height) in pixels from the file's header, as `read_image` turns the film."""
     return read_header(path)[:2]
 
@@ -72,7 +71,7 @@ def view_of(path: str | Path) -> str:
     return read_header(path)[2] if is_dicom(path) else ""
 
 
-def film_digest(path: str | Path | BinaryIO) -> str:
+def film_digest(path: Film) -> str:
     """Return the SHA-256 of a film: of the file; of a DICOM file, of its grey values alone.
 
     A hash of a DICOM file would tell whoever holds the file which patient is meant, and would
@@ -85,12 +84,12 @@ def film_digest(path: str | Path | BinaryIO) -> str:
         return file_digest(path)
 
 
-def short_digest(path: str | Path | BinaryIO) -> str:
+def short_digest(path: Film) -> str:
     """Return the first 16 hex digits of `film_digest`: enough to tell films apart."""
     return film_digest(path)[:16]
 
 
-def colour_of(path: str | Path | BinaryIO) -> float:
+def colour_of(path: Film) -> float:
     """Return how coloured a picture is: the mean range of its channels, 0 (grey) to 1.
 
     Read at an eighth of its size or more. DICOM films are grey, or are not read at all.
@@ -107,7 +106,7 @@ def colour_of(path: str | Path | BinaryIO) -> float:
     return float(np.ptp(colours / np.float32(255), axis=2).mean())
 
 
-def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarray:
+def read_image(path: Film, size: int | None = None) -> np.ndarray:
     """Read a radiograph as grey values.
 
     Colour becomes luma (ITU-R BT.601), transparency lies over black, and the orientation an EXIF
@@ -170,7 +169,7 @@ def read_ahead(read: Callable, batches: Iterable[list], size: int) -> Iterator:
 
 
 @contextmanager
-def _decoded(path: str | Path | BinaryIO) -> Iterator[np.ndarray]:
+def _decoded(path: Film) -> Iterator[np.ndarray]:
     """Give the grey values of a DICOM film while there is room for them."""
     with _told(path):
         width, height, _ = dicom.read_header(path)
@@ -215,7 +214,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 
 @contextmanager
-def _opened(path: str | Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
+def _opened(path: Film) -> Iterator[ImageFile.ImageFile]:
     """Open a picture; what fails while it is read is an ImageError, too."""
     with _told(path), Image.open(regular_file(path), formats=FORMATS) as image:
         if image.width * image.height > LARGEST:
@@ -226,7 +225,7 @@ def _opened(path: str | Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
 
 
 @contextmanager
-def _told(path: str | Path | BinaryIO) -> Iterator[None]:
+def _told(path: Film) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, ImageError):

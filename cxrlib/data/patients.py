@@ -7,6 +7,7 @@ import hashlib
 import re
 import warnings
 from collections import Counter, defaultdict
+from itertools import product
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -14,8 +15,7 @@ import pandas as pd
 from cxrlib.data.dicom import patient_key
 from cxrlib.data.files import regular_file
 from cxrlib.data.labels import NOTHING, ProblemLog
-from cxrlib.data.table import StudyError, plain
-from cxrlib.data.words import WORDS, meanings
+from cxrlib.data.table import MEANT, WORDS, StudyError, plain
 
 PATHS = {way: re.compile(pattern, re.IGNORECASE) for way, pattern in WORDS["patients"].items()}
 HEADER, GUESS = "the DICOM header's PatientID, hashed", "a guess from file names"
@@ -31,7 +31,7 @@ HASH_RULE = (
 )
 FOLDERS = "the study's folders train and test"
 LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}  # of NIH
-SIDES = meanings("sides")
+SIDES = MEANT["sides"]
 
 
 def assign_patients(
@@ -42,7 +42,10 @@ def assign_patients(
     `column` is how the table calls its patients, None where it has none.
     """
     films = log.kept(rows)["filename"].unique().tolist()
-    known = {name: way for name in films if (way := _from_path(name))}
+    known = {}
+    for name, (way, pattern) in product(films, PATHS.items()):
+        if name not in known and (match := pattern.search(name)):
+            known[name] = way, match[1]
     in_path, doubts = {name: patient for name, (_, patient) in known.items()}, []
     if column:
         source = f"column '{column}'"
@@ -83,12 +86,6 @@ def assign_patients(
     fix = "give all rows of the image one patient_id"
     log.add(counts.index[counts > 1], "one image, two patients", fix)
     return rows, source
-
-
-def _from_path(name: str) -> tuple[str, str] | None:
-    """Return whose way of writing paths this is, and the patient in it."""
-    found = ((way, pattern.search(name)) for way, pattern in PATHS.items())
-    return next(((way, match[1]) for way, match in found if match), None)
 
 
 def _from_file(path: Path) -> tuple[str, str]:

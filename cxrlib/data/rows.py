@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrlib.data.dicom import name_view
 from cxrlib.data.files import file_digest
 from cxrlib.data.filing import find_copies
 from cxrlib.data.labels import ABSENT, NO_FINDING, OUT, PRESENT, ProblemLog, spelled_as, split_cells
@@ -16,6 +15,7 @@ from cxrlib.data.table import (
     UNKNOWN,
     StudyError,
     name_columns,
+    name_view,
     plain,
     read_age,
     read_number,

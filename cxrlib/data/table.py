@@ -5,6 +5,7 @@ import difflib
 import gzip
 import io
 import re
+import tomllib
 import unicodedata
 import zlib
 from collections.abc import Callable
@@ -13,13 +14,19 @@ from pathlib import Path
 import pandas as pd
 
 from cxrlib.data.files import regular_file
-from cxrlib.data.words import WORDS, meanings
 
+# What is understood in tables, file names and headers.
+WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 LARGEST, LONGEST = 2**28, 2**21  # bytes and lines of a table, inflated
 BOX = ["xmin", "ymin", "xmax", "ymax"]
 ORIGINAL = ["original_width", "original_height"]
 KNOWN = {new: tuple(names.split()) for new, names in WORDS["columns"].items()}
-SEXES = meanings("sexes")
+MEANT = {
+    kind: {word: name for name, words in WORDS[kind].items() for word in words.split()}
+    for kind in ("findings", "sexes", "sides", "views")
+}
+LONG = {"PA": r"POSTER(O|IOR) ?ANTERIOR|\bP A\b", "AP": r"ANTER(O|IOR) ?POSTERIOR|\bA P\b"}
+LONG |= {"": r"LAT(ERAL)? DECUB\w*"}  # how the patient lies
 CENTRES = {"xcenter", "xcentre", "centerx", "cx", "x"}  # of boxes, which are not read
 UNKNOWN = {"", "u", "unknown", "n/a", "na", "nan", "none", "?", "-", "o", "other", "unk", "frontal"}
 
@@ -145,4 +152,15 @@ def read_age(text: pd.Series) -> pd.Series:
 
 def read_sex(text: pd.Series) -> pd.Series:
     """Return 'F', 'M', or '' for others."""
-    return text.map(plain).map(SEXES).fillna("")
+    return text.map(plain).map(MEANT["sexes"]).fillna("")
+
+
+def name_view(text: str) -> str:
+    """Return 'PA', 'AP' or 'lateral' for words such as 'Erect PA', 'AP_supine' or 'LL', else ''."""
+    words = re.sub(r"[\W_]+", " ", text.upper()).strip()
+    for view, pattern in LONG.items():
+        words = re.sub(pattern, view, words)
+    found = {MEANT["views"][word] for word in words.split() if word in MEANT["views"]}
+    if words in ("L", "R"):
+        return "lateral"
+    return found.pop() if len(found) == 1 else ""
