@@ -26,7 +26,7 @@ _free, _turn = [LARGEST], Condition()
 def room(pixels: int) -> Iterator[None]:
     """Wait until all films being decoded in this process, this one included, fit in `LARGEST`.
 
-    Each pixel takes up to 20 bytes meanwhile, so a thread per core is not bounded enough.
+    Each pixel takes up to 24 bytes meanwhile, so a thread per core is not bounded enough.
     """
     with _turn:
         _turn.wait_for(lambda: pixels <= _free[0])

@@ -90,19 +90,15 @@ def _window(data) -> tuple[str, float, float] | None:
 
 
 def _through(function: str, centre: float, width: float, values: np.ndarray) -> np.ndarray:
-    """Return float values through a window (PS3.3 C.11.2.1), in the same memory."""
-    values -= centre
+    """Return values through a window (PS3.3 C.11.2.1)."""
     if function == "SIGMOID":
-        values *= -4
-        values /= width
-        np.exp(values, out=values)
-        values += 1
-        return np.divide(1, values, out=values)
+        shown = -4 * (values - centre) / width
+        np.exp(shown, out=shown)
+        shown += 1
+        return np.divide(1, shown, out=shown)
     less = float(function == "LINEAR")
-    values += less / 2
-    values /= max(width - less, 1e-9)
-    values += 0.5
-    return np.clip(values, 0, 1, out=values)
+    shown = (values - centre + less / 2) / max(width - less, 1e-9) + 0.5
+    return np.clip(shown, 0, 1, out=shown)
 
 
 def _unsign(values: np.ndarray, bits: int) -> np.ndarray:
