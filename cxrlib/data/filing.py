@@ -67,10 +67,9 @@ def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> pd.DataFrame
 
 
 def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) -> pd.DataFrame:
-    """Return width and height in pixels, bytes, inode and view of each film that can be read.
+    """Return width and height in pixels, bytes (0 for DICOM), inode and view of each readable film.
 
-    Bytes are 0 for DICOM. The view is that of a DICOM header, or of a name as CheXpert and BIDS
-    write them.
+    The view is that of a DICOM header, or of a name as CheXpert and BIDS write them.
     """
     films, bad = log.kept(rows)["filename"].unique().tolist(), {}
 

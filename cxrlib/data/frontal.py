@@ -96,10 +96,7 @@ def rank_explanations(films: np.ndarray) -> pd.DataFrame:
 
 
 def find_reason_in_file(path) -> str:
-    """Say why a file gets no probability, where colour or a header's lateral view decides; else ''.
-
-    Raises as `read_image` does.
-    """
+    """Say why a file gets no probability, where colour or a lateral DICOM decides; else ''."""
     if view_of(path) == "lateral":
         return "a lateral radiograph, by its DICOM header"
     return "coloured: radiographs are grey" if colour_of(path) > TINT else ""

@@ -52,7 +52,7 @@ class ImageError(ValueError):
 
 
 def read_header(path: Film) -> tuple[int, int, str]:
-    """Return width and height in pixels, as `read_image` turns the film, and see `view_of`."""
+    """Return width and height in pixels, as `read_image` turns the film, and as `view_of`."""
     if is_dicom(path):
         with _told(path):
             return dicom.read_header(path)
@@ -148,8 +148,7 @@ def read_image(path: Film, size: int | None = None) -> np.ndarray:
 def boxes_on_square(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
     """Return where boxes of a film lie on the square that `read_image` pads it to.
 
-    Boxes (n, 4) are xmin, ymin, xmax, ymax in pixels of the film; the result is in 0..1, shares of
-    the square's side.
+    Boxes (n, 4) are xmin, ymin, xmax, ymax in pixels of the film; there in shares of its side.
     """
     side = max(width, height)
     return (boxes + np.tile([side - width, side - height], 2) / 2) / side

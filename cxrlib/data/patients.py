@@ -1,7 +1,4 @@
-"""Whose film it is, by a column, its path, a DICOM header or a guess; and which side a patient is.
-
-A hash of the patient's id decides who is tested, or the study's own split where nobody crosses.
-"""
+"""Whose film it is, by a column, its path, a DICOM header or a guess; and who is tested."""
 
 import hashlib
 import re
@@ -37,10 +34,7 @@ SIDES = MEANT["sides"]
 def assign_patients(
     rows: pd.DataFrame, root: Path, column: str | None, log: ProblemLog
 ) -> tuple[pd.DataFrame, str]:
-    """Return rows with `patient`, one spelling per patient, and where it comes from.
-
-    `column` is how the table calls its patients, None where it has none.
-    """
+    """Return rows with `patient`, one spelling each, and its source; `column` is the table's."""
     films = log.kept(rows)["filename"].unique().tolist()
     known = {}
     for name, (way, pattern) in product(films, PATHS.items()):
@@ -122,10 +116,7 @@ def plain_id(patient: str) -> str:
 
 
 def split_of(patient: str) -> str:
-    """Return 'train' or 'test' for a patient's id: a salted hash decides, and nothing else.
-
-    A quarter of all ids falls to test. SHA-256 of salt and id, read as a fraction of its range.
-    """
+    """Return 'train' or 'test' for a patient's id: a salted hash decides, and nothing else."""
     digest = hashlib.sha256(f"{SPLIT_SALT}:{patient}".encode()).digest()
     return "test" if int.from_bytes(digest[:8]) / 2**64 < TEST_SHARE else "train"
 

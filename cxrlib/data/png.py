@@ -46,10 +46,7 @@ def _decoder() -> Any:
 
 
 def exif_of_png(file: BinaryIO) -> bytes:
-    """Return the eXIf chunk of a PNG, before or after its pixels, and leave the file as it was.
-
-    Pillow's `getexif` would decode the pixels to get there.
-    """
+    """Return the eXIf chunk of a PNG; behind the pixels Pillow would decode them to get there."""
     place, exif = file.tell(), b""
     file.seek(8)
     while not exif and len(head := file.read(8)) == 8:

@@ -31,10 +31,7 @@ FILM = ["patient", "view", "sex", "age", *ORIGINAL, "split"]
 def standard_rows(
     table: pd.DataFrame, own: Path | None, said: list[str]
 ) -> tuple[pd.DataFrame, dict]:
-    """Return rows with all columns, a finding each, and how the columns were called.
-
-    `own` is the file of a study's own table, None of a publisher's.
-    """
+    """Return rows with all columns, a finding each, and how they were called; `own` is its file."""
     rows, unused, columns = name_columns(table.reset_index(drop=True))
     said += unused if own else []
     for name in (n for n in table if own and plain(n) in TOLD):

@@ -31,10 +31,7 @@ def find_labels(folder: Path) -> Path | None:
 
 
 def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str, pd.DataFrame]:
-    """Return whose table a folder has, and its rows: of `labels`, or else of what else is there.
-
-    A StudyError says that `labels` cannot be used, or that nothing in the folder is known.
-    """
+    """Return whose table a folder has, and its rows: of `labels`, or else of what else is there."""
     tables, beside, unknown, broken = defaultdict(dict), [], [], []
     if labels:
         table, notes = read_table(labels, find_publisher)
