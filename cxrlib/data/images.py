@@ -18,7 +18,7 @@ from cxrlib.data import dicom
 from cxrlib.data.bounds import LARGEST, TOO_LARGE, check_scans, room
 from cxrlib.data.files import Film, file_digest, is_dicom, regular_file
 from cxrlib.data.grey import BRIGHT, grey_of
-from cxrlib.data.png import exif_of_png, load_pixels
+from cxrlib.data.png import load_pixels
 
 # Part of every digest that depends on pixels: change it when what `read_image` returns changes, and
 # not where only films that were read wrongly are mended: it would end every run.
@@ -205,8 +205,7 @@ def _on_square(grey: Image.Image, size: int | None) -> np.ndarray:
 def _orientation(image: ImageFile.ImageFile) -> int:
     """Return the EXIF orientation, 1 to 8, before pixels are read; 1 where none can be read."""
     try:
-        if image.format == "PNG" and (exif := exif_of_png(image.fp)):
-            image.info["exif"] = exif
+        # Not PNG's own method, which would decode the pixels in search of EXIF behind them.
         return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
     except Exception:  # of many kinds; viewers pass over damaged EXIF, too
         return 1

@@ -1,9 +1,9 @@
-"""PNG, the format of NIH ChestX-ray14: pixels decoded fast, and EXIF found without them."""
+"""PNG, the format of NIH ChestX-ray14: pixels decoded fast."""
 
 import os
 from contextlib import suppress
 from functools import cache
-from typing import Any, BinaryIO
+from typing import Any
 
 from PIL import Image
 from PIL.ImageFile import ImageFile
@@ -43,16 +43,3 @@ def _decoder() -> Any:
     except ImportError:
         return None
     return KorniaImage.decode
-
-
-def exif_of_png(file: BinaryIO) -> bytes:
-    """Return the eXIf chunk of a PNG; behind the pixels Pillow would decode them to get there."""
-    place, exif = file.tell(), b""
-    file.seek(8)
-    while not exif and len(head := file.read(8)) == 8:
-        length = int.from_bytes(head[:4])
-        if head[4:] == b"eXIf":
-            exif = file.read(length)
-        file.seek(length + 4, os.SEEK_CUR)
-    file.seek(place)
-    return exif
