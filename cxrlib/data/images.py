@@ -17,8 +17,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, Unidentif
 from cxrlib.data import dicom
 from cxrlib.data.bounds import LARGEST, TOO_LARGE, check_scans, room
 from cxrlib.data.files import Film, file_digest, is_dicom, regular_file
-from cxrlib.data.grey import BRIGHT, grey_of
-from cxrlib.data.png import load_pixels
+from cxrlib.data.grey import BRIGHT, grey_of, load_pixels
 
 # Part of every digest that depends on pixels: change it when what `read_image` returns changes, and
 # not where only films that were read wrongly are mended: it would end every run.

@@ -17,7 +17,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageFile
 
-from cxrlib.data import bounds, images, png
+from cxrlib.data import bounds, grey, images
 from cxrlib.data.bounds import room
 from cxrlib.data.images import (
     ImageError,
@@ -253,8 +253,8 @@ def test_png_is_the_same_from_kornia_and_from_pillow(tmp_path, monkeypatch, dtyp
 
     by_kornia = read()
     with Image.open(path) as opened, suppress(OSError, SyntaxError):
-        assert (png.load_pixels(opened) is not opened) == fast
-    monkeypatch.setattr(png, "_decoder", lambda: None)
+        assert (grey.load_pixels(opened) is not opened) == fast
+    monkeypatch.setattr(grey, "_decoder", lambda: None)
     assert read() == by_kornia
 
 
