@@ -56,6 +56,24 @@ def standard_rows(
     return whole, columns
 
 
+def add_entries(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Return rows with age and sex of NIH's own tables in `folder`, where those have the image."""
+    for path in sorted(folder.glob("Data_Entry_2017*.csv")):  # the later edition, v2020, comes last
+        known, _, _ = name_columns(read_table(path, lambda names: "imageindex" in names)[0])
+        if missing := [name for name in ("filename", "age", "sex") if name not in known]:
+            raise StudyError(
+                f"{path} lacks the column {', '.join(missing)}. Give NIH's Data_Entry_2017.csv."
+            )
+        known = known.set_index(known["filename"].map(stem))  # PNG there, and JPEG elsewhere
+        known = known[~known.index.duplicated()][["age", "sex"]].reindex(rows["filename"].map(stem))
+        if known.isna().all(axis=None):
+            own = folder / "labels.csv"
+            raise StudyError(f"{path} has no image of {own}, compared by file name.")
+        known = known.where(known != "").set_axis(rows.index)
+        rows = rows.assign(**known.fillna(rows[["age", "sex"]]))
+    return rows
+
+
 def read_facts(rows: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
     """Return rows with one known view, sex, age and original size per film, or none."""
     rows = rows.assign(**rows[ORIGINAL].apply(read_number))
@@ -88,29 +106,6 @@ def take_views(rows: pd.DataFrame, headers: pd.DataFrame, log: ProblemLog) -> pd
     problem = "the view is not that of the DICOM header or of the file's name"
     log.add(odd, problem, "look at the film", "the table's counts")
     return rows.assign(view=rows["view"].mask(rows["view"] == "", views))
-
-
-def add_entries(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Return rows with age and sex of NIH's own tables in `folder`, where those have the image."""
-    for path in sorted(folder.glob("Data_Entry_2017*.csv")):  # the later edition, v2020, comes last
-        table, _ = read_table(path, lambda names: "imageindex" in names)
-        if missing := [
-            n for n in ("Image Index", "Patient Age", "Patient Gender") if n not in table
-        ]:
-            raise StudyError(
-                f"{path} lacks the column {', '.join(missing)}. Give NIH's Data_Entry_2017.csv."
-            )
-        sexes = read_sex(table["Patient Gender"])
-        known = pd.DataFrame(
-            {"age": read_age(table["Patient Age"]), "sex": sexes.mask(sexes == "")}
-        )
-        known = known.set_axis(table["Image Index"].map(stem))  # PNG there, and JPEG elsewhere
-        of_row = known[~known.index.duplicated()].reindex(rows["filename"].map(stem))
-        if of_row.isna().all(axis=None):
-            own = folder / "labels.csv"
-            raise StudyError(f"{path} has no image of {own}, compared by file name.")
-        rows = rows.assign(**of_row.set_axis(rows.index).fillna(rows[["age", "sex"]]))
-    return rows
 
 
 def leave_out_copies(rows: pd.DataFrame, headers, root: Path, log: ProblemLog) -> pd.DataFrame:

@@ -105,10 +105,9 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     rows = match_files(rows, root, log)
     twice = rows.index[rows.duplicated(rows.columns.drop("row"))]
     log.add(twice, "same row as one above", "delete it")
-    rows = read_facts(rows, log)
+    rows = read_facts(add_entries(rows, folder) if own else rows, log)
     headers = read_headers(rows, root, decode, log)
     rows = take_views(rows, headers, log)
-    rows = add_entries(rows, folder) if own else rows
     rows = check_labels(rows, log, where, own)
     rows, source = assign_patients(rows, root, columns.get("patient"), log)
     rows = check_boxes(rows, headers, log)
