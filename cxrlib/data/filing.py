@@ -98,6 +98,15 @@ def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) 
     return pd.DataFrame(good.values(), list(good), ["width", "height", "bytes", "inode", "view"])
 
 
+def take_views(rows: pd.DataFrame, headers: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
+    """Return rows with the views of `headers` where the table has none."""
+    views = rows["filename"].map(headers["view"]).astype(object).fillna("")  # not float, if none
+    odd = rows.index[(rows["view"] != "") & (views != "") & (rows["view"] != views)]
+    problem = "the view is not that of the DICOM header or of the file's name"
+    log.add(odd, problem, "look at the film", "the table's counts")
+    return rows.assign(view=rows["view"].mask(rows["view"] == "", views))
+
+
 def find_copies(headers: pd.DataFrame, root: Path) -> list[list[str]]:
     """Return groups of films that are equal, see `film_digest`, in the order of `headers`.
 

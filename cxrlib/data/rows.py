@@ -99,15 +99,6 @@ def read_facts(rows: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
     return rows
 
 
-def take_views(rows: pd.DataFrame, headers: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
-    """Return rows with the views of `headers` where the table has none."""
-    views = rows["filename"].map(headers["view"]).astype(object).fillna("")  # not float, if none
-    odd = rows.index[(rows["view"] != "") & (views != "") & (rows["view"] != views)]
-    problem = "the view is not that of the DICOM header or of the file's name"
-    log.add(odd, problem, "look at the film", "the table's counts")
-    return rows.assign(view=rows["view"].mask(rows["view"] == "", views))
-
-
 def leave_out_copies(rows: pd.DataFrame, headers, root: Path, log: ProblemLog) -> pd.DataFrame:
     """Count the patients of equal films as one, and keep one film of those equal byte for byte.
 

@@ -8,19 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrlib.data.filing import match_files, read_headers
+from cxrlib.data.filing import match_files, read_headers, take_views
 from cxrlib.data.images import film_digest
 from cxrlib.data.labels import NO_FINDING, ProblemLog, check_boxes, check_labels, spelled_as
 from cxrlib.data.patients import HASH_RULE, assign_patients, split_films
 from cxrlib.data.publishers import OWN
-from cxrlib.data.rows import (
-    add_entries,
-    gather_films,
-    leave_out_copies,
-    read_facts,
-    standard_rows,
-    take_views,
-)
+from cxrlib.data.rows import add_entries, gather_films, leave_out_copies, read_facts, standard_rows
 from cxrlib.data.source import find_labels, read_source
 from cxrlib.data.table import StudyError
 
