@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 Film = str | Path | BinaryIO  # a binary file object can seek, and is read from its start
-DICOM = {".dcm", ".dicom"}
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"} | DICOM
+DICOM = ".dcm", ".dicom"
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", *DICOM}
 JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # what systems lay beside files
 PART = ".cxrlib-part."  # so start the names of what is unfinished; no reader takes them
 
@@ -72,7 +72,7 @@ def is_dicom(path: Film) -> bool:
         return False
     # Without preamble and meta header a file starts with the first elements of group 8.
     known = start[128:] == b"DICM" or re.match(rb"\x08\0[\0\x05\x08\x16\x18]\0", start)
-    return bool(known) or Path(str(getattr(path, "name", path))).suffix.lower() in DICOM
+    return bool(known) or str(getattr(path, "name", path)).lower().endswith(DICOM)
 
 
 def is_film(path: str | Path) -> bool:

@@ -78,7 +78,6 @@ def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) 
         try:
             with opened(path) as file:  # once: there may be 100,000
                 state, (width, height, view) = os.fstat(file.fileno()), read_header(file)
-                dicom = is_dicom(file)
             if decode:
                 read_image(path)
         except FileNotFoundError:
@@ -87,9 +86,10 @@ def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) 
             reason = error.reason if isinstance(error, ImageError) else error.strerror
             bad[name] = f"unreadable: {reason}", "replace the file or delete the row"
         else:
-            if not dicom and (told := VIEWED.search(name)):
-                view = name_view(told[1])
-            length = 0 if dicom else state.st_size  # headers differ, though films are equal
+            length = 0  # of DICOM, whose headers differ, though films are equal
+            if view is None:
+                length, told = state.st_size, VIEWED.search(name)
+                view = name_view(told[1]) if told else ""
             return width, height, length, f"{state.st_dev}/{state.st_ino}", view
 
     found = dict(zip(films, _each(examine, films, "reads films"), strict=True))

@@ -50,14 +50,14 @@ class ImageError(ValueError):
         return f"{self.args[0]}: {self.reason}"
 
 
-def read_header(path: Film) -> tuple[int, int, str]:
-    """Return width and height in pixels, as `read_image` turns the film, and as `view_of`."""
+def read_header(path: Film) -> tuple[int, int, str | None]:
+    """Return width, height as `read_image` turns the film, and its view, None of a picture."""
     if is_dicom(path):
         with _told(path):
             return dicom.read_header(path)
     with _opened(path) as image:
         turned = 5 <= _orientation(image) <= 8
-        return *(image.size[::-1] if turned else image.size), ""
+        return *(image.size[::-1] if turned else image.size), None
 
 
 def image_size(path: Film) -> tuple[int, int]:
@@ -67,7 +67,7 @@ def image_size(path: Film) -> tuple[int, int]:
 
 def view_of(path: str | Path) -> str:
     """Return 'PA', 'AP' or 'lateral' from a DICOM header, '' where that says nothing or is none."""
-    return read_header(path)[2] if is_dicom(path) else ""
+    return (read_header(path)[2] or "") if is_dicom(path) else ""
 
 
 def film_digest(path: Film) -> str:

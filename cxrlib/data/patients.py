@@ -129,7 +129,7 @@ def split_films(films: pd.DataFrame, folder: Path, log: ProblemLog) -> tuple[pd.
     validation is it; else it belongs to training.
     """
     names, patients = films["filename"], films["patient"]
-    hashed = patients.map(split_of)
+    hashed = patients.map({patient: split_of(patient) for patient in set(patients)})
     words, rule = films["split"], "the study's own column"
     lists = [name for name in LISTS.values() if (folder / name).is_file()]
     if len(lists) == 1:

@@ -84,7 +84,8 @@ def read_facts(rows: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
         ("split", lambda words: words),
     ):
         text = rows[name]
-        rows[name] = read(text)
+        words = pd.Series(text.unique(), dtype=str)
+        rows[name] = text.map(dict(zip(words, read(words), strict=True)))
         known = rows[name].notna() & rows[name].ne("")
         odd = text[~known & ~text.str.casefold().isin(UNKNOWN)]
         for value, indices in odd.groupby(odd, sort=False).groups.items():
