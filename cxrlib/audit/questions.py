@@ -15,8 +15,8 @@ from cxrlib.audit.groups import compare_groups, groups_of
 from cxrlib.audit.metadata import predict_from_columns, tabulate_metadata
 from cxrlib.audit.mislabels import rank_labels
 from cxrlib.audit.plots import plot_intervals
-from cxrlib.data.dicom import name_view
 from cxrlib.data.study import Study
+from cxrlib.data.table import name_view
 from cxrlib.metrics.benefit import tabulate_net_benefit
 from cxrlib.metrics.bootstrap import FEW
 from cxrlib.metrics.report import evaluate, format_interval, tabulate_metrics

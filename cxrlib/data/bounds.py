@@ -4,15 +4,12 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 from threading import Condition
 from typing import BinaryIO
 
 from PIL.ImageFile import ImageFile
-
-from cxrlib.data.files import regular_file
 
 LARGEST = 50_000_000  # pixels of any film; detectors have up to about 20 million
 TOO_LARGE = f"too large to be a radiograph: more than {LARGEST:,} pixels"
@@ -29,7 +26,7 @@ _free, _turn = [LARGEST], Condition()
 def room(pixels: int) -> Iterator[None]:
     """Wait until all films being decoded in this process, this one included, fit in `LARGEST`.
 
-    Each pixel takes up to 20 bytes meanwhile, so a thread per core is not bounded enough.
+    Each pixel takes up to 24 bytes meanwhile, so a thread per core is not bounded enough.
     """
     with _turn:
         _turn.wait_for(lambda: pixels <= _free[0])
@@ -42,17 +39,16 @@ def room(pixels: int) -> Iterator[None]:
             _turn.notify_all()
 
 
-def inflate(path: str | Path | BinaryIO, most: int) -> str | Path | BinaryIO:
+def inflate(file: BinaryIO, most: int) -> BinaryIO:
     """Return a file as it is; of a deflated one (PS3.5 A.5) up to `most` bytes of its elements."""
     from pydicom.filereader import _read_file_meta_info, read_preamble
 
-    with nullcontext(path) if hasattr(path, "read") else open(regular_file(path), "rb") as file:
-        file.seek(0)
-        read_preamble(file, force=True)
-        if _read_file_meta_info(file).get("TransferSyntaxUID") == DEFLATED:
-            return io.BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(most), most))
-        file.seek(0)
-    return path
+    file.seek(0)
+    read_preamble(file, force=True)
+    if _read_file_meta_info(file).get("TransferSyntaxUID") == DEFLATED:
+        return io.BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(most), most))
+    file.seek(0)
+    return file
 
 
 def frame_size(frame: bytes) -> tuple[int, ...]:

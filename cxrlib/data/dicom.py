@@ -8,37 +8,29 @@ what a file holds: errors are replaced by sentences of our own, and warnings are
 import hmac
 import logging
 import os
-import re
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from cxrlib.data import bounds
-from cxrlib.data.files import is_dicom
+from cxrlib.data.files import Film, is_dicom, opened
 from cxrlib.data.grey import show
-from cxrlib.data.words import meanings
+from cxrlib.data.table import name_view
 
-PIXELS = (
-    *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PhotometricInterpretation"),
-    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
-    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence"),
-    *("WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape"),
-    *("PixelPaddingValue", "PixelAspectRatio", "ImagerPixelSpacing"),
-    *("Modality", "ViewPosition", "PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
-)
+NEEDED = "PhotometricInterpretation SamplesPerPixel BitsAllocated BitsStored PixelRepresentation"
+PIXELS = """
+    Rows Columns NumberOfFrames HighBit PlanarConfiguration RescaleSlope RescaleIntercept
+    ModalityLUTSequence VOILUTSequence WindowCenter WindowWidth VOILUTFunction PresentationLUTShape
+    PixelPaddingValue PixelAspectRatio ImagerPixelSpacing Modality ViewPosition PixelData
+    ExtendedOffsetTable ExtendedOffsetTableLengths """
 # OT and none at all: secondary captures. RG: film scanners and old CR. HC: a printed film.
-RADIOGRAPHS = {"CR", "DX", "DR", "XR", "RG", "OT", "HC", "SC", ""}
-NEEDED = "PhotometricInterpretation SamplesPerPixel BitsAllocated BitsStored".split()
-NEEDED += ["PixelRepresentation"]
-OTHERS = {"CT", "MR", "US", "NM", "PT", "MG", "XA", "RF", "XC", "ES", "OP", "IO", "PX", "SR"}
-OTHERS |= {"RTIMAGE", "RTDOSE", "RTPLAN", "RTSTRUCT", "ECG", "SEG", "PR", "KO", "DOC"}
-VIEWS = meanings("views")
-LONG = {"PA": r"POSTER(O|IOR) ?ANTERIOR|\bP A\b", "AP": r"ANTER(O|IOR) ?POSTERIOR|\bA P\b"}
-LONG |= {"": r"LAT(ERAL)? DECUB\w*"}  # how the patient lies
+RADIOGRAPHS = {*"CR DX DR XR RG OT HC SC".split(), ""}
+# Of others the name is told, since it is not the file's own word.
+OTHERS = (
+    "CT MR US NM PT MG XA RF XC ES OP IO PX SR RTIMAGE RTDOSE RTPLAN RTSTRUCT ECG SEG PR KO DOC"
+)
 # Transfer syntax of a file that names none, by (implicit VR, little endian) as found.
 SYNTAXES = {(True, True): "1.2.840.10008.1.2", (False, True): "1.2.840.10008.1.2.1"}
 SYNTAXES |= {(False, False): "1.2.840.10008.1.2.2"}
@@ -47,17 +39,16 @@ PATIENT_KEY = b"cxrlib patient"
 NEEDS = "reading DICOM needs more packages: pip install '.[dicom]' in a clone or archive of cxrlib"
 
 
-def read_header(path: str | Path | BinaryIO) -> tuple[int, int, str]:
+def read_header(path: Film) -> tuple[int, int, str]:
     """Return width and height in pixels of a DICOM file, and 'PA', 'AP', 'lateral' or ''.
 
-    A ValueError says why it is not a single grey radiograph, without the file's name or what it
-    holds.
+    A ValueError says why it is not a single grey radiograph, and nothing of what it holds.
     """
     header = _read(path, pixels=False)
     return int(header.Columns), int(header.Rows), name_view(_word(header, "ViewPosition"))
 
 
-def read_spacing(path: str | Path | BinaryIO) -> float | None:
+def read_spacing(path: Film) -> float | None:
     """Return mm per pixel: at the patient where that is known, else at the detector; or None."""
     names = "PixelSpacing", "ImagerPixelSpacing"
     data = _read_elements(path, names)
@@ -68,24 +59,11 @@ def read_spacing(path: str | Path | BinaryIO) -> float | None:
     return None
 
 
-def name_view(text: str) -> str:
-    """Return 'PA', 'AP' or 'lateral' for words such as 'Erect PA', 'AP_supine' or 'LL', else ''."""
-    words = re.sub(r"[\W_]+", " ", text.upper()).strip()
-    for view, pattern in LONG.items():
-        words = re.sub(pattern, view, words)
-    found = {VIEWS[word] for word in words.split() if word in VIEWS}
-    if words in ("L", "R"):
-        return "lateral"
-    return found.pop() if len(found) == 1 else ""
+def patient_key(path: Film) -> str:
+    """Return a pseudonym for the patient of a DICOM film, '' where no PatientID says who it is.
 
-
-def patient_key(path: str | Path | BinaryIO) -> str:
-    """Return a name for the patient of a DICOM film: a hash that stands for the PatientID.
-
-    The first 16 hexadecimal digits of HMAC-SHA-256 (RFC 2104) with the key `PATIENT_KEY`. Blanks,
-    case and leading zeros of the PatientID are dropped first. Who knows the key and a PatientID can
-    compute the hash, so treat it as a pseudonym. '' where the file is not DICOM or its PatientID is
-    missing or empty. A ValueError is as that of `read_header`.
+    The first 16 hexadecimal digits of HMAC-SHA-256 (RFC 2104) of the PatientID without blanks, case
+    and leading zeros. Who has `PATIENT_KEY` and a PatientID can compute it.
     """
     if not is_dicom(path):
         return ""
@@ -95,11 +73,10 @@ def patient_key(path: str | Path | BinaryIO) -> str:
     return hmac.digest(PATIENT_KEY, content, "sha256").hex()[:16] if number else ""
 
 
-def read_grey(path: str | Path | BinaryIO) -> np.ndarray:
+def read_grey(path: Film) -> np.ndarray:
     """Return the grey values of a radiograph as a viewer shows them, float32 (height, width), 0..1.
 
-    Padding is black. See `cxrlib.data.grey.show`. A ValueError is as that of `read_header`, or says
-    that the pixels are missing, cut short or of an encoding that is not known.
+    Padding is black. See `cxrlib.data.grey.show`. A ValueError is as that of `read_header`.
     """
     header = _read(path, pixels=False)
     data = _read(path, pixels=True, most=bounds.HEADER + 4 * header.Rows * header.Columns)
@@ -157,28 +134,27 @@ def _read_elements(path, names: Iterable[str], pixels: bool = False, most: int =
     warnings.filterwarnings("ignore", module=r"pydicom|pylibjpeg|libjpeg|openjpeg")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     config.settings.reading_validation_mode = config.IGNORE
-    if not hasattr(path, "read") and os.path.getsize(path) > bounds.BYTES:
-        raise ValueError(f"too large to be a radiograph: more than {bounds.BYTES:,} bytes")
-    try:
-        how = {"stop_before_pixels": not pixels, "specific_tags": list(names)}
-        data = pydicom.dcmread(bounds.inflate(path, most), force=True, **how)
-        for element in data:  # pydicom interprets a value when it is asked for
-            if element.is_empty:
-                del data[element.tag]
-    except FileNotFoundError:
-        raise
-    except Exception:  # of many kinds; each may quote the file
-        raise ValueError("no DICOM file that can be read") from None
+    how = {"stop_before_pixels": not pixels, "specific_tags": list(names)}
+    with opened(path) as file:
+        if file.seek(0, os.SEEK_END) > bounds.BYTES:
+            raise ValueError(f"too large to be a radiograph: more than {bounds.BYTES:,} bytes")
+        try:
+            data = pydicom.dcmread(bounds.inflate(file, most), force=True, **how)
+            for element in data:  # pydicom interprets a value when it is asked for
+                if element.is_empty:
+                    del data[element.tag]
+        except Exception:  # of many kinds; each may quote the file
+            raise ValueError("no DICOM file that can be read") from None
     return data
 
 
 def _read(path, pixels: bool, most: int = bounds.HEADER):
-    """Return the elements in `PIXELS` of a file that holds one grey radiograph."""
-    data = _read_elements(path, PIXELS, pixels, most)
+    """Return the elements on pixels of a file that holds one grey radiograph."""
+    data = _read_elements(path, (PIXELS + NEEDED).split(), pixels, most)
     try:
         modality, photometric = _word(data, "Modality"), _word(data, "PhotometricInterpretation")
         size = int(data.get("Rows", 0)) * int(data.get("Columns", 0))
-        missing = [name for name in NEEDED if name not in data]
+        missing = next((name for name in NEEDED.split() if name not in data), "")
         several = int(data.get("NumberOfFrames", 1)) > 1
         grey = data.get("SamplesPerPixel") == 1 and photometric.startswith("MONOCHROME")
         shapes = [data.get(name, (1, 1)) for name in ("PixelAspectRatio", "ImagerPixelSpacing")]
@@ -188,21 +164,19 @@ def _read(path, pixels: bool, most: int = bounds.HEADER):
         data.PhotometricInterpretation, data.file_meta.TransferSyntaxUID = photometric, syntax
     except Exception:  # of many kinds; each may quote the file
         raise ValueError("no DICOM file that can be read") from None
-    if modality not in RADIOGRAPHS:
-        name = modality if modality in OTHERS else "of another kind"
-        raise ValueError(f"DICOM modality {name}, not a radiograph (CR, DX or secondary capture)")
-    if not size or (pixels and "PixelData" not in data):
-        raise ValueError("a DICOM file without pixels")
-    if missing:
-        raise ValueError(f"a DICOM file without {missing[0]}")
-    if several:
-        raise ValueError("a DICOM file of several frames: give single radiographs")
-    if not grey:
-        raise ValueError("a DICOM film in colour: give grey ones (MONOCHROME1 or MONOCHROME2)")
-    if not square:
-        raise ValueError("a DICOM film whose pixels are not square: scale it to square ones")
-    if size > bounds.LARGEST:
-        raise ValueError(bounds.TOO_LARGE)
-    if compressed and syntax in SYNTAXES.values():
-        raise ValueError("compressed DICOM pixels without the name of their transfer syntax")
+    name = modality if modality in OTHERS.split() else "of another kind"
+    other = f"DICOM modality {name}, not a radiograph (CR, DX or secondary capture)"
+    unnamed = compressed and syntax in SYNTAXES.values()
+    for wrong, reason in (
+        (modality not in RADIOGRAPHS, other),
+        (not size or (pixels and "PixelData" not in data), "a DICOM file without pixels"),
+        (missing, f"a DICOM file without {missing}"),
+        (several, "a DICOM file of several frames: give single radiographs"),
+        (not grey, "a DICOM film in colour: give grey ones (MONOCHROME1 or MONOCHROME2)"),
+        (not square, "a DICOM film whose pixels are not square: scale it to square ones"),
+        (size > bounds.LARGEST, bounds.TOO_LARGE),
+        (unnamed, "compressed DICOM pixels without the name of their transfer syntax"),
+    ):
+        if wrong:
+            raise ValueError(reason)
     return data

@@ -1,17 +1,16 @@
 """Fetch the NIH sample: 1,860 real chest radiographs and their labels, every file checked."""
 
 import hashlib
+import multiprocessing
 import os
 import re
 import shutil
 import zipfile
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from threading import Event
 
 import pooch
 import requests
-import urllib3
 from tqdm.auto import tqdm
 
 from cxrlib.data.files import place_to_write
@@ -37,10 +36,13 @@ def download_nih_sample(
 ) -> Path:
     """Fetch the NIH sample into a study folder, or complete one that is there in part.
 
-    The archive (about 248 MB) is fetched into `folder/.download` in up to four attempts. Each file
-    whose hash is right takes its place, whole or not at all, `labels.csv` last. Right files are
-    left alone, others replaced. After an error or an interruption the next call goes on with what
-    is good. Only one call at a time may work on a folder.
+    The archive (about 248 MB) is fetched into `folder/.download` in up to four attempts. Files that
+    are missing or have another hash are written, `labels.csv` last; after an error the next call
+    goes on with what is good. Only one call at a time may work on a folder.
+
+    The radiographs are from ChestX-ray14 (X. Wang et al., CVPR 2017, pp. 3462-3471) of the NIH
+    Clinical Center, https://nihcc.app.box.com/v/ChestXray-NIHCC, which sets no restriction on their
+    use and asks to be acknowledged. github.com/adleberg/medical-ai gathered the sample.
 
     Parameters
     ----------
@@ -57,12 +59,6 @@ def download_nih_sample(
     DownloadError
         No network, an HTTP error, an answer that is no archive, a transfer cut off four times, a
         file that is missing or not as the manifest says, a folder or disk that cannot be written.
-
-    Notes
-    -----
-    The radiographs are from ChestX-ray14 (X. Wang et al., CVPR 2017, pp. 3462-3471) of the NIH
-    Clinical Center, https://nihcc.app.box.com/v/ChestXray-NIHCC, which sets no restriction on their
-    use and asks to be acknowledged. github.com/adleberg/medical-ai gathered the sample.
 
     Examples
     --------
@@ -99,14 +95,10 @@ def download_nih_sample(
 
 
 def read_manifest(path: str | Path = NIH_SAMPLE_MANIFEST) -> dict[str, tuple[str, int]]:
-    """Return git hash and size in bytes by path from lines `HASH SIZE PATH`; `#` is a comment.
-
-    A ValueError names a line of another form, or whose path is not `labels.csv` or `images/NAME`.
-    """
+    """Return git hash and size in bytes by path; a ValueError names a line of another form."""
     files = {}
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        match = MANIFEST_LINE.fullmatch(line)
-        if match:
+        if match := MANIFEST_LINE.fullmatch(line):
             files[match[3]] = (match[1], int(match[2]))
         elif not line.startswith("#"):
             raise ValueError(
@@ -124,19 +116,16 @@ def git_hash(content: bytes) -> str:
 def _fetch(url: str, archive: Path, expected_bytes: int) -> None:
     """Fetch `url` unless `archive` is there; pooch retries, and moves it in place if whole."""
 
-    def receive(url, output_file, left):
+    def receive(url, output_file):
         # pooch's own downloader shows no progress without a Content-Length, and takes any answer.
+        bar = {"desc": "Downloading", "unit": "B", "unit_scale": True}
         with requests.get(url, stream=True, timeout=30) as answer, open(output_file, "wb") as file:
             answer.raise_for_status()
-            length = answer.headers.get("Content-Length", "")
-            total = int(length) if length.isdecimal() else expected_bytes
-            with tqdm(total=total, desc="Downloading", unit="B", unit_scale=True) as progress:
-                while chunk := _read_some(answer):
+            with tqdm(total=expected_bytes, **bar) as progress:
+                for chunk in answer.iter_content(2**16):
                     progress.update(file.write(chunk))
                     if file.tell() > 2 * expected_bytes + 2**20:
                         raise DownloadError(f"{url} sends far more than the sample: is it right?")
-                    if left.is_set():
-                        return
         if not zipfile.is_zipfile(output_file):
             start = Path(output_file).read_bytes()[:60]
             raise requests.RequestException(
@@ -144,33 +133,17 @@ def _fetch(url: str, archive: Path, expected_bytes: int) -> None:
             )
 
     def download(url, output_file, _):
-        # In a thread of its own, which trickling headers may keep for ever.
-        left, readers = Event(), ThreadPool(1)
-        received = readers.apply_async(receive, (url, output_file, left))
-        try:
-            received.wait(3600 * HOURS)
-            if not received.ready():
-                raise DownloadError(f"{url} is too slow: not done in {HOURS} hours")
-            received.get()
-        finally:
-            left.set()
-            readers.close()
+        try:  # in a thread of its own, which a trickling answer may keep for ever
+            with ThreadPool(1) as readers:
+                readers.apply_async(receive, (url, output_file)).get(3600 * HOURS)
+        except multiprocessing.TimeoutError:
+            raise DownloadError(f"{url} is too slow: not done in {HOURS} hours") from None
 
     for left_by_a_killed_call in archive.parent.glob("tmp*"):
         left_by_a_killed_call.unlink()
-    name = archive.name
-    cache = pooch.create(
-        archive.parent, "", registry={name: None}, urls={name: url}, retry_if_failed=3
-    )
-    cache.fetch(name, downloader=download)
-
-
-def _read_some(answer: requests.Response) -> bytes:
-    """Return what has come; `iter_content` would wait for more, for ever if it trickles."""
-    try:
-        return answer.raw.read1(1 << 16, decode_content=True)
-    except urllib3.exceptions.HTTPError as error:
-        raise requests.ConnectionError(error) from error
+    files = {"registry": {archive.name: None}, "urls": {archive.name: url}}
+    cache = pooch.create(archive.parent, "", **files, retry_if_failed=3)
+    cache.fetch(archive.name, downloader=download)
 
 
 def _extract(archive: Path, wanted: dict[str, tuple[str, int]], folder: Path) -> None:

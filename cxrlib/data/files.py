@@ -13,19 +13,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-DICOM = {".dcm", ".dicom"}
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"} | DICOM
+Film = str | Path | BinaryIO  # a binary file object can seek, and is read from its start
+DICOM = ".dcm", ".dicom"
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", *DICOM}
+JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # what systems lay beside files
 PART = ".cxrlib-part."  # so start the names of what is unfinished; no reader takes them
 
 
-def regular_file(path: str | Path | BinaryIO) -> str | Path | BinaryIO:
+def regular_file(path: Film) -> Film:
     """Return what is given if it can be opened and read to an end: a file, links followed.
 
     Ask here before opening a file from outside: a pipe and `/proc/kmsg` are waited for, `/dev/zero`
-    never ends. A binary file object passes. Raises FileNotFoundError, or an OSError of a directory,
-    pipe, device or impossible name; `strerror` says so without the file's name.
+    never ends. A binary file object passes; else a FileNotFoundError or OSError says what it is.
     """
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "a name with a zero byte, which no file has", repr(str(path)))
@@ -48,58 +49,69 @@ def place_to_write(path: str | Path, name: str) -> Path:
     return real
 
 
-def file_digest(path: str | Path | BinaryIO) -> str:
-    """Return the SHA-256 of a file's content; what is not a regular file is an OSError."""
+@contextmanager
+def opened(path: Film) -> Iterator[Any]:
+    """Give a `regular_file`, opened, from its start; a binary file object stays open."""
     with nullcontext(path) if hasattr(path, "read") else open(regular_file(path), "rb") as file:
         file.seek(0)
+        yield file
+
+
+def file_digest(path: Film) -> str:
+    """Return the SHA-256 of a file's content."""
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def is_dicom(path: str | Path | BinaryIO) -> bool:
-    """Say whether a film is DICOM: by its first bytes, or by the end of its name.
-
-    A binary file object is left at its start. What is not a regular file is not opened.
-    """
-    named = not hasattr(path, "read")
+def is_dicom(path: Film) -> bool:
+    """Say whether a film is DICOM: by its first bytes, or the end of its name if it has one."""
     try:
-        with open(regular_file(path), "rb") if named else nullcontext(path) as file:
-            file.seek(0)
+        with opened(path) as file:
             start = file.read(132)
-            file.seek(0)
     except (OSError, ValueError):  # ValueError: a name that no file can have
         return False
     # Without preamble and meta header a file starts with the first elements of group 8.
     known = start[128:] == b"DICM" or re.match(rb"\x08\0[\0\x05\x08\x16\x18]\0", start)
-    return bool(known) or (named and Path(path).suffix.lower() in DICOM)
+    return bool(known) or str(getattr(path, "name", path)).lower().endswith(DICOM)
 
 
 def is_film(path: str | Path) -> bool:
-    """Say whether a file looks like an image: by its name's end, or by content if it is DICOM.
-
-    Hidden files, and what macOS and archives lay beside files (`._NAME`, `__MACOSX`), do not.
-    """
+    """Say whether a file looks like an image: by its name's end, or by content if it is DICOM."""
     path = Path(path)
-    if path.name.startswith(".") or "__MACOSX" in path.parts:
-        return False
     if path.suffix.lower() in SUFFIXES:
         return True
     return path.name.upper() != "DICOMDIR" and is_dicom(path)
 
 
-def walk_films(
-    paths: str | Path | BinaryIO | Iterable[str | Path | BinaryIO],
-) -> Iterator[str | Path | BinaryIO]:
+def files_below(folder: str | Path, follow: bool = False) -> Iterator[str]:
+    """Yield the files below a folder, those of each sorted; hidden ones and `JUNK` are none.
+
+    Links to folders are passed over, or followed, each folder once.
+    """
+    seen, waiting = set(), [str(folder)]  # no recursion: folders may be nested deeply
+    while waiting:
+        path = waiting.pop()
+        if not os.path.isdir(path):
+            yield path
+        elif (follow or not seen or not os.path.islink(path)) and os.stat(path)[1:3] not in seen:
+            seen.add(os.stat(path)[1:3])  # number and device: a link may lead in a circle
+            names = sorted(set(os.listdir(path)) - JUNK, reverse=True)
+            waiting += (os.path.join(path, name) for name in names if name[0] != ".")
+
+
+def walk_films(paths: Film | Iterable[Film]) -> Iterator[Film]:
     """Yield the files named, and the image files in the folders named and below them, sorted.
 
-    A binary file object stands for itself, a file that is missing for its name. Links to folders
-    are followed where they are named, not below. A FileNotFoundError names a folder without an
-    image file, or says that there is no path at all.
+    A binary file object stands for itself, a file that is missing for its name. A FileNotFoundError
+    names a folder without an image file, or says that there is no path at all.
     """
     if isinstance(paths, str | Path) or hasattr(paths, "read"):
         paths = [paths]
     path = None
     for path in (p if hasattr(p, "read") else Path(p) for p in paths):
-        films = _films_below(path) if isinstance(path, Path) and path.is_dir() else iter([path])
+        films = iter([path])
+        if isinstance(path, Path) and path.is_dir():
+            films = filter(is_film, map(Path, files_below(path)))
         if (first := next(films, None)) is None:
             raise FileNotFoundError(f"{path} holds no image file ({', '.join(sorted(SUFFIXES))})")
         yield first
@@ -108,23 +120,11 @@ def walk_films(
         raise FileNotFoundError("no film to score: give image files or folders")
 
 
-def _films_below(folder: Path) -> Iterator[Path]:
-    waiting = [str(folder)]  # no recursion: folders may be nested deeply
-    while waiting:
-        path = Path(waiting.pop())
-        if path.is_dir():
-            if path == folder or not path.is_symlink():  # it may lead in a circle
-                waiting += (os.path.join(path, n) for n in sorted(os.listdir(path), reverse=True))
-        elif (path.is_file() or path.is_symlink()) and is_film(path):
-            yield path  # a link that leads nowhere, too: it gets its row
-
-
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a path to write to; the file there takes the place of `path` once all went well.
 
-    The path given is hidden and ends as `path` does, for writers that go by the ending. A link is
-    followed. What a killed process left beside `path` is deleted.
+    The path given ends as `path` does, for writers that go by the ending. A link is followed.
     """
     path = place_to_write(path, "the file to write")
     with _part_beside(path, Path.touch) as part:
@@ -139,7 +139,6 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
 
     At any moment the old content or the new is at `folder`, where the system exchanges folders in
     one step (Linux, most file systems). Elsewhere a kill may leave none: `take_back` mends that.
-    A link is followed. What killed processes left is deleted.
     """
     folder = place_to_write(folder, "the folder to write")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -169,11 +168,10 @@ def _aside(folder: Path) -> Path:
 def _exchange(one: Path, other: Path) -> bool:
     """Exchange two folders in one step; False where system or file system cannot."""
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    try:
-        renameat2 = ctypes.CDLL(None).renameat2
-    except AttributeError:
-        return False
-    return not renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange)
+    paths = here, os.fsencode(one), here, os.fsencode(other)
+    with suppress(AttributeError):  # not on this system
+        return not ctypes.CDLL(None).renameat2(*paths, exchange)
+    return False
 
 
 @contextmanager

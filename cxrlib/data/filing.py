@@ -12,28 +12,18 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from cxrlib.data.dicom import name_view
-from cxrlib.data.files import DICOM, SUFFIXES, is_dicom, regular_file
-from cxrlib.data.images import ImageError, film_digest, image_size, read_image, view_of
+from cxrlib.data.files import SUFFIXES, files_below, is_dicom, opened
+from cxrlib.data.images import ImageError, film_digest, read_header, read_image
 from cxrlib.data.labels import ProblemLog
+from cxrlib.data.table import name_view
 
 VIEWED = re.compile(r"(?:/view\d+_|_vp-)([a-z]+)[_.]", re.I)
-JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 CHUNK = 64  # files that a thread reads before it is given more
 
 
 def list_files(root: Path) -> list[str]:
     """Return the files below a folder, relative to it, sorted; links are followed once."""
-    found, seen, waiting = [], set(), [str(root)] if root.is_dir() else []
-    while waiting:
-        folder = waiting.pop()
-        if (real := os.path.realpath(folder)) not in seen:
-            seen.add(real)
-            for entry in os.scandir(folder):  # pathlib takes eight times as long
-                if not entry.name.startswith(".") and entry.name not in JUNK:
-                    # `DirEntry.is_dir` would raise where a link leads in a circle.
-                    below = os.path.isdir(entry) if entry.is_symlink() else entry.is_dir()
-                    (waiting if below else found).append(entry.path)
+    found = files_below(root, follow=True) if root.is_dir() else ()
     return sorted(path.removeprefix(str(root)).lstrip("/") for path in found)
 
 
@@ -43,19 +33,19 @@ def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> pd.DataFrame
     The name ends as the file's path does, or the path as the name does. Case, NFD and a missing or
     other ending are forgiven where one file is left.
     """
-    files = list_files(root)
-    whole, ends = defaultdict(list), defaultdict(list)
+    files, ends = list_files(root), defaultdict(list)
     for file in files:
         for way in _ways(file):
-            whole[way].append(file)
             for tail in _tails(way):
-                ends[tail].append(file)
+                ends[tail].append((file, way))
     meant, bad = {}, {}
     for name in rows.loc[~rows["filename"].isin(files), "filename"].unique():
         found, ways = [], _ways(name.removeprefix("file://").rstrip("/\\"))
         for way in (way.lstrip("/") for way in ways):
-            places = (whole[tail] for tail in _tails(way) if tail in whole)
-            found = found or ends.get(way) or next(places, [])
+            for tail in _tails(way):  # the whole of the name, or of the file's path
+                found = found or [
+                    file for file, whole in ends.get(tail, ()) if tail in (way, whole)
+                ]
         if len(found) == 1:
             meant[name] = found[0]
         elif not name:
@@ -77,38 +67,44 @@ def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> pd.DataFrame
 
 
 def read_headers(rows: pd.DataFrame, root: Path, decode: bool, log: ProblemLog) -> pd.DataFrame:
-    """Return width and height in pixels, bytes, inode and view of each film that can be read.
+    """Return width and height in pixels, bytes (0 for DICOM), inode and view of each readable film.
 
-    Bytes are 0 for DICOM. The view is that of a DICOM header, or of a name as CheXpert and BIDS
-    write them.
+    The view is that of a DICOM header, or of a name as CheXpert and BIDS write them.
     """
-    kept = log.kept(rows)
+    films, bad = log.kept(rows)["filename"].unique().tolist(), {}
 
-    def examine(name: str) -> tuple:
+    def examine(name: str):
         path = f"{root}/{name}"
         try:
-            with open(regular_file(path), "rb") as file:  # opened once: there may be 100,000
-                named = name.lower().endswith(tuple(DICOM))  # which the name alone may tell
-                dicom = is_dicom(path if named else file)
-                state, size = os.fstat(file.fileno()), image_size(path if named else file)
-            told = VIEWED.search(name)
-            view = view_of(path) if dicom else name_view(told[1]) if told else ""
+            with opened(path) as file:  # once: there may be 100,000
+                state, (width, height, view) = os.fstat(file.fileno()), read_header(file)
             if decode:
                 read_image(path)
         except FileNotFoundError:
-            return "file missing in images/", "add the file or delete the row"
+            bad[name] = "file missing in images/", "add the file or delete the row"
         except (OSError, ImageError) as error:
             reason = error.reason if isinstance(error, ImageError) else error.strerror
-            return f"unreadable: {reason}", "replace the file or delete the row"
-        length = 0 if dicom else state.st_size  # headers differ, though films are equal
-        return (*size, length, f"{state.st_dev}/{state.st_ino}", view)
+            bad[name] = f"unreadable: {reason}", "replace the file or delete the row"
+        else:
+            length = 0  # of DICOM, whose headers differ, though films are equal
+            if view is None:
+                length, told = state.st_size, VIEWED.search(name)
+                view = name_view(told[1]) if told else ""
+            return width, height, length, f"{state.st_dev}/{state.st_ino}", view
 
-    films = kept["filename"].unique().tolist()
     found = dict(zip(films, _each(examine, films, "reads films"), strict=True))
-    log.add_films(rows, {name: facts for name, facts in found.items() if len(facts) == 2})
-    columns = ["width", "height", "bytes", "inode", "view"]
-    good = {name: facts for name, facts in found.items() if len(facts) > 2}
-    return pd.DataFrame(good.values(), list(good), columns)
+    log.add_films(rows, bad)
+    good = {name: facts for name, facts in found.items() if name not in bad}
+    return pd.DataFrame(good.values(), list(good), ["width", "height", "bytes", "inode", "view"])
+
+
+def take_views(rows: pd.DataFrame, headers: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
+    """Return rows with the views of `headers` where the table has none."""
+    views = rows["filename"].map(headers["view"]).astype(object).fillna("")  # not float, if none
+    odd = rows.index[(rows["view"] != "") & (views != "") & (rows["view"] != views)]
+    problem = "the view is not that of the DICOM header or of the file's name"
+    log.add(odd, problem, "look at the film", "the table's counts")
+    return rows.assign(view=rows["view"].mask(rows["view"] == "", views))
 
 
 def find_copies(headers: pd.DataFrame, root: Path) -> list[list[str]]:

@@ -81,28 +81,22 @@ def find_reasons(films: np.ndarray) -> pd.DataFrame:
     over that of a film, above 0 where refused, infinite where grey values alone decide.
     """
     gains = rank_explanations(films)
-    score = gains.max(axis=1)
-    reason = gains.idxmax(axis=1).where(score > 0, "film").map(REASONS)
-    grey = pd.Series([_grey_reason(film) for film in films])
-    return pd.DataFrame(
-        {"reason": grey.where(grey != "", reason), "score": score.mask(grey != "", np.inf)}
-    )
+    found = pd.DataFrame({"reason": gains.idxmax(axis=1).map(REASONS), "score": gains.max(axis=1)})
+    found.loc[found["score"] <= 0, "reason"] = ""
+    for row, film in enumerate(films):
+        if grey := _grey_reason(film):
+            found.loc[row] = grey, np.inf
+    return found
 
 
 def rank_explanations(films: np.ndarray) -> pd.DataFrame:
-    """Return by how much each other explanation of films, see `find_reasons`, beats that of a film.
-
-    One column per explanation; the film is refused from the first that is above 0.
-    """
+    """Return by how much each other explanation, a column each, beats that of a film."""
     check = load_check()
     return gains_of(check.densities, describe(films)) - pd.Series(check.margins)
 
 
 def find_reason_in_file(path) -> str:
-    """Say why a file gets no probability, where colour or a header's lateral view decides; else ''.
-
-    Raises as `read_image` does.
-    """
+    """Say why a file gets no probability, where colour or a lateral DICOM decides; else ''."""
     if view_of(path) == "lateral":
         return "a lateral radiograph, by its DICOM header"
     return "coloured: radiographs are grey" if colour_of(path) > TINT else ""
@@ -146,8 +140,6 @@ def turn(rows: np.ndarray) -> dict[str, np.ndarray]:
 @cache
 def load_check() -> Check:
     """Read the check that comes with cxrlib."""
-    if not BUNDLED.is_file():
-        raise FileNotFoundError(f"{BUNDLED} is missing: install cxrlib again, see cxr doctor")
     with np.load(BUNDLED) as arrays:
         named = {name: arrays[name].astype(np.float32) for name in arrays}
     densities = {

@@ -1,10 +1,19 @@
 """From stored values to grey in 0..1: one rule for every depth, and what a file's header says."""
 
+import os
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
 import numpy as np
 from PIL import ExifTags, Image
+from PIL.ImageFile import ImageFile
+
+from cxrlib.data.bounds import BYTES
 
 DEPTHS = (8, 10, 12, 14)  # bits of detectors and scanners, fewer than the 16 of their files
 OF_8_BITS = (np.arange(256, dtype=np.float32) / np.float32(255)).tolist()
+FAST = {("L", "L"), ("I;16", "I;16B")}  # modes: 8 and 16 bits of grey, in memory and in the file
 BRIGHT = 0.01  # this share of the pixels decides nothing: letters, markers, defects
 
 
@@ -51,6 +60,36 @@ def grey_of(image: Image.Image) -> Image.Image:
     return grey.point(OF_8_BITS, "F")
 
 
+def load_pixels(image: ImageFile) -> Image.Image:
+    """Return an opened picture with its pixels.
+
+    Of a grey PNG they come from kornia-rs where the extra `fast` is installed, in a third of the
+    time. What it cannot read is left to Pillow, which says what is wrong.
+    """
+    grey = image.format == "PNG" and image.tile and (image.mode, image.tile[0].args) in FAST
+    if grey and (decode := _decoder()):
+        most = min(BYTES, image.fp.seek(0, os.SEEK_END))  # asked for more, Python gets more
+        image.fp.seek(0)
+        content = image.fp.read(most)  # decoding seeks anew
+        with suppress(Exception):  # of many kinds
+            values = decode(content, "L").numpy()[..., 0]
+            # Behind the pixels, too, where Pillow minds it and kornia-rs does not.
+            if values.shape == image.size[::-1] and b"tRNS" not in content:
+                return Image.fromarray(values)
+    image.load()
+    return image
+
+
+@cache
+def _decoder() -> Any:
+    try:
+        # Not kornia_rs.io's, which would keep other threads waiting.
+        from kornia_rs.image import Image as KorniaImage
+    except ImportError:
+        return None
+    return KorniaImage.decode
+
+
 def show(data, stored: np.ndarray) -> np.ndarray:
     """Return stored values of a DICOM film (a pydicom Dataset) as a viewer shows them, in 0..1.
 
@@ -90,19 +129,15 @@ def _window(data) -> tuple[str, float, float] | None:
 
 
 def _through(function: str, centre: float, width: float, values: np.ndarray) -> np.ndarray:
-    """Return float values through a window (PS3.3 C.11.2.1), in the same memory."""
-    values -= centre
+    """Return values through a window (PS3.3 C.11.2.1)."""
     if function == "SIGMOID":
-        values *= -4
-        values /= width
-        np.exp(values, out=values)
-        values += 1
-        return np.divide(1, values, out=values)
+        shown = -4 * (values - centre) / width
+        np.exp(shown, out=shown)
+        shown += 1
+        return np.divide(1, shown, out=shown)
     less = float(function == "LINEAR")
-    values += less / 2
-    values /= max(width - less, 1e-9)
-    values += 0.5
-    return np.clip(values, 0, 1, out=values)
+    shown = (values - centre + less / 2) / max(width - less, 1e-9) + 0.5
+    return np.clip(shown, 0, 1, out=shown)
 
 
 def _unsign(values: np.ndarray, bits: int) -> np.ndarray:

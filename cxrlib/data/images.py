@@ -10,16 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from cxrlib.data import dicom
 from cxrlib.data.bounds import LARGEST, TOO_LARGE, check_scans, room
-from cxrlib.data.files import file_digest, is_dicom, regular_file
-from cxrlib.data.grey import BRIGHT, grey_of
-from cxrlib.data.png import exif_of_png, load_pixels
+from cxrlib.data.files import Film, file_digest, is_dicom, regular_file
+from cxrlib.data.grey import BRIGHT, grey_of, load_pixels
 
 # Part of every digest that depends on pixels: change it when what `read_image` returns changes, and
 # not where only films that were read wrongly are mended: it would end every run.
@@ -44,7 +42,7 @@ for (order, zero, *rest), modes in list(TIFF.items()):
 class ImageError(ValueError):
     """A file that cannot be read as an image; `reason` says why without naming the file."""
 
-    def __init__(self, path: str | Path | BinaryIO, reason: str):
+    def __init__(self, path: Film, reason: str):
         super().__init__(path, reason)  # as given, so that it comes back from a worker
         self.reason = reason
 
@@ -52,23 +50,27 @@ class ImageError(ValueError):
         return f"{self.args[0]}: {self.reason}"
 
 
-def image_size(path: str | Path | BinaryIO) -> tuple[int, int]:
-    """Return (width, height) in pixels from the file's header, as `read_image` turns the film."""
+def read_header(path: Film) -> tuple[int, int, str | None]:
+    """Return width, height as `read_image` turns the film, and its view, None of a picture."""
     if is_dicom(path):
         with _told(path):
-            return dicom.read_header(path)[:2]
+            return dicom.read_header(path)
     with _opened(path) as image:
-        width, height = image.size
-        return (height, width) if 5 <= _orientation(image) <= 8 else (width, height)
+        turned = 5 <= _orientation(image) <= 8
+        return *(image.size[::-1] if turned else image.size), None
+
+
+def image_size(path: Film) -> tuple[int, int]:
+    """Return (width, height) in pixels from the file's header, as `read_image` turns the film."""
+    return read_header(path)[:2]
 
 
 def view_of(path: str | Path) -> str:
     """Return 'PA', 'AP' or 'lateral' from a DICOM header, '' where that says nothing or is none."""
-    with _told(path):
-        return dicom.read_header(path)[2] if is_dicom(path) else ""
+    return (read_header(path)[2] or "") if is_dicom(path) else ""
 
 
-def film_digest(path: str | Path | BinaryIO) -> str:
+def film_digest(path: Film) -> str:
     """Return the SHA-256 of a film: of the file; of a DICOM file, of its grey values alone.
 
     A hash of a DICOM file would tell whoever holds the file which patient is meant, and would
@@ -81,12 +83,12 @@ def film_digest(path: str | Path | BinaryIO) -> str:
         return file_digest(path)
 
 
-def short_digest(path: str | Path | BinaryIO) -> str:
+def short_digest(path: Film) -> str:
     """Return the first 16 hex digits of `film_digest`: enough to tell films apart."""
     return film_digest(path)[:16]
 
 
-def colour_of(path: str | Path | BinaryIO) -> float:
+def colour_of(path: Film) -> float:
     """Return how coloured a picture is: the mean range of its channels, 0 (grey) to 1.
 
     Read at an eighth of its size or more. DICOM films are grey, or are not read at all.
@@ -103,7 +105,7 @@ def colour_of(path: str | Path | BinaryIO) -> float:
     return float(np.ptp(colours / np.float32(255), axis=2).mean())
 
 
-def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarray:
+def read_image(path: Film, size: int | None = None) -> np.ndarray:
     """Read a radiograph as grey values.
 
     Colour becomes luma (ITU-R BT.601), transparency lies over black, and the orientation an EXIF
@@ -145,8 +147,7 @@ def read_image(path: str | Path | BinaryIO, size: int | None = None) -> np.ndarr
 def boxes_on_square(boxes: np.ndarray, width: int, height: int) -> np.ndarray:
     """Return where boxes of a film lie on the square that `read_image` pads it to.
 
-    Boxes (n, 4) are xmin, ymin, xmax, ymax in pixels of the film; the result is in 0..1, shares of
-    the square's side.
+    Boxes (n, 4) are xmin, ymin, xmax, ymax in pixels of the film; there in shares of its side.
     """
     side = max(width, height)
     return (boxes + np.tile([side - width, side - height], 2) / 2) / side
@@ -166,7 +167,7 @@ def read_ahead(read: Callable, batches: Iterable[list], size: int) -> Iterator:
 
 
 @contextmanager
-def _decoded(path: str | Path | BinaryIO) -> Iterator[np.ndarray]:
+def _decoded(path: Film) -> Iterator[np.ndarray]:
     """Give the grey values of a DICOM film while there is room for them."""
     with _told(path):
         width, height, _ = dicom.read_header(path)
@@ -203,15 +204,14 @@ def _on_square(grey: Image.Image, size: int | None) -> np.ndarray:
 def _orientation(image: ImageFile.ImageFile) -> int:
     """Return the EXIF orientation, 1 to 8, before pixels are read; 1 where none can be read."""
     try:
-        if image.format == "PNG" and (exif := exif_of_png(image.fp)):
-            image.info["exif"] = exif
+        # Not PNG's own method, which would decode the pixels in search of EXIF behind them.
         return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
     except Exception:  # of many kinds; viewers pass over damaged EXIF, too
         return 1
 
 
 @contextmanager
-def _opened(path: str | Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
+def _opened(path: Film) -> Iterator[ImageFile.ImageFile]:
     """Open a picture; what fails while it is read is an ImageError, too."""
     with _told(path), Image.open(regular_file(path), formats=FORMATS) as image:
         if image.width * image.height > LARGEST:
@@ -222,7 +222,7 @@ def _opened(path: str | Path | BinaryIO) -> Iterator[ImageFile.ImageFile]:
 
 
 @contextmanager
-def _told(path: str | Path | BinaryIO) -> Iterator[None]:
+def _told(path: Film) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, ImageError):

@@ -5,16 +5,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from cxrlib.data.table import BOX, StudyError, plain, read_number
-from cxrlib.data.words import WORDS, meanings
+from cxrlib.data.table import BOX, MEANT, WORDS, StudyError, plain, read_number
 
 NO_FINDING = "No Finding"
 VOCABULARY = list(WORDS["findings"])  # 'No Finding' comes first
 NIH_FINDINGS = VOCABULARY[1:]
-SAME = meanings("findings")
 # Other diseases, though their names resemble one of NIH's.
 OTHERS = "empyema pneumonitis hemothorax haemothorax hydrothorax hydropneumothorax pneumatocele"
 SEPARATORS = re.compile(r"\s*[|;,\t\n]\s*|(?<=['\"])\s+(?=['\"])")
@@ -28,7 +25,7 @@ class ProblemLog:
     """What is wrong with which row; a dropped row is left out of the study."""
 
     def __init__(self, rows: pd.DataFrame, said: Iterable[str]):
-        places = zip(rows["row"].tolist(), rows["filename"].tolist(), strict=True)
+        places = rows[["row", "filename"]].itertuples(index=False, name=None)
         self.places = dict(zip(rows.index, places, strict=True))
         self.entries: list[tuple] = []
         self.dropped: set[int] = set()
@@ -62,7 +59,7 @@ def spelled_as(label: str, names: Iterable[str]) -> str | None:
     """Return the one of `names` that means the same: but for case, blanks, hyphens, plurals."""
 
     def ways(name: str) -> set[str]:
-        return {plain(name), plain(SAME.get(plain(name), name))}
+        return {plain(name), plain(MEANT["findings"].get(plain(name), name))}
 
     wanted = ways(label)
     return next((name for name in names if ways(name) & wanted), None)
@@ -88,16 +85,15 @@ def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, own: bool) ->
     StudyError says of the table at `where` that the labels are numbers.
     """
     labels = {label.casefold() for label in rows["label"]} - {""}
-    numbers = {label for label in labels if re.fullmatch(r"-?\d+([.,]\d+)?", label)}
-    if labels and labels <= numbers | PRESENT | ABSENT:
+    words = {label for label in labels if not re.fullmatch(r"-?\d+([.,]\d+)?", label)}
+    if labels and words <= PRESENT | ABSENT:
         raise StudyError(
             f"{where}: the labels are {' and '.join(sorted(labels))}, which name no finding. Write "
             f"the finding's name instead of 1, and '{NO_FINDING}' instead of 0; or name the column "
             "after the finding."
         )
-    rows = rows.copy()
     usable = rows.index.difference(sorted(log.dropped))  # misspelt findings contradict, too
-    names = list(VOCABULARY)
+    names, meant, doubts = list(VOCABULARY), {}, {}
     for label, indices in rows.groupby("label", sort=False).groups.items():
         same = label if label in VOCABULARY else spelled_as(label, names)
         near = difflib.get_close_matches(label.title(), VOCABULARY, n=1, cutoff=0.88)
@@ -109,7 +105,7 @@ def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, own: bool) ->
         if not label:
             log.add(indices if own else (), "no label", f"name the finding, or '{NO_FINDING}'")
         elif same:
-            rows.loc[indices, "label"] = same
+            meant[label] = same
             if plain(label) != plain(same):
                 log.note(f"'{label}' ({len(indices)} rows) is read as '{same}'")
         elif near:
@@ -121,8 +117,10 @@ def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, own: bool) ->
                 problem += f"; its films are left out of questions about {', '.join(sorted(parts))}"
             log.add(indices[:1], problem, "none needed if it is your own finding", "kept")
         if not same and (near or parts):
-            films = rows["filename"].isin(rows.loc[indices, "filename"])
-            rows.loc[films, "doubt"] += "|" + "|".join(near or sorted(parts))
+            doubts[label] = "|" + "|".join(near or sorted(parts))
+    doubt = rows["label"].map(lambda label: doubts.get(label, "")).groupby(rows["filename"])
+    label = rows["label"].map(lambda label: meant.get(label, label))
+    rows = rows.assign(label=label, doubt=rows["doubt"] + doubt.transform("sum"))
     healthy = rows.loc[usable, "label"].eq(NO_FINDING).groupby(rows.loc[usable, "filename"])
     mixed = healthy.transform("any") & ~healthy.transform("all")
     log.add(usable[mixed], f"'{NO_FINDING}' beside a finding", "delete the rows that are wrong")
@@ -131,24 +129,20 @@ def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, own: bool) ->
 
 def check_boxes(rows: pd.DataFrame, headers: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
     """Return rows with boxes of numbers, NaN where there is none or it cannot be one."""
-    text = rows[BOX]
-    boxes = text.apply(read_number)
-    some = text.ne("").any(axis=1)
-    some.loc[sorted(log.dropped)] = False
+    boxes, healthy = rows[BOX].apply(read_number), rows["label"].eq(NO_FINDING)
+    some = rows[BOX].ne("").any(axis=1) & ~rows.index.isin(log.dropped)
     sizes = headers[["width", "height"]].astype(float).reindex(rows["filename"])
     sizes = sizes.set_axis(rows.index)
-    given = boxes.notna().all(axis=1)
-    full = (boxes["xmax"] - boxes["xmin"] >= 1) & (boxes["ymax"] - boxes["ymin"] >= 1)
-    inside = (boxes[["xmin", "ymin"]] >= 0).all(axis=1)
-    inside &= (boxes["xmax"] <= sizes["width"]) & (boxes["ymax"] <= sizes["height"])
+    (xmin, ymin, xmax, ymax), given = (boxes[n] for n in BOX), boxes.notna().all(axis=1)
+    full = (xmax - xmin >= 1) & (ymax - ymin >= 1)
+    inside = (xmin >= 0) & (ymin >= 0) & (xmax <= sizes["width"]) & (ymax <= sizes["height"])
     leaves = "give it in pixels of the image file"
     for bad, problem, fix in (
         (~given, "box has a missing or non-numeric side", "give all four, or none"),
-        (given & rows["label"].eq(NO_FINDING), f"box beside '{NO_FINDING}'", "delete one of them"),
+        (given & healthy, f"box beside '{NO_FINDING}'", "delete one of them"),
         (given & ~full, "box is empty", "give corners in pixels, not as shares of the image"),
         (given & full & ~inside, "box leaves the image of {:.0f} x {:.0f} pixels", leaves),
     ):
         for index in rows.index[some & bad]:
             log.add([index], problem.format(*sizes.loc[index]), fix, "box left out")
-    good = given & full & inside & some & rows["label"].ne(NO_FINDING)
-    return rows.assign(**boxes.where(good, np.nan))
+    return rows.assign(**boxes.where(given & full & inside & some & ~healthy))

@@ -1,21 +1,18 @@
-"""Whose film it is, by a column, its path, a DICOM header or a guess; and which side a patient is.
-
-A hash of the patient's id decides who is tested, or the study's own split where nobody crosses.
-"""
+"""Whose film it is, by a column, its path, a DICOM header or a guess; and who is tested."""
 
 import hashlib
 import re
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
+from itertools import product
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from cxrlib.data.dicom import is_dicom, patient_key
+from cxrlib.data.dicom import patient_key
 from cxrlib.data.files import regular_file
 from cxrlib.data.labels import NOTHING, ProblemLog
-from cxrlib.data.table import StudyError, plain
-from cxrlib.data.words import WORDS, meanings
+from cxrlib.data.table import MEANT, WORDS, StudyError, plain
 
 PATHS = {way: re.compile(pattern, re.IGNORECASE) for way, pattern in WORDS["patients"].items()}
 HEADER, GUESS = "the DICOM header's PatientID, hashed", "a guess from file names"
@@ -31,45 +28,48 @@ HASH_RULE = (
 )
 FOLDERS = "the study's folders train and test"
 LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}  # of NIH
-SIDES = meanings("sides")
+SIDES = MEANT["sides"]
 
 
-def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> tuple[pd.DataFrame, str]:
-    """Return rows with `patient`, one spelling per patient, and where it comes from."""
+def assign_patients(
+    rows: pd.DataFrame, root: Path, column: str | None, log: ProblemLog
+) -> tuple[pd.DataFrame, str]:
+    """Return rows with `patient`, one spelling each, and its source; `column` is the table's."""
     films = log.kept(rows)["filename"].unique().tolist()
-    by_path = {name: _from_path(name) for name in films}
-    known = {name: way[1] for name, way in by_path.items() if way}
-    source, doubts = "a column", []
-    if "patient" in rows:
+    known = {}
+    for name, (way, pattern) in product(films, PATHS.items()):
+        if name not in known and (match := pattern.search(name)):
+            known[name] = way, match[1]
+    in_path, doubts = {name: patient for name, (_, patient) in known.items()}, []
+    if column:
+        source = f"column '{column}'"
         fix = "fill it in: the split belongs to the patient"
         log.add(rows.index[rows["patient"].str.casefold().isin(NOTHING)], "no patient_id", fix)
         short = rows.index[rows["patient"].str.fullmatch(r"\d[.,]\d+E\+?\d+", case=False)]
         problem = "patient_id was shortened by a spreadsheet, so that several may look alike"
         log.add(short, problem, "save that column as text, not as numbers", "kept")
         kept = log.kept(rows)
-        per = kept["patient"].map(plain_id).groupby(kept["filename"].map(known)).nunique()
+        per = kept["patient"].map(plain_id).groupby(kept["filename"].map(in_path)).nunique()
         if count := (per > 1).sum():
             problem = f"{count} patients, by the names of their files, have several patient_id"
             log.note(f"{problem}, such as '{per.idxmax()}'", "none needed if those names mislead")
     else:
-        found = {name: way or _from_file(root / name) for name, way in by_path.items()}
-        patients = [found.get(name, ("", ""))[1] for name in rows["filename"].tolist()]
-        rows = rows.assign(patient=patients)
-        ways = pd.DataFrame(found.values(), columns=["way", "patient"], dtype=str)
-        counts = ways["way"].value_counts()
-        source = "; ".join(f"{way} ({count} films)" for way, count in counts.items())
-        if count := counts.get(GUESS, 0):
-            guessed = ways.loc[ways["way"] == GUESS, "patient"]
-            alone = count > 1 and guessed.nunique() > 0.9 * count
-            ends = {name.rpartition("/")[2] for name, way in found.items() if way[0] == GUESS}
+        found = {name: known.get(name) or _from_file(root / name) for name in films}
+        rows = rows.assign(patient=[found.get(n, ("", ""))[1] for n in rows["filename"].tolist()])
+        ways = Counter(way for way, _ in found.values()).most_common()
+        source = "; ".join(f"{way} ({count} films)" for way, count in ways)
+        guessed = {name: patient for name, (way, patient) in found.items() if way == GUESS}
+        if count := len(guessed):
+            people = len(set(guessed.values()))
+            ends = {name.rpartition("/")[2] for name in guessed}
             doubts.append(
                 "no patient_id: patients are guessed from file names, from what stands before the "
-                f"first '_': {count} films, {guessed.nunique()} patients"
-                + ("; that is nearly one patient per film" if alone else "")
+                f"first '_': {count} films, {people} patients"
+                + ("; that is nearly one patient per film" if 1 < count < people / 0.9 else "")
                 + ("; one name in several folders is one patient" if len(ends) < count else "")
             )
-    in_path = {plain_id(patient): patient for patient in dict.fromkeys(known.values())}
-    rows = rows.assign(patient=_unite(rows["patient"], in_path, log))
+    spelled = {plain_id(patient): patient for patient in dict.fromkeys(in_path.values())}
+    rows = rows.assign(patient=_unite(rows["patient"], spelled, log))
     count = rows["patient"].nunique()
     if len(films) >= 10 and len(films) > 10 * count:
         doubts.append(f"{len(films)} films are of {count} patients: those are very few")
@@ -82,14 +82,8 @@ def assign_patients(rows: pd.DataFrame, root: Path, log: ProblemLog) -> tuple[pd
     return rows, source
 
 
-def _from_path(name: str) -> tuple[str, str] | None:
-    """Return whose way of writing paths this is, and the patient in it."""
-    found = ((way, pattern.search(name)) for way, pattern in PATHS.items())
-    return next(((way, match[1]) for way, match in found if match), None)
-
-
 def _from_file(path: Path) -> tuple[str, str]:
-    if is_dicom(path) and (patient := patient_key(path)):
+    if patient := patient_key(path):
         return HEADER, patient
     start = GUESSED.match(path.stem)
     return GUESS, start[0] if start else path.stem
@@ -122,10 +116,7 @@ def plain_id(patient: str) -> str:
 
 
 def split_of(patient: str) -> str:
-    """Return 'train' or 'test' for a patient's id: a salted hash decides, and nothing else.
-
-    A quarter of all ids falls to test. SHA-256 of salt and id, read as a fraction of its range.
-    """
+    """Return 'train' or 'test' for a patient's id: a salted hash decides, and nothing else."""
     digest = hashlib.sha256(f"{SPLIT_SALT}:{patient}".encode()).digest()
     return "test" if int.from_bytes(digest[:8]) / 2**64 < TEST_SHARE else "train"
 
@@ -147,9 +138,8 @@ def split_films(films: pd.DataFrame, folder: Path, log: ProblemLog) -> tuple[pd.
         words = names.map(stem).map(_read_lists(folder)).fillna("")
         rule = f"NIH's lists {' and '.join(LISTS.values())}"
     if not words.any():
-        parents, rule = names.str.rpartition("/")[0], FOLDERS
-        sides = {f: next((p for p in f.split("/") if plain(p) in SIDES), "") for f in set(parents)}
-        words = parents.map(sides)
+        parents, rule = names.str.rpartition("/")[0].str.split("/"), FOLDERS
+        words = parents.map(lambda parts: next((p for p in parts if plain(p) in SIDES), ""))
     own = words.map({word: SIDES.get(plain(word), "") for word in set(words)})
     if "train" not in set(own) or not {"test", "validation"} & set(own):
         if words.any() and rule != FOLDERS:

@@ -6,7 +6,7 @@ function assumes is appended to `said`, and docs/studies.md has it in a table.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,7 @@ from cxrlib.data.labels import ABSENT, DOUBT, NO_FINDING, NOTHING, PRESENT, VOCA
 from cxrlib.data.table import BOX, KNOWN, StudyError, plain, read_number
 
 
-@dataclass(frozen=True)
-class Publisher:
+class Publisher(NamedTuple):
     """How one publisher's table is known and read."""
 
     name: str
@@ -48,22 +47,20 @@ def _read_nih(table, beside, said):
     if others := [n for n in table.columns.drop("row") if {*table[n]} <= {"YES", "NO"}]:
         said.append(f"labels of other readers are not used: {', '.join(others)}")
     boxes = _beside(beside, "filename", "label", *"xywh")
-    if boxes is None:
-        return rows
-    rows = rows.drop(columns=["y", "x"], errors="ignore").assign(label=rows["label"].str.split("|"))
-    boxes = boxes.replace({"label": {"Infiltrate": "Infiltration"}})
-    rows = rows.explode("label").merge(boxes, "left", ["filename", "label"])
-    said.append(
-        f"{rows['x'].notna().sum()} of {len(boxes)} boxes belong to a film and finding of the table"
-    )
+    if boxes is not None:
+        rows = rows.drop(columns=["y", "x"], errors="ignore")  # of the pixels' spacing
+        rows = rows.assign(label=rows["label"].str.split("|")).explode("label")
+        boxes = boxes.replace({"label": {"Infiltrate": "Infiltration"}})
+        rows = rows.merge(boxes, "left", ["filename", "label"])
+        found = rows["x"].notna().sum()
+        said.append(f"{found} of {len(boxes)} boxes belong to a film and finding of the table")
     return rows.fillna("")
 
 
 def _read_rsna(table, beside, said):
-    rows = table.assign(filename=table["patientid"])
+    label = table["target"].str.removesuffix(".0").map({"1": "Pneumonia", "0": NO_FINDING})
+    rows = table.assign(filename=table["patientid"], label=label)
     said.append("patientId is one per film: which films are of one patient is not known")
-    target = table["target"].str.removesuffix(".0")
-    rows["label"] = target.map({"1": "Pneumonia", "0": NO_FINDING}).fillna("")
     classes = _beside(beside, "patientid", "class")
     if classes is None:
         said.append(
@@ -74,14 +71,10 @@ def _read_rsna(table, beside, said):
         ill = classes.loc[classes["class"].str.contains("Not Normal"), "patientid"]
         rows.loc[rows["patientid"].isin(ill) & rows["label"].eq(NO_FINDING), "label"] = "Not normal"
     headers = _beside(beside, "patientid", "patientsex", "patientage", "viewposition")
-    if headers is None:
-        return rows
-    headers = headers.drop_duplicates("patientid")
-    rows = rows.merge(headers, "left", "patientid", indicator="header")
-    said.append(
-        f"sex, age and view of {rows['filename'][rows.pop('header') == 'both'].nunique()} films "
-        "are those of a table of DICOM headers"
-    )
+    if headers is not None:
+        count = len({*rows["patientid"]} & {*headers["patientid"]})
+        said.append(f"sex, age and view of {count} films are those of a table of DICOM headers")
+        rows = rows.merge(headers.drop_duplicates("patientid"), "left", "patientid")
     return rows.fillna("")
 
 
@@ -189,10 +182,8 @@ def _read_wide(table, beside, said):
         f"{uncertain} films have an uncertain finding (-1): they are left out of a "
         "question about it. A blank counts as not present"
     )
-    marked = {
-        new: ["|".join(marks.columns[row]) for row in marks.to_numpy(bool)]
-        for new, marks in (("label", present), ("doubt", doubt))
-    }
+    marked = {"label": present, "doubt": doubt}
+    marked = {new: marks.astype(bool).dot(marks.columns + "|") for new, marks in marked.items()}
     return table.drop(columns=names).assign(**marked)
 
 

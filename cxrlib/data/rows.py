@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrlib.data.dicom import name_view
 from cxrlib.data.files import file_digest
 from cxrlib.data.filing import find_copies
 from cxrlib.data.labels import ABSENT, NO_FINDING, OUT, PRESENT, ProblemLog, spelled_as, split_cells
@@ -16,6 +15,7 @@ from cxrlib.data.table import (
     UNKNOWN,
     StudyError,
     name_columns,
+    name_view,
     plain,
     read_age,
     read_number,
@@ -25,17 +25,13 @@ from cxrlib.data.table import (
 
 TOLD = "value present presence ispresent positive ispositive target status".split()
 STAND_IN = 1_000  # names of one file, from which it stands for films that are not at hand
-ENTRY_COLUMNS = "Finding Labels,Image Index,Patient Age,Patient Gender,Patient ID,View Position"
 FILM = ["patient", "view", "sex", "age", *ORIGINAL, "split"]
 
 
 def standard_rows(
     table: pd.DataFrame, own: Path | None, said: list[str]
 ) -> tuple[pd.DataFrame, dict]:
-    """Return rows with all columns, a finding each, and how the columns were called.
-
-    `own` is the file of a study's own table, None of a publisher's.
-    """
+    """Return rows with all columns, a finding each, and how they were called; `own` is its file."""
     rows, unused, columns = name_columns(table.reset_index(drop=True))
     said += unused if own else []
     for name in (n for n in table if own and plain(n) in TOLD):
@@ -60,6 +56,24 @@ def standard_rows(
     return whole, columns
 
 
+def add_entries(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Return rows with age and sex of NIH's own tables in `folder`, where those have the image."""
+    for path in sorted(folder.glob("Data_Entry_2017*.csv")):  # the later edition, v2020, comes last
+        known, _, _ = name_columns(read_table(path, lambda names: "imageindex" in names)[0])
+        if missing := [name for name in ("filename", "age", "sex") if name not in known]:
+            raise StudyError(
+                f"{path} lacks the column {', '.join(missing)}. Give NIH's Data_Entry_2017.csv."
+            )
+        known = known.set_index(known["filename"].map(stem))  # PNG there, and JPEG elsewhere
+        known = known[~known.index.duplicated()][["age", "sex"]].reindex(rows["filename"].map(stem))
+        if known.isna().all(axis=None):
+            own = folder / "labels.csv"
+            raise StudyError(f"{path} has no image of {own}, compared by file name.")
+        known = known.where(known != "").set_axis(rows.index)
+        rows = rows.assign(**known.fillna(rows[["age", "sex"]]))
+    return rows
+
+
 def read_facts(rows: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
     """Return rows with one known view, sex, age and original size per film, or none."""
     rows = rows.assign(**rows[ORIGINAL].apply(read_number))
@@ -70,8 +84,8 @@ def read_facts(rows: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
         ("split", lambda words: words),
     ):
         text = rows[name]
-        places, words = pd.factorize(text)
-        rows[name] = read(pd.Series(words, dtype=str)).to_numpy()[places]
+        words = pd.Series(text.unique(), dtype=str)
+        rows[name] = text.map(dict(zip(words, read(words), strict=True)))
         known = rows[name].notna() & rows[name].ne("")
         odd = text[~known & ~text.str.casefold().isin(UNKNOWN)]
         for value, indices in odd.groupby(odd, sort=False).groups.items():
@@ -80,32 +94,9 @@ def read_facts(rows: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
         of_film = rows[name].where(known).groupby(rows["filename"])
         differ = of_film.transform("nunique") > 1
         problem = f"rows of one film disagree on {name}"
-        fix = "give all rows of the image one value"
-        log.add(rows.index[differ], problem, fix, "left unknown")
+        log.add(rows.index[differ], problem, "give all rows of the image one value", "left unknown")
         value = of_film.transform("first").mask(differ)
         rows[name] = value if name == "age" else value.astype(object).fillna("")
-    return rows
-
-
-def add_entries(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Return rows with age and sex of NIH's own tables in `folder`, where those have the image."""
-    for path in sorted(folder.glob("Data_Entry_2017*.csv")):  # the later edition, v2020, comes last
-        try:
-            table, _ = read_table(path, lambda names: "imageindex" in names)
-        except (OSError, ValueError) as error:
-            raise StudyError(f"{path} cannot be read as a table: {error}") from error
-        if missing := [name for name in ENTRY_COLUMNS.split(",") if name not in table]:
-            raise StudyError(
-                f"{path} lacks the column {', '.join(missing)}. Give NIH's Data_Entry_2017.csv."
-            )
-        ages, sexes = read_age(table["Patient Age"]), table["Patient Gender"]
-        known = pd.DataFrame({"age": ages, "sex": sexes.mask(sexes == "")})
-        known = known.set_axis(table["Image Index"].map(stem))  # PNG there, and JPEG elsewhere
-        of_row = known[~known.index.duplicated()].reindex(rows["filename"].map(stem))
-        if of_row.isna().all(axis=None):
-            own = folder / "labels.csv"
-            raise StudyError(f"{path} has no image of {own}, compared by file name.")
-        rows = rows.assign(**of_row.set_axis(rows.index).fillna(rows[["age", "sex"]]))
     return rows
 
 
@@ -153,9 +144,7 @@ def gather_films(rows: pd.DataFrame, headers, root: Path, folder: Path) -> pd.Da
     films.insert(1, "path", [os.path.join(root, name) for name in names])
     films.insert(2, "file", films["filename"] if root == folder else "images/" + films["filename"])
     for column, given in (("labels", "label"), ("doubt", "doubt")):
-        found = {name: {} for name in names}
-        for name, text in zip(rows["filename"].tolist(), rows[given].tolist(), strict=True):
-            found[name] |= dict.fromkeys(text.split("|"))
-        films[column] = [tuple(filter(None, found[name])) for name in names]
+        joined = (rows[given] + "|").groupby(rows["filename"]).sum()
+        films[column] = [tuple(filter(None, dict.fromkeys(t.split("|")))) for t in joined[names]]
     films[["width", "height"]] = headers.loc[names, ["width", "height"]].to_numpy()
     return films

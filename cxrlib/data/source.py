@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -30,11 +31,8 @@ def find_labels(folder: Path) -> Path | None:
 
 
 def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str, pd.DataFrame]:
-    """Return whose table a folder has, and its rows: of `labels`, or else of what else is there.
-
-    A StudyError says that `labels` cannot be used, or that nothing in the folder is known.
-    """
-    tables, beside, seen, broken = {}, [], [], []
+    """Return whose table a folder has, and its rows: of `labels`, or else of what else is there."""
+    tables, beside, unknown, broken = defaultdict(dict), [], [], []
     if labels:
         table, notes = read_table(labels, find_publisher)
         said += notes
@@ -52,11 +50,10 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
         tables[publisher] = {labels.name: table}
     files = list_files(folder)
     for name in (n for n in files if re.search(r"\.(csv|tsv|csv\.gz|json|xlsx)$", n, re.I)):
+        path = folder / name
         try:
-            if name.lower().endswith("json"):
-                table, notes = _read_coco(folder / name), []
-            else:
-                table, notes = read_table(folder / name, find_publisher)
+            coco = name.lower().endswith("json")
+            table, notes = _read_coco(path) if coco else read_table(path, find_publisher)
         except StudyError as error:
             broken.append(str(error))
             continue
@@ -64,13 +61,24 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
             continue
         publisher = find_publisher({plain(column) for column in table})
         if publisher in (None, OWN):
-            beside.append(table)
-            seen.append(f"{name} ({', '.join(table.columns.drop('row')[:6])})")
+            beside.append(_in_plain(table))
+            unknown.append(f"{name} ({', '.join(table.columns.drop('row')[:6])})")
         elif not labels:
             said += [f"{name}: {note}" for note in notes]
-            tables.setdefault(publisher, {})[name] = table
+            tables[publisher][name] = table
     if not tables:
-        return CLASSES, _read_classes(folder, files, (seen, broken), said)
+        if not (rows := _read_classes(folder, files)).empty:
+            classes = ", ".join(sorted(set(rows["label"])))
+            said.append(f"no table: folders' or films' names give the labels {classes}")
+            return CLASSES, rows
+        if broken:
+            raise StudyError(f"{folder / OWN.name} does not exist, and {broken[0]}")
+        hint = f" Its tables are not known: {'; '.join(unknown)}." if unknown else ""
+        raise StudyError(
+            f"{folder / OWN.name} does not exist. A study is a folder with labels.csv and images/; "
+            f"labels.csv needs the columns filename and label.{hint} Folders of films count as "
+            "classes where one is named after a finding of NIH, or Normal."
+        )
     publisher = next(p for p in (*PUBLISHERS, WIDE) if p in tables)
     own, films = {}, set()
     found = sorted(tables[publisher].items(), reverse=publisher.name in EDITIONS)
@@ -86,7 +94,7 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
         said.append(f"{', '.join(spare)} is not used: it labels the same films, or in another form")
     table = pd.concat(own.values(), ignore_index=True).fillna("")
     try:
-        rows = publisher.read(_in_plain(table), [_in_plain(other) for other in beside], said)
+        rows = publisher.read(_in_plain(table), beside, said)
         if rows.empty:
             raise StudyError(
                 f"read as {publisher.name}, it has no film with a label. Are the tables beside it "
@@ -110,7 +118,7 @@ def _in_plain(table: pd.DataFrame) -> pd.DataFrame:
     return named
 
 
-def _read_coco(path: Path) -> pd.DataFrame:
+def _read_coco(path: Path) -> tuple[pd.DataFrame, list[str]]:
     """Return TBX11K's JSON (COCO) as its CSV: a row per box, and per film without one."""
     content = json.loads(regular_file(path).read_text())
     films = pd.DataFrame(content["images"])[["id", "file_name"]]
@@ -118,18 +126,13 @@ def _read_coco(path: Path) -> pd.DataFrame:
     rows = films.merge(boxes, "left", left_on="id", right_on="image_id")
     kind = rows["file_name"].str.split("/").str[-2].fillna("")
     columns = {"fname": rows["file_name"], "image_type": kind, "bbox": rows["bbox"].astype(str)}
-    return pd.DataFrame(columns | {"row": 0})
+    return pd.DataFrame(columns | {"row": 0}), []
 
 
-def _read_classes(folder: Path, files: list[str], tables, said: list[str]) -> pd.DataFrame:
-    """Return the rows of folders named after what their films show.
-
-    `tables`: those that are not known, and what is wrong with those that cannot be read.
-    """
+def _read_classes(folder: Path, files: list[str]) -> pd.DataFrame:
+    """Return the rows of folders, or names, that say what their films show; none where none do."""
     found = {}
-    for name in (name for name in files if not MASK.search(name)):
-        if not is_film(folder / name):
-            continue
+    for name in (n for n in files if not MASK.search(n) and is_film(folder / n)):
         if by_name := re.search(r"(?:CHN|MCU)CXR_\d+_([01])\.\w+$", name):
             found[name] = "Tuberculosis" if by_name[1] == "1" else NO_FINDING
         else:
@@ -137,14 +140,5 @@ def _read_classes(folder: Path, files: list[str], tables, said: list[str]) -> pd
             found[name] = classes[-1] if classes else ""
     classes = set(found.values())
     if "" in classes or not any(spelled_as(name, VOCABULARY) for name in classes):
-        seen, broken = tables
-        if broken:
-            raise StudyError(f"{folder / OWN.name} does not exist, and {broken[0]}")
-        hint = f" Its tables are not known: {'; '.join(seen)}." if seen else ""
-        raise StudyError(
-            f"{folder / OWN.name} does not exist. A study is a folder with labels.csv and images/; "
-            f"labels.csv needs the columns filename and label.{hint} Folders of films count as "
-            "classes where one is named after a finding of NIH, or Normal."
-        )
-    said.append(f"no table: folders' or films' names give the labels {', '.join(sorted(classes))}")
+        found = {}
     return pd.DataFrame({"row": 0, "filename": list(found), "label": list(found.values())})

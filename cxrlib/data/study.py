@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrlib.data.filing import match_files, read_headers
+from cxrlib.data.filing import match_files, read_headers, take_views
 from cxrlib.data.images import film_digest
 from cxrlib.data.labels import NO_FINDING, ProblemLog, check_boxes, check_labels, spelled_as
 from cxrlib.data.patients import HASH_RULE, assign_patients, split_films
@@ -25,17 +25,15 @@ class Study:
     Attributes
     ----------
     folder : Path
-    findings : DataFrame, one row a finding
-        The usable rows of `labels.csv`, with `patient`; boxes in pixels of the image file,
-        NaN where there is none.
-    films : DataFrame, one row an image
+    findings : DataFrame, one row per finding
+        The usable rows of the table, with `patient`; boxes in pixels of the image, NaN without one.
+    films : DataFrame, one row per image
         filename, path, file (as seen from the study's folder), patient, view ('PA', 'AP',
-        'lateral', '' if unknown), sex ('F', 'M', '' if unknown), age (years, NaN if unknown),
-        original_width and original_height (pixels of the detector, NaN if unknown), labels (tuple
-        of str), doubt (findings that it may have, tuple of str), width, height (pixels of the
-        image file), split ('train' or 'test').
-    problems : DataFrame, one row a problem
-        row (line of `labels.csv`, 1 for what was assumed of the whole), filename, problem, fix,
+        'lateral', '' if unknown), sex ('F', 'M', ''), age (years), original_width, original_height
+        (pixels of the detector), all NaN if unknown, labels and doubt (findings that it has, and
+        may have, tuples of str), width, height (pixels of the image), split ('train' or 'test').
+    problems : DataFrame, one row per problem
+        row (line of the table, 1 for what was assumed of the whole), filename, problem, fix,
         outcome.
     publisher, patients_from, split_rule : str
         Whose table it is, where the patients come from, and who decides the split.
@@ -54,13 +52,7 @@ class Study:
     split_rule: str = HASH_RULE
 
     def name_of(self, finding: str) -> str:
-        """Return a finding as this study spells it, whatever its case, blanks or hyphens.
-
-        Raises
-        ------
-        StudyError
-            The study has no film with it.
-        """
+        """Return a finding as this study spells it; a StudyError says that no film has it."""
         known = self.findings["label"].value_counts().drop(NO_FINDING, errors="ignore")
         if name := spelled_as(finding, known.index):
             return name
@@ -75,22 +67,19 @@ class Study:
 def read_study(folder: str | Path, decode: bool = False) -> Study:
     """Read and check a study: `labels.csv` and `images/`, or what a publisher gives.
 
-    docs/studies.md says which tables and folders are known. Rows that cannot be trusted are left
-    out and listed in `problems`, with a warning, and so is what was assumed. Where NIH's
-    `Data_Entry_2017.csv` (or `..._v2020.csv`) lies beside `labels.csv`, age and sex are taken from
-    it by image name.
+    docs/studies.md says what is known. Rows that cannot be trusted are left out, with a warning,
+    and listed in `problems`, and so is what was assumed.
 
     Parameters
     ----------
     folder : the study's folder
-    decode : decode every image fully, so that files cut short are found too; else only headers
-        are read.
+    decode : decode every image, so that files cut short are found too; else headers alone are read
 
     Raises
     ------
     StudyError
-        Nothing that is known, required columns missing, or no usable row; entries of NIH that are
-        no such table, or have none of the study's images; an own split that a patient crosses.
+        Nothing that is known, required columns missing, or no usable row; a table of NIH beside
+        `labels.csv` that is of other images; an own split that a patient crosses.
 
     Examples
     --------
@@ -109,16 +98,11 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     rows = match_files(rows, root, log)
     twice = rows.index[rows.duplicated(rows.columns.drop("row"))]
     log.add(twice, "same row as one above", "delete it")
-    rows = read_facts(rows, log)
+    rows = read_facts(add_entries(rows, folder) if own else rows, log)
     headers = read_headers(rows, root, decode, log)
-    views = rows["filename"].map(headers["view"]).astype(object).fillna("")  # not float, if none
-    odd = rows.index[(rows["view"] != "") & (views != "") & (rows["view"] != views)]
-    problem = "the view is not that of the DICOM header or of the file's name"
-    log.add(odd, problem, "look at the film", "the table's counts")
-    rows = rows.assign(view=rows["view"].mask(rows["view"] == "", views))
-    rows = add_entries(rows, folder) if own else rows
+    rows = take_views(rows, headers, log)
     rows = check_labels(rows, log, where, own)
-    rows, source = assign_patients(rows, root, log)
+    rows, source = assign_patients(rows, root, columns.get("patient"), log)
     rows = check_boxes(rows, headers, log)
     rows = leave_out_copies(rows, headers, root, log)
     kept = log.kept(rows)
@@ -133,10 +117,8 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
         log.note(f"{lateral} lateral films are left out of every question")
     films["split"], rule = split_films(films, folder, log)
     findings = kept[kept["label"] != ""].drop(columns=["row", "doubt", "split"])
-    source = f"column '{columns['patient']}'" if "patient" in columns else source
-    return Study(
-        folder, findings.reset_index(drop=True), films, log.table(), publisher, source, rule
-    )
+    findings = findings.reset_index(drop=True)
+    return Study(folder, findings, films, log.table(), publisher, source, rule)
 
 
 def choose_films(study: Study, finding: str, against: str = NO_FINDING) -> pd.DataFrame:
@@ -146,13 +128,13 @@ def choose_films(study: Study, finding: str, against: str = NO_FINDING) -> pd.Da
 
     Parameters
     ----------
-    finding : in any spelling that `Study.name_of` knows
+    finding : whatever its case, blanks or hyphens
     against : 'No Finding', so that films with other findings only are not part of the question; or
         'others', every film without the finding, as published results on NIH's films have it
 
     Returns
     -------
-    DataFrame, one row an image
+    DataFrame, one row per image
         As `study.films`, with `target`: 1 where the finding is among the labels, else 0.
 
     Raises
@@ -174,59 +156,60 @@ def choose_films(study: Study, finding: str, against: str = NO_FINDING) -> pd.Da
     lateral = films["view"] == "lateral"
     positive = films["labels"].map(lambda labels: name in labels)
     doubted = ~positive & films["doubt"].map(lambda doubt: bool(spelled_as(name, doubt)))
-    negative = ~positive & ~doubted
+    negative, which = ~positive & ~doubted, "without it"
     if against != "others":
         negative &= films["labels"].map(lambda labels: NO_FINDING in labels)
-    asked = positive | negative
-    if out := (lateral & asked).sum():
-        text = f"{study.folder}: {out} lateral films are left out of the question"
-        warnings.warn(text, stacklevel=2)
-    for side, missing in ((positive, f"with '{name}'"), (negative, "to hold against it")):
-        if side.any() and lateral[side].all():
-            raise StudyError(f"{study.folder} has no frontal film {missing}: all are lateral.")
+        which = f"labelled '{NO_FINDING}'"
     if not negative.any():
         out = (
             f" {doubted.sum()} films are left out, since they may have it." if any(doubted) else ""
         )
-        which = "without it" if against == "others" else f"labelled '{NO_FINDING}'"
         raise StudyError(
             f"{study.folder} has no film {which} to hold against '{name}'.{out} "
             f"Label films without a finding '{NO_FINDING}', or ask against='others'."
         )
+    for side, missing in ((positive, f"with '{name}'"), (negative, "to hold against it")):
+        if lateral[side].all():
+            raise StudyError(f"{study.folder} has no frontal film {missing}: all are lateral.")
+    asked = positive | negative
+    if out := (lateral & asked).sum():
+        text = f"{study.folder}: {out} lateral films are left out of the question"
+        warnings.warn(text, stacklevel=2)
     chosen = films[asked & ~lateral]
     return chosen.assign(target=positive[chosen.index].astype(int)).reset_index(drop=True)
 
 
 def count_split(films: pd.DataFrame) -> pd.DataFrame:
-    """Return films, patients, positives and the share of AP by split, one row a split.
+    """Return films, patients, positives and the share of AP by split, one row per split.
 
     The share is among films of known view, 'unknown' where there is none; the films without a view
     are counted where there are any.
 
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> films = cxr.choose_films(cxr.read_study("medical"), "Cardiomegaly")
     >>> cxr.count_split(films)["patients"].to_dict()
     {'train': 95, 'test': 32}
     """
-    known = films["view"] != ""
-    ap = (films["view"] == "AP").where(known).astype(float)
-    by = films.assign(ap=ap, unknown=~known).groupby("split")
-    counts = by.agg(
-        films=("filename", "size"),
-        patients=("patient", "nunique"),
-        positives=("target", "sum"),
-        prevalence=("target", "mean"),
-        **{"AP share": ("ap", "mean"), "view unknown": ("unknown", "sum")},
+    view = films["view"]
+    counts = (
+        films.groupby("split")
+        .agg(
+            films=("filename", "size"),
+            patients=("patient", "nunique"),
+            positives=("target", "sum"),
+            prevalence=("target", "mean"),
+        )
+        .reindex(["train", "test"], fill_value=0)
     )
-    counts = counts.reindex(["train", "test"]).round(3)
-    whole = ["films", "patients", "positives", "view unknown"]
-    counts[whole] = counts[whole].fillna(0).astype(int)
-    counts["prevalence"] = counts["prevalence"].fillna(0)
+    ap = (view == "AP").where(view != "").astype(float)
+    counts["AP share"] = ap.groupby(films["split"]).mean()
+    counts = counts.round(3)
     if counts["AP share"].isna().any():
         counts["AP share"] = counts["AP share"].astype(object).fillna("unknown")
-    return counts.drop(columns="view unknown") if known.all() else counts
+    if (view == "").any():
+        unknown = (view == "").groupby(films["split"]).sum()
+        counts["view unknown"] = unknown.reindex(counts.index, fill_value=0)
+    return counts
 
 
 def digest_films(films: pd.DataFrame) -> str:

@@ -5,22 +5,28 @@ import difflib
 import gzip
 import io
 import re
+import tomllib
 import unicodedata
 import zlib
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 
 from cxrlib.data.files import regular_file
-from cxrlib.data.words import WORDS, meanings
 
+# What is understood in tables, file names and headers.
+WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 LARGEST, LONGEST = 2**28, 2**21  # bytes and lines of a table, inflated
 BOX = ["xmin", "ymin", "xmax", "ymax"]
 ORIGINAL = ["original_width", "original_height"]
 KNOWN = {new: tuple(names.split()) for new, names in WORDS["columns"].items()}
-SEXES = meanings("sexes")
+MEANT = {
+    kind: {word: name for name, words in WORDS[kind].items() for word in words.split()}
+    for kind in ("findings", "sexes", "sides", "views")
+}
+LONG = {"PA": r"POSTER(O|IOR) ?ANTERIOR|\bP A\b", "AP": r"ANTER(O|IOR) ?POSTERIOR|\bA P\b"}
+LONG |= {"": r"LAT(ERAL)? DECUB\w*"}  # how the patient lies
 CENTRES = {"xcenter", "xcentre", "centerx", "cx", "x"}  # of boxes, which are not read
 UNKNOWN = {"", "u", "unknown", "n/a", "na", "nan", "none", "?", "-", "o", "other", "unk", "frontal"}
 
@@ -64,27 +70,18 @@ def read_table(path: Path, known: Callable[[set], object]) -> tuple[pd.DataFrame
     if not rows:
         raise StudyError(f"{path} is empty. It needs the columns filename and label.")
     names = rows.pop(0)[1]
-    while names and not names[-1]:
-        names.pop()
-    width = len(names)
-    longer = [(line, cells) for line, cells in rows if any(cells[width:])]
-    if longer and len(longer) == len(rows):
-        raise StudyError(
-            f"{path} has more fields in a row than column names. Name every column, and delete "
-            "commas at the ends of lines."
-        )
-    if longer:
-        raise StudyError(
-            f"{path} is no {'comma' if separator == ',' else repr(separator)}-separated UTF-8 text:"
-            f" expected {width} fields in line {longer[0][0]}, saw {len(longer[0][1])}"
-        )
-    plains = pd.Series([plain(name) for name in names], dtype=str)
-    if (twice := plains.duplicated() & plains.ne("")).any():
-        raise StudyError(
-            f"{path} has two columns named '{names[twice.idxmax()]}'. Rename or delete one."
-        )
+    width = max(n for n, name in enumerate(names, 1) if name)
+    names = names[:width]
+    plains = [plain(name) for name in names]
+    if twice := [name for name in names if plain(name) and plains.count(plain(name)) > 1]:
+        raise StudyError(f"{path} has two columns named '{twice[-1]}'. Rename or delete one.")
     if not rows:
         raise StudyError(f"{path} has column names but no row. Add one row a finding.")
+    if longer := [(line, cells) for line, cells in rows if any(cells[width:])]:
+        raise StudyError(
+            f"{path} has {width} column names, and more fields in line {longer[0][0]}. Name every "
+            "column, and delete commas at the ends of lines."
+        )
     filled = [(cells + [""] * width)[:width] for _, cells in rows]
     table = pd.DataFrame(filled, columns=names, dtype=str).drop(columns="", errors="ignore")
     return table.assign(row=[line for line, _ in rows]), said
@@ -95,8 +92,7 @@ def _decode(path: Path) -> tuple[str, list[str]]:
     said = []
     try:
         with (gzip.open if path.suffix == ".gz" else open)(regular_file(path), "rb") as file:
-            blocks = iter(lambda: file.read(2**20), b"")
-            content = b"".join(islice(blocks, LARGEST // 2**20 + 1))
+            content = file.read(LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise StudyError(f"{path} cannot be read: {reason}. Fetch or save it again.") from error
@@ -126,10 +122,8 @@ def name_columns(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], dict[str
     box = all(set(known[name]) & set(have) for name in "xywh")
     if box or CENTRES & set(have):
         known |= {n: known[n][:-1] for n in ORIGINAL}  # width and height are the box's
-    if not box:
-        known = {new: names for new, names in known.items() if new not in "xywh"}
     found = {new: next((have[n] for n in names if n in have), "") for new, names in known.items()}
-    taken = {new: name for new, name in found.items() if name}
+    taken = {new: name for new, name in found.items() if name and (box or new not in "xywh")}
     wanted = {name: new for new, names in KNOWN.items() for name in names}
     said = []
     for name in table.columns.difference([*taken.values(), "row"]):
@@ -158,4 +152,15 @@ def read_age(text: pd.Series) -> pd.Series:
 
 def read_sex(text: pd.Series) -> pd.Series:
     """Return 'F', 'M', or '' for others."""
-    return text.map(plain).map(SEXES).fillna("")
+    return text.map(plain).map(MEANT["sexes"]).fillna("")
+
+
+def name_view(text: str) -> str:
+    """Return 'PA', 'AP' or 'lateral' for words such as 'Erect PA', 'AP_supine' or 'LL', else ''."""
+    words = re.sub(r"[\W_]+", " ", text.upper()).strip()
+    for view, pattern in LONG.items():
+        words = re.sub(pattern, view, words)
+    found = {MEANT["views"][word] for word in words.split() if word in MEANT["views"]}
+    if words in ("L", "R"):
+        return "lateral"
+    return found.pop() if len(found) == 1 else ""

@@ -13,7 +13,6 @@ import pytest
 from cxrlib.data import files
 from cxrlib.data.files import (
     is_dicom,
-    is_film,
     regular_file,
     take_back,
     walk_films,
@@ -237,6 +236,8 @@ def test_folders_may_be_nested_deeply(tmp_path):
         subprocess.run(["rm", "-r", tmp_path / "d"], check=True)
 
 
-def test_hidden_files_are_no_films(tmp_path):
-    for name in (".film.jpg", "._film.jpg", f"{files.PART}0.jpg"):
-        assert not is_film(tmp_path / name)
+def test_hidden_files_and_folders_hold_no_films(tmp_path):
+    (tmp_path / ".part").mkdir()
+    for name in (".film.jpg", "._film.jpg", f"{files.PART}0.jpg", ".part/film.jpg", "film.jpg"):
+        (tmp_path / name).touch()
+    assert list(walk_films(tmp_path)) == [tmp_path / "film.jpg"]

@@ -51,8 +51,11 @@ def said(study):
         (b"filename,label\na.png,0\nb.png,1\n", r"the labels are 0 and 1, which name no finding"),
         (b"filename,label,Value\na.png,Mass,1\na.png,Hernia,0\n", r"'Value' says of each row"),
         (b"Path,Mass,Edema\na.png,maybe,0\n", r"'Mass' holds 'maybe': write 1, 0, -1 \(uncertain"),
-        (b"filename,label\na.png,x\nb.png,x,y\n", r"no comma-separated .* in line 3, saw 3$"),
-        (b"filename,label\na.png,x,y\n", r"more fields in a row than column names\. Name every"),
+        (
+            b"filename,label\na.png,x\nb.png,x,y\n",
+            r"has 2 column names, and more fields in line 3\. Na",
+        ),
+        (b"filename,label\na.png,x,y\n", r"has 2 column names, and more fields in line 2\. Name"),
         (b"filename,label\na.png,Mass\n", r"not one row can be used.*'file missing in images/'"),
     ],
 )

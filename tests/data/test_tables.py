@@ -10,10 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrlib.data.dicom import name_view
 from cxrlib.data.patients import split_of
 from cxrlib.data.study import StudyError, choose_films, count_split, read_study
-from cxrlib.data.table import read_age, read_sex, read_table
+from cxrlib.data.table import name_view, read_age, read_sex, read_table
 
 A, B, C = "00000001_000.png", "00000002_000.png", "00000003_000.png"
 HEALTHY = "No Finding"
