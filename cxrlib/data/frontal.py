@@ -40,7 +40,10 @@ TURNS = list(REASONS)[1:6]
 
 @dataclass(frozen=True)
 class Density:
-    """A Gaussian with `variance` (k,) along `axes` (k, d), and `rest` in each direction across."""
+    """A Gaussian with `variance` (k,) along `axes` (k, d), and `rest` in each direction across.
+
+    As a PCA of scikit-learn scores; that one would have to be kept as a pickle, which runs code.
+    """
 
     mean: np.ndarray
     axes: np.ndarray

@@ -12,9 +12,10 @@ from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from cxrlib.data import dicom
+from cxrlib.data._pillow import exif_of_png
 from cxrlib.data.bounds import LARGEST, TOO_LARGE, check_scans, room
 from cxrlib.data.files import Film, file_digest, is_dicom, regular_file
 from cxrlib.data.grey import BRIGHT, grey_of, load_pixels
@@ -23,20 +24,8 @@ from cxrlib.data.grey import BRIGHT, grey_of, load_pixels
 # not where only films that were read wrongly are mended: it would end every run.
 PREPROCESSING = "grey in 0..1, longer side to image_size, antialiased bilinear, black padding; 2"
 
-# Pillow would give the memory of each image back and wait for new pages, a third of the time that
-# reading takes. This keeps eight blocks; of smaller ones glibc would keep all a thread ever had.
-Image.core.set_blocks_max(8)
-Image.core.set_block_size(33 * 2**20)
-
 # No others: Pillow would hand EPS to Ghostscript, whatever the file's name.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
-TIFF = TiffImagePlugin.OPEN_INFO
-for order, raw in ((TiffImagePlugin.II, "F;64F"), (TiffImagePlugin.MM, "F;64BF")):
-    TIFF.pop((order, 1, (2,), 1, (8,), ()), None)  # signed, and Pillow reads it as unsigned
-    TIFF[order, 1, (3,), 1, (64,), ()] = ("F", raw)
-for (order, zero, *rest), modes in list(TIFF.items()):
-    if zero == 1 and modes[0][0] in "IF":  # where white is zero, `grey_of` turns it over
-        TIFF.setdefault((order, 0, *rest), modes)
 
 
 class ImageError(ValueError):
@@ -204,7 +193,8 @@ def _on_square(grey: Image.Image, size: int | None) -> np.ndarray:
 def _orientation(image: ImageFile.ImageFile) -> int:
     """Return the EXIF orientation, 1 to 8, before pixels are read; 1 where none can be read."""
     try:
-        # Not PNG's own method, which would decode the pixels in search of EXIF behind them.
+        if image.format == "PNG" and (exif := exif_of_png(image.fp)):
+            image.info["exif"] = exif
         return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
     except Exception:  # of many kinds; viewers pass over damaged EXIF, too
         return 1

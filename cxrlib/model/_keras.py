@@ -1,4 +1,4 @@
-"""Keras, imported quietly and set up alike for everyone: every side effect of an import is here."""
+"""Keras, imported quietly and set up alike for everyone: what that changes for a process is here."""
 
 import os
 import warnings

@@ -213,11 +213,18 @@ def test_exif_orientation(tmp_path, orientation, upright, size):
     assert image_size(path) == upright(stored).shape[::-1]
 
 
-def test_exif_of_png_counts_and_a_size_needs_no_pixels(tmp_path, monkeypatch):
+@pytest.mark.parametrize("behind", [False, True])
+def test_exif_of_png_counts_before_and_behind_the_pixels_which_a_size_does_not_need(
+    tmp_path, monkeypatch, behind
+):
     exif = Image.Exif()
     exif[0x0112] = 6
     stored = np.kron([[0, 60, 120], [180, 220, 250]], np.ones((16, 16)))
     path = saved(image(stored), tmp_path / "film.png", exif=exif)
+    if behind:
+        content = path.read_bytes()
+        start, end = content.index(b"eXIf") - 4, content.index(b"IDAT") - 4
+        path.write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
     np.testing.assert_allclose(read_image(path), np.rot90(stored, -1) / 255)
     monkeypatch.setattr(ImageFile.ImageFile, "load", None)
     assert image_size(path) == (32, 48)
