@@ -154,7 +154,7 @@ def _beats_metadata(films: pd.DataFrame, few: int) -> tuple:
     number = pd.to_numeric(films["patient"], errors="coerce")
     known = pd.DataFrame({**groups, "age": films["age"], "patient number": number})
     try:
-        scores = predict_from_columns(known, {name: [name] for name in known}, films)
+        scores = predict_from_columns(known, films)
     except TrainError as error:
         return UNTOLD, str(error)
     if scores.empty:
