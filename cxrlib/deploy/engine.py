@@ -16,10 +16,10 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from cxrlib.data.files import whole_folder
-from cxrlib.data.images import film_digest, read_ahead, read_batch, read_image
+from cxrlib.data.images import film_digest, read_image
 from cxrlib.data.study import Study
 from cxrlib.model._keras import Forward, freeze, keras
-from cxrlib.model.backbone import BATCH, Backbone
+from cxrlib.model.backbone import Backbone
 from cxrlib.model.facts import is_fast
 from cxrlib.model.fast import PARTS, EngineError, compile_engine, import_openvino, import_or_tell
 from cxrlib.model.predict import choose_run_films
@@ -70,13 +70,9 @@ def add_engine(run: Run, study: Study) -> Run:
 
     Weights and activations of convolutions become 8-bit integers, with ranges from some training
     films and the shift of each channel's mean corrected (NNCF, Kozlov et al., arXiv 2002.08679).
-    The head stays in float32. What is left of the shift of the mean logit is recorded, and added to
-    each logit later. The run's folder is written whole or not at all: the engine's files if it is
-    kept, and `engine` in `run.json` either way. That holds name, files, calibrated_on (films),
-    shift, and what `compare` returns.
-
-    `study` is the one that the run was trained on. The run is returned as it is now; `load_fast`
-    gives it with its engine.
+    The head stays in float32. What is left of the shift of the mean logit is added to each logit
+    later. `engine` in `run.json` tells of it whether it is kept or not (docs/run.md). `study` is
+    the one that the run was trained on; `load_fast` gives the run with its engine.
 
     Raises
     ------
@@ -86,15 +82,12 @@ def add_engine(run: Run, study: Study) -> Run:
     if is_fast(run.facts):
         raise EngineError(f"{run.folder} was trained in 8 bits, and scores so without an engine")
     films = choose_run_films(run, study).query("split == 'train'")
-    model, size = run.model, run.facts["image_size"]
     some = films["path"].sample(min(CALIBRATION, len(films)), random_state=0)
     with tempfile.TemporaryDirectory() as work:
-        _quantise(model, [read_image(path, size)[None, ..., None] for path in some], Path(work))
-        ways = freeze(model), _shifted(Path(work), shift=0)
-        paths = films["path"].tolist()
-        batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-        pixels = read_ahead(read_batch, batches, size)
-        full, fast = np.concatenate([[way(x)[:, 0] for way in ways] for x in pixels], axis=1)
+        _quantise(run.model, some, Path(work))
+        ways = freeze(run.model), _shifted(Path(work), shift=0)
+        pixels = (read_image(path, run.image_size)[None, ..., None] for path in films["path"])
+        full, fast = np.array([[way(film)[0, 0] for way in ways] for film in pixels]).T
         shift = float((full - fast).mean())
         target = films["target"].to_numpy()
         measured = compare(target, expit(full), expit(fast + shift), run.threshold)
@@ -115,10 +108,9 @@ def add_engine(run: Run, study: Study) -> Run:
 def quantise_backbone(backbone: Backbone, paths: Sequence[str | Path], cache: Path) -> Backbone:
     """Return a backbone whose features are computed in 8 bits, several times as fast.
 
-    Some of the films give each activation its range, and convolutions become 8-bit integers, as in
-    `add_engine`. `extract_features` and the head that is fitted to them see these features alone,
-    and so does the run: it takes the engine along, `precision` in its `run.json` is 'fast', and
-    whoever scores with it needs the extra `fast`.
+    Convolutions become 8-bit integers, as in `add_engine`. The head is fitted to these features
+    alone, and the run takes the engine along: `precision` in its `run.json` is 'fast', and whoever
+    scores with it needs the extra `fast`.
 
     Parameters
     ----------
@@ -138,18 +130,15 @@ def quantise_backbone(backbone: Backbone, paths: Sequence[str | Path], cache: Pa
     key = hashlib.sha256(" ".join([backbone.digest, *map(film_digest, some)]).encode()).hexdigest()
     folder = Path(cache) / f"{key[:16]}-engine"
     if not all((folder / name).is_file() for name in PARTS):
-        films = [read_image(path, backbone.image_size)[None, ..., None] for path in some]
         with whole_folder(folder) as part:
-            _quantise(backbone.model, films, part, PARTS[0])
+            _quantise(backbone.model, some, part, PARTS[0])
     return replace(backbone, engine=folder)
 
 
 def compare(target: np.ndarray, full: np.ndarray, fast: np.ndarray, cut: float) -> dict:
     """Return how far an engine's probabilities `fast` are from the model's, `full`; all are (n,).
 
-    The dict has films, auc (of the model), auc_moved, decisions_changed (a share), largest_move (of
-    a probability), note, and accepted: the AUC moved by less than 0.005 and fewer than 1 % of
-    decisions changed.
+    It is accepted where the AUC moved by less than 0.005 and fewer than 1 % of decisions changed.
     """
     auc, other = roc_auc_score(target, full), roc_auc_score(target, fast)
     changed = float(((full >= cut) != (fast >= cut)).mean())
@@ -165,11 +154,10 @@ def compare(target: np.ndarray, full: np.ndarray, fast: np.ndarray, cut: float) 
     }
 
 
-def _quantise(
-    model: keras.Model, films: list[np.ndarray], folder: Path, name: str = FILES[0]
-) -> None:
+def _quantise(model: keras.Model, paths: Sequence, folder: Path, name: str = FILES[0]) -> None:
     openvino, nncf = import_openvino(), import_or_tell("nncf")
     nncf.set_log_level(logging.ERROR)
+    films = [read_image(path, model.input_shape[1])[None, ..., None] for path in paths]
     with tempfile.TemporaryDirectory() as work:
         exported = Path(work) / FILES[0]
         # NNCF draws its progress on stdout.

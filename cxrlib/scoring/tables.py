@@ -38,16 +38,14 @@ def is_parquet(path: str | Path) -> bool:
 
 def read_scores(path: str | Path) -> pd.DataFrame:
     """Read a table of scores, every digit as it was written, every name as it was given."""
-    table = pd.read_parquet(path) if is_parquet(path) else _read_csv(path)
+    text = dict.fromkeys(("path", "status", "decision", "reason"), str)
+    empty = {"keep_default_na": False, "na_values": {"probability": ""}}
+    if is_parquet(path):
+        table = pd.read_parquet(path)
+    else:
+        table = pd.read_csv(path, dtype=text, float_precision="round_trip", **empty)
     given = (name[2:] if shield(name[2:]) == name else name for name in table["path"])
     return table.assign(path=pd.Series(list(given), table.index, dtype=str))
-
-
-def _read_csv(path: str | Path) -> pd.DataFrame:
-    text = dict.fromkeys(("path", "status", "decision", "reason"), str)
-    # Python's own reading of numbers is exact whatever pandas' default is.
-    numbers = {"probability": lambda digits: float(digits or "nan")}
-    return pd.read_csv(path, dtype=text, converters=numbers, keep_default_na=False)
 
 
 def write_parquet(table: Path, out: Path) -> Path:
