@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from distributed.deploy import Cluster
 
+Scheduler: TypeAlias = "str | Cluster | None"
 WAIT = 60  # seconds for a scheduler to answer, and for a first worker
 ADDRESS = r"inproc://.+|((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+"
 
@@ -22,7 +23,7 @@ class ClusterError(ValueError):
 def spread(
     function: Callable,
     tasks: Iterable[tuple],
-    scheduler: "str | Cluster | None" = None,
+    scheduler: Scheduler = None,
     workers: int | None = None,
 ) -> Iterator[tuple]:
     """Yield (label, function(argument)) once per task, in the order they are done.
@@ -92,7 +93,7 @@ def spread(
 
 
 @contextmanager
-def _connect(scheduler: "str | Cluster | None", workers: int | None, security):
+def _connect(scheduler: Scheduler, workers: int | None, security):
     from dask import config
     from distributed import Client, LocalCluster
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,10 +20,7 @@ from cxrlib.model.backbone import (
 )
 from cxrlib.model.run import KNOWN_WEIGHTS
 from cxrlib.model.store import Rows, gather
-from cxrlib.scoring.cluster import ClusterError, spread
-
-if TYPE_CHECKING:
-    from distributed.deploy import Cluster
+from cxrlib.scoring.cluster import ClusterError, Scheduler, spread
 
 PART = 32  # films: what a worker is sent; what it sends back has 2 MB
 
@@ -34,27 +30,16 @@ def extract_on_workers(
     paths: Iterable[str | Path],
     grid: int = 5,
     cache: Path | None = None,
-    scheduler: "str | Cluster | None" = None,
+    scheduler: Scheduler = None,
     workers: int | None = None,
 ) -> "np.ndarray | Rows":
     """Return what `cxr.extract_features` does, computed by `workers`, or by those of a `scheduler`.
 
     The cache is the same, to the last byte, whoever computed which film: an extraction that was
     begun in one way goes on in another. Films of a worker that is lost are given to another one.
-
-    Parameters
-    ----------
-    backbone, paths, grid, cache : as for `cxr.extract_features`; other machines need films and
-        weights under the same paths
-    scheduler, workers : where to compute, see `cluster.spread`
-
-    Raises
-    ------
-    FileNotFoundError, ImageError, BackboneError, StoreError
-        As `cxr.extract_features`.
-    ClusterError
-        The cluster cannot be had or fails; a worker does not find a film, or has other weights or
-        versions than this process.
+    `scheduler` and `workers` are as for `cluster.spread`; other machines need films and weights
+    under the same paths. Raises the errors of both, and BackboneError where a worker has other
+    weights or versions than this process.
     """
     weights, fast = backbone.weights, backbone.engine
     if weights not in KNOWN_WEIGHTS:

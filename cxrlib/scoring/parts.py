@@ -53,7 +53,8 @@ class Parts:
     @property
     def done(self) -> int:
         """The number of films in parts that are there."""
-        return sum(self._films_in(int(file.stem)) for file in self._files())
+        starts = (int(file.stem) * self.part for file in self._files())
+        return sum(min(self.part, self.count - start) for start in starts)
 
     def todo(self) -> Iterator[tuple[int, list[str]]]:
         """Yield number and films of each part that is not there yet."""
@@ -64,13 +65,7 @@ class Parts:
                     yield number, [json.loads(film) for film in films]
 
     def write(self, number: int, rows: list[tuple]) -> None:
-        """Write the rows of one part, in the order of COLUMNS.
-
-        Raises
-        ------
-        OutputError
-            As for a full disk; the parts before it are kept.
-        """
+        """Write the rows of one part, in the order of COLUMNS; OutputError as for a full disk."""
         table = pd.DataFrame(rows, columns=COLUMNS)
         table["path"] = table["path"].map(shield)
         content = table.to_csv(index=False, header=False).encode()
@@ -80,10 +75,7 @@ class Parts:
     def finish(self) -> Counter:
         """Put the parts together in `out`, delete them, and return the films by status.
 
-        Raises
-        ------
-        OutputError
-            As for a full disk, or a part was cut or changed; all whole parts are kept.
+        OutputError as for a full disk, or where a part was cut or changed; whole parts are kept.
         """
         counts = Counter()
         joined = self.folder / "joined"
@@ -113,9 +105,6 @@ class Parts:
 
     def _files(self) -> Iterable[Path]:
         return self.folder.glob("[0-9]*.csv")
-
-    def _films_in(self, number: int) -> int:
-        return min(self.part, self.count - number * self.part)
 
     def _plan(self, films: Iterable[str], settings: dict) -> None:
         """Write the list of films, or find that it is the one that the parts belong to."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from tqdm.auto import tqdm
 
@@ -18,11 +18,8 @@ from cxrlib.data.frontal import BUNDLED as CHECK_FILE
 from cxrlib.model._keras import THREADS
 from cxrlib.model.predict import MISSING, name_of, score_batches
 from cxrlib.model.run import Run, RunError, load_run
-from cxrlib.scoring.cluster import ClusterError, spread
+from cxrlib.scoring.cluster import ClusterError, Scheduler, spread
 from cxrlib.scoring.parts import open_parts
-
-if TYPE_CHECKING:
-    from distributed.deploy import Cluster
 
 PART = 64  # films: what a killed process loses, and what a worker is sent
 
@@ -32,7 +29,7 @@ def write_scores(
     paths: Iterable[str | Path],
     out: str | Path,
     check: bool = True,
-    scheduler: "str | Cluster | None" = None,
+    scheduler: Scheduler = None,
     workers: int | None = None,
     part: int = PART,
 ) -> Counter:
@@ -45,7 +42,6 @@ def write_scores(
 
     Parameters
     ----------
-    run : Run
     paths : image files and folders
     out : file to write, whole or not at all, with the columns of `score_films`: Parquet where its
         name ends so, else CSV in UTF-8 (what a file name has beyond it is escaped)
@@ -60,11 +56,8 @@ def write_scores(
 
     Raises
     ------
-    FileNotFoundError
-        As `score_films`; or `out` is not a file in a folder that exists, found before scoring.
-    OutputError
-        `out` cannot be written, is being written by another process, or has parts of another run,
-        other films or other versions beside it.
+    FileNotFoundError, OutputError
+        As `score_films`, and before scoring as `open_parts`.
     ClusterError, RunError
         The cluster cannot be had or fails; a worker sees other films, run or versions than here.
     """
