@@ -75,7 +75,7 @@ def tabulate_metadata(films: pd.DataFrame, metadata: pd.DataFrame, seed: int = 0
     for name, area in areas.items():
         rows[name] = [*interval(area).values(), *interval(areas["image"] - area).values()]
     columns = ["auc", "low", "high", "less", "less_low", "less_high"]
-    return pd.DataFrame(rows, index=columns, dtype=float).T.rename_axis("model")
+    return pd.DataFrame(rows, columns, dtype=float).T.rename_axis("model")
 
 
 def compare_with_metadata(run: Run, films: pd.DataFrame) -> pd.DataFrame:
