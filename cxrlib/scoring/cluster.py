@@ -28,7 +28,9 @@ def spread(
 ) -> Iterator[tuple]:
     """Yield (label, function(argument)) once per task, in the order they are done.
 
-    A task whose worker dies is given to another one. Each worker has two tasks at a time.
+    A task whose worker dies is given to another one. Each worker has two tasks at a time. Raises
+    ClusterError where the extra `cluster` is not installed, no scheduler or worker is there, or a
+    task kills every worker.
 
     Parameters
     ----------
@@ -40,12 +42,6 @@ def spread(
     workers : or the number of processes to start here, up to four per core, which end with the
         last task. They talk over TLS with a key of this call, so that no other account of this
         machine can send them work. A script starts them under `if __name__ == "__main__"`.
-
-    Raises
-    ------
-    ClusterError
-        The extra `cluster` is not installed, no scheduler or worker is there, or a task kills every
-        worker.
     """
     most = 4 * (os.cpu_count() or 1)
     if scheduler is None and not 1 <= (workers or 0) <= most:

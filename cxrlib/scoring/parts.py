@@ -158,12 +158,8 @@ class Parts:
 def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int) -> Iterator[Parts]:
     """Give the parts of `out`, those of an earlier process included, to this process alone.
 
-    Parameters
-    ----------
-    out : the table to write, in a folder that exists
-    films : image files
-    settings : what else decides the table, as JSON has it
-    part : films a part
+    `settings` are what decides the table beside the image files `films`, as JSON has it; a part has
+    as many films as `part` says.
 
     Raises
     ------
