@@ -46,16 +46,10 @@ def spread(
     most = 4 * (os.cpu_count() or 1)
     if scheduler is None and not 1 <= (workers or 0) <= most:
         raise ClusterError(f"workers is {workers}: give 1 or more, and at most {most} here")
-    try:
-        from distributed import CancelledError, KilledWorker, Security, as_completed
-
-        security = Security.temporary() if scheduler is None else None
-    except ImportError as error:
-        raise ClusterError(
-            f"several workers: {error}. pip install '.[cluster]' in a clone or archive of cxrlib"
-        ) from None
     tasks, labels = iter(tasks), {}
-    with _connect(scheduler, workers, security) as client:
+    with _connect(scheduler, workers) as client:
+        from distributed import CancelledError, KilledWorker, as_completed
+
         done = as_completed(loop=client.loop)
 
         def fill():
@@ -89,10 +83,16 @@ def spread(
 
 
 @contextmanager
-def _connect(scheduler: Scheduler, workers: int | None, security):
-    from dask import config
-    from distributed import Client, LocalCluster
+def _connect(scheduler: Scheduler, workers: int | None):
+    try:
+        from dask import config
+        from distributed import Client, LocalCluster, Security
 
+        security = Security.temporary() if scheduler is None else None
+    except ImportError as error:
+        raise ClusterError(
+            f"several workers: {error}. pip install '.[cluster]' in a clone or archive of cxrlib"
+        ) from None
     if scheduler is None:
         # Their pages, which any account of this machine could read, would show tasks and logs.
         pages = {f"distributed.{who}.http.routes": [] for who in ("scheduler", "worker")}
@@ -103,8 +103,7 @@ def _connect(scheduler: Scheduler, workers: int | None, security):
                 memory_limit=None,
                 dashboard_address=None,
                 silence_logs=logging.CRITICAL,  # what fails is raised; others are of ends
-                protocol="tls://",
-                security=security,
+                security=security,  # so it talks over TLS
             )
     elif isinstance(scheduler, str) and not re.fullmatch(ADDRESS, scheduler):
         raise ClusterError(f"scheduler '{scheduler}': give an address such as tls://host:8786")

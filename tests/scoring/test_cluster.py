@@ -59,12 +59,10 @@ def test_a_killed_worker_loses_nothing_and_changes_no_bit(
 
 
 def test_workers_of_this_call_take_orders_from_nobody_else():
-    from distributed import Security
-
     # As anyone on this machine can: TLS, without the certificate of this call.
     stranger = ssl.create_default_context()
     stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
-    with _connect(None, 1, Security.temporary()) as client:
+    with _connect(None, 1) as client:
         host, port = client.scheduler.address.removeprefix("tls://").split(":")
         with pytest.raises(ssl.SSLError, match="certificate required"):
             with stranger.wrap_socket(socket.create_connection((host, int(port)))) as connection:
