@@ -45,12 +45,8 @@ class Engine:
 def load_fast(folder: str | Path) -> Run:
     """Read a run, as `load_run`, that predicts by its engine: probabilities differ a little.
 
-    What measures or explains the run still uses the model.
-
-    Raises
-    ------
-    RunError, EngineError
-        As `load_run`; no engine was added, or OpenVINO is not installed.
+    What measures or explains the run still uses the model. RunError or EngineError where no engine
+    was added, or OpenVINO is not installed.
     """
     run = load_run(folder)
     facts = run.facts.get("engine")
@@ -72,12 +68,8 @@ def add_engine(run: Run, study: Study) -> Run:
     films and the shift of each channel's mean corrected (NNCF, Kozlov et al., arXiv 2002.08679).
     The head stays in float32. What is left of the shift of the mean logit is added to each logit
     later. `engine` in `run.json` tells of it whether it is kept or not (docs/run.md). `study` is
-    the one that the run was trained on; `load_fast` gives the run with its engine.
-
-    Raises
-    ------
-    RunError, EngineError
-        Another study; OpenVINO or NNCF is not installed.
+    the one that the run was trained on; `load_fast` gives the run with its engine. RunError or
+    EngineError at another study, or where OpenVINO or NNCF is not installed.
     """
     if is_fast(run.facts):
         raise EngineError(f"{run.folder} was trained in 8 bits, and scores so without an engine")
@@ -110,20 +102,9 @@ def quantise_backbone(backbone: Backbone, paths: Sequence[str | Path], cache: Pa
 
     Convolutions become 8-bit integers, as in `add_engine`. The head is fitted to these features
     alone, and the run takes the engine along: `precision` in its `run.json` is 'fast', and whoever
-    scores with it needs the extra `fast`.
-
-    Parameters
-    ----------
-    backbone : as `load_backbone` gives it
-    paths : training films
-    cache : folder that keeps the engine by backbone and films, such as that of the features
-
-    Raises
-    ------
-    EngineError
-        OpenVINO or NNCF is not installed.
-    FileNotFoundError, ImageError
-        A film that cannot be read.
+    scores with it needs the extra `fast`. `paths` are training films; the folder `cache`, such as
+    that of the features, keeps the engine by backbone and films. EngineError where OpenVINO or NNCF
+    is not installed; FileNotFoundError or ImageError at a film that cannot be read.
     """
     paths, rng = list(paths), np.random.default_rng(0)
     some = [paths[i] for i in rng.choice(len(paths), min(CALIBRATION, len(paths)), replace=False)]

@@ -36,22 +36,11 @@ def export_run(run: Run, form: str, out: str | Path) -> dict:
     """Write a run's whole classifier, from films to the probability, in full precision.
 
     The file's own runtime scores the bundled films of simulated patients, one alone and all as a
-    batch. The file is put in place only if the scores agree with the run's.
-
-    Parameters
-    ----------
-    form : 'keras', 'onnx' (onnx.ai), 'litert' (ai.google.dev/edge/litert) or 'openvino'
-    out : folder to write, whole or not at all: new, or empty
-
-    Returns
-    -------
-    dict, the content of `card.json`, which is written beside the model
-
-    Raises
-    ------
-    ExportError
-        Another format, a package that is not installed, a folder that holds files, or an exported
-        model that gives other probabilities than the run.
+    batch. The folder `out`, new or empty, is written only if the scores agree with the run's.
+    `form` is 'keras', 'onnx' (onnx.ai), 'litert' (ai.google.dev/edge/litert) or 'openvino'. Returns
+    the content of `card.json`, which is written beside the model. ExportError at another format, a
+    package that is not installed, a folder that holds files, or an exported model that gives other
+    probabilities than the run.
     """
     if form not in FORMATS:
         raise ExportError(f"format '{form}': give {', '.join(FORMATS)}")

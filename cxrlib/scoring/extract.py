@@ -11,13 +11,7 @@ import numpy as np
 
 from cxrlib import versions
 from cxrlib.model._keras import THREADS
-from cxrlib.model.backbone import (
-    Backbone,
-    BackboneError,
-    compute_features,
-    feature_shape,
-    load_backbone,
-)
+from cxrlib.model.backbone import Backbone, compute_features, feature_shape, load_backbone
 from cxrlib.model.run import KNOWN_WEIGHTS
 from cxrlib.model.store import Rows, gather
 from cxrlib.scoring.cluster import ClusterError, Scheduler, spread
@@ -38,7 +32,7 @@ def extract_on_workers(
     The cache is the same, to the last byte, whoever computed which film: an extraction that was
     begun in one way goes on in another. Films of a worker that is lost are given to another one.
     `scheduler` and `workers` are as for `cluster.spread`; other machines need films and weights
-    under the same paths. Raises the errors of both, and BackboneError where a worker has other
+    under the same paths. Raises the errors of both, and ClusterError where a worker has other
     weights or versions than this process.
     """
     weights, fast = backbone.weights, backbone.engine
@@ -73,7 +67,7 @@ def _compute_part(made_of: tuple, fast: Path | None, wanted: tuple, grid: int, f
         backbone = _load_once(made_of, fast, wanted[0])
         if (backbone.settings, versions(), THREADS) != wanted:
             _load_once.cache_clear()
-            raise BackboneError(
+            raise ClusterError(
                 "a worker has other weights, other versions of cxrlib and its packages, or another "
                 "CXR_THREADS than this process: give it the same"
             )

@@ -159,16 +159,10 @@ def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int)
     """Give the parts of `out`, those of an earlier process included, to this process alone.
 
     `settings` are what decides the table beside the image files `films`, as JSON has it; a part has
-    as many films as `part` says.
-
-    Raises
-    ------
-    FileNotFoundError
-        `out` is not a file in a folder that exists.
-    OutputError
-        `out` ends neither in .csv nor in .parquet, is there and no table of scores, or another
-        process writes it; parts of other work or a link are beside it; the folder cannot be
-        written to; or pyarrow is wanted and missing.
+    as many films as `part` says. FileNotFoundError where `out` is not a file in a folder that
+    exists. OutputError where it ends neither in .csv nor in .parquet, is there and no table of
+    scores, or another process writes it; where parts of other work or a link are beside it, the
+    folder cannot be written to, or pyarrow is wanted and missing.
     """
     given = Path(out)
     other = given.exists() and not given.is_file()

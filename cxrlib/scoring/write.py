@@ -17,7 +17,7 @@ from cxrlib.data.files import file_digest, walk_films
 from cxrlib.data.frontal import BUNDLED as CHECK_FILE
 from cxrlib.model._keras import THREADS
 from cxrlib.model.predict import MISSING, name_of, score_batches
-from cxrlib.model.run import Run, RunError, load_run
+from cxrlib.model.run import Run, load_run
 from cxrlib.scoring.cluster import ClusterError, Scheduler, spread
 from cxrlib.scoring.parts import open_parts
 
@@ -38,7 +38,9 @@ def write_scores(
     What is done stands in `OUT.parts`, in whole parts. A call that ended early, by `kill -9` or by
     a full disk, goes on there when it is given again. On one machine the file is the same to the
     last byte, however often it went on and whatever the number of workers. Other processors may
-    give another last digit (docs/reproducibility.md).
+    give another last digit (docs/reproducibility.md). Returns the number of films by status. Raises
+    the errors of `score_films`, before scoring those of `open_parts`, and those of `spread`;
+    ClusterError where a worker sees another run or other versions than here.
 
     Parameters
     ----------
@@ -49,17 +51,6 @@ def write_scores(
     scheduler, workers : where to compute, see `cluster.spread`; here, if neither is given.
         Other machines need the same versions, and the run and the films under the same paths.
     part : films per part
-
-    Returns
-    -------
-    Counter, films by status
-
-    Raises
-    ------
-    FileNotFoundError, OutputError
-        As `score_films`, and before scoring as `open_parts`.
-    ClusterError, RunError
-        The cluster cannot be had or fails; a worker sees other films, run or versions than here.
     """
     if part < 1:
         raise ValueError(f"part is {part}: give 1 or more")
@@ -116,7 +107,7 @@ def _score_part(load: Callable, folder: str, settings: dict, films: list[str]) -
         run = _load_once(load, folder, settings["run"])
         if _settings(run, settings["check"]) != settings:
             _load_once.cache_clear()
-            raise RunError(
+            raise ClusterError(
                 f"a worker has another run at {folder}, other versions of cxrlib and its packages, "
                 "or another CXR_THREADS: give it the same"
             )

@@ -11,7 +11,7 @@ from urllib.request import urlopen
 import pytest
 
 from cxrlib import cli
-from cxrlib.model.run import RunError, load_run
+from cxrlib.model.run import load_run
 from cxrlib.scoring import write as score
 from cxrlib.scoring.cluster import ClusterError, _connect, spread
 from cxrlib.scoring.parts import Parts
@@ -96,7 +96,7 @@ def test_a_scheduler_gets_the_same_parts(trained_run, run, films, serial, tmp_pa
 
         other = load_run(home)
         other.facts["threshold"]["value"] = 0.9
-        with pytest.raises(RunError, match="a worker has another run at .*: give it the same"):
+        with pytest.raises(ClusterError, match="a worker has another run at .*: give it the same"):
             write_scores(other, [films], tmp_path / "other.csv", scheduler=given[1])
 
 
