@@ -1,6 +1,7 @@
 """Tables of scores as CSV and as Parquet."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 
@@ -39,17 +40,17 @@ def is_parquet(path: str | Path) -> bool:
 def read_scores(path: str | Path) -> pd.DataFrame:
     """Read a table of scores, every digit as it was written, every name as it was given."""
     text = dict.fromkeys(("path", "status", "decision", "reason"), str)
-    empty = {"keep_default_na": False, "na_values": {"probability": ""}}
+    exact = {"probability": lambda digits: float(digits or "nan")}  # whatever pandas' default is
     if is_parquet(path):
         table = pd.read_parquet(path)
     else:
-        table = pd.read_csv(path, dtype=text, float_precision="round_trip", **empty)
+        table = pd.read_csv(path, dtype=text, converters=exact, keep_default_na=False)
     given = (name[2:] if shield(name[2:]) == name else name for name in table["path"])
     return table.assign(path=pd.Series(list(given), table.index, dtype=str))
 
 
-def write_parquet(table: Path, out: Path) -> Path:
-    """Convert a CSV of scores to `out`, a few megabytes at a time; return `out`."""
+def write_parquet(table: BinaryIO, out: Path) -> None:
+    """Convert a CSV of scores to `out`, a few megabytes at a time."""
     import pyarrow
     from pyarrow import csv as arrow
     from pyarrow import parquet
@@ -58,8 +59,6 @@ def write_parquet(table: Path, out: Path) -> Path:
     schema = pyarrow.schema(list(types.items()))
     parse = arrow.ParseOptions(newlines_in_values=True)
     convert = arrow.ConvertOptions(column_types=schema, null_values=[""])
-    # Given a path, pyarrow reads far ahead.
-    with open(table, "rb") as file, parquet.ParquetWriter(out, schema) as writer:
-        for batch in arrow.open_csv(file, parse_options=parse, convert_options=convert):
+    with parquet.ParquetWriter(out, schema) as writer:  # given a path, pyarrow reads far ahead
+        for batch in arrow.open_csv(table, parse_options=parse, convert_options=convert):
             writer.write_batch(batch)
-    return out
