@@ -35,11 +35,12 @@ class Engine:
     """A run's network in 8 bits: from films (n, size, size, 1) to logits (n, 1), in one thread."""
 
     name: str  # of what computes it, with its version
-    forward: Forward
+    logits: Forward
+    shift: float  # added to each logit
     load: Callable[[str | Path], Run]  # how another process gets the run with its engine
 
     def __call__(self, films: np.ndarray) -> np.ndarray:
-        return self.forward(films)
+        return self.logits(films) + np.float32(self.shift)
 
 
 def load_fast(folder: str | Path) -> Run:
@@ -56,9 +57,9 @@ def load_fast(folder: str | Path) -> Run:
             f"{folder} has no fast engine: {reason}. Load it by load_run, or add one by "
             "`cxr engine RUN STUDY`."
         )
-    forward = _shifted(run.folder, facts["shift"])
+    logits = compile_engine(run.folder / FILES[0])
     name = f"OpenVINO {version('openvino')}, 8 bits"
-    return replace(run, engine=Engine(name, forward, load_fast))
+    return replace(run, engine=Engine(name, logits, facts["shift"], load_fast))
 
 
 def add_engine(run: Run, study: Study) -> Run:
@@ -77,7 +78,7 @@ def add_engine(run: Run, study: Study) -> Run:
     some = films["path"].sample(min(CALIBRATION, len(films)), random_state=0)
     with tempfile.TemporaryDirectory() as work:
         _quantise(run.model, some, Path(work))
-        ways = freeze(run.model), _shifted(Path(work), shift=0)
+        ways = freeze(run.model), compile_engine(Path(work) / FILES[0])
         pixels = (read_image(path, run.image_size)[None, ..., None] for path in films["path"])
         full, fast = np.array([[way(film)[0, 0] for way in ways] for film in pixels]).T
         shift = float((full - fast).mean())
@@ -153,8 +154,3 @@ def _quantise(model: keras.Model, paths: Sequence, folder: Path, name: str = FIL
                 ignored_scope=nncf.IgnoredScope(types=["MatMul"], validate=False),
             )
         openvino.save_model(quantised, folder / name, compress_to_fp16=False)
-
-
-def _shifted(folder: Path, shift: float) -> Forward:
-    logits = compile_engine(folder / FILES[0])
-    return lambda films: logits(films) + np.float32(shift)
