@@ -119,10 +119,10 @@ def _describe(films: pd.DataFrame) -> dict[str, float]:
 
 
 def compare_with_metadata(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Return what metadata alone could do at the other place, beside the run; `tabulate_metadata`.
+    """Return `tabulate_metadata` of the other place: what a shortcut would be worth there.
 
-    The metadata models are trained there, on folds of its patients: what a shortcut would be worth.
-    TrainError with fewer than five patients of a class.
+    The metadata models are trained on folds of its patients; TrainError with fewer than five of a
+    class.
     """
     films = scored_films(scores).assign(split="train")
     return tabulate_metadata(films, predict_from_metadata(films, seed), seed)
