@@ -4,7 +4,6 @@ import base64
 import io
 from html import escape
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 
@@ -66,8 +65,7 @@ def write_report(
     answers = ask_all(rows, everything, threshold, study)
     verdicts = pd.DataFrame([a[:3] for a in answers], columns=Answer._fields[:3])
     with pd.option_context("display.max_colwidth", None):
-        page = Template((files("cxrlib.audit") / "report.html").read_text(encoding="utf-8"))
-        page = page.substitute(
+        page = Template(Path(__file__).with_name("report.html").read_text("utf-8")).substitute(
             title=escape(title or f"Audit of {Path(table).name}"),
             facts=escape(facts),
             verdicts=verdicts.drop(columns="reason").to_html(index=False, border=0),
