@@ -187,6 +187,7 @@ def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int)
     finally:
         with suppress(OSError):  # what went wrong before says more
             parts._listed.close()
+        with suppress(OSError):
             if not parts._numbers():
                 # Sorted, the lock goes last: whoever finds it gone finds nothing else.
                 for file in sorted(filter(_is_ours, parts.folder.iterdir())):

@@ -6,7 +6,7 @@ import resource
 import subprocess
 import sys
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE
 
@@ -234,6 +234,15 @@ def test_a_full_disk_ends_in_a_sentence_and_keeps_what_is_done(small_disk, tmp_p
     assert work(out, 1000) == list(range(done, 63))
     work(whole, 1000)
     assert out.read_bytes() == whole.read_bytes()
+
+
+def test_a_disk_without_room_for_the_list_of_films_keeps_nothing(small_disk):
+    with suppress(OSError), open(small_disk / "other", "wb", buffering=0) as other:
+        while True:
+            other.write(bytes(4096))
+    with pytest.raises(OutputError, match="No space left on device. 0 finished parts are kept in"):
+        work(small_disk / "scores.csv", 1000)
+    assert [path.name for path in small_disk.iterdir()] == ["other"]
 
 
 def turn(folder, writable):
