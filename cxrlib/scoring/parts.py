@@ -18,7 +18,7 @@ from typing import IO
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from cxrlib.data.files import place_to_write, whole_file
+from cxrlib.data.files import PART, place_to_write, whole_file
 from cxrlib.scoring.tables import COLUMNS, is_parquet, is_scores, shield, write_parquet
 
 LOCK = "lock"
@@ -72,10 +72,10 @@ class Parts:
         OutputError as for a full disk, or where a part was cut or changed; whole parts are kept.
         """
         counts: Counter = Counter()
-        parquet = is_parquet(self.out)
+        parquet, beside = is_parquet(self.out), {"prefix": PART, "dir": self.folder}
         with self._told():
             with whole_file(self.out) as whole:
-                with TemporaryFile(dir=self.folder) if parquet else open(whole, "wb") as table:
+                with TemporaryFile(**beside) if parquet else open(whole, "wb") as table:
                     table.write(f"{','.join(COLUMNS)}{os.linesep}".encode())
                     for number in range(-(-self.count // self.part)):
                         rows = self._read(number)
@@ -119,7 +119,7 @@ class Parts:
                 "it, or give another file."
             )
         with self._told():
-            self._listed = TemporaryFile("w+", encoding="ascii", dir=self.folder)
+            self._listed = TemporaryFile("w+", encoding="ascii", prefix=PART, dir=self.folder)
         films, work = iter(films), hashlib.sha256(json.dumps([settings, self.part]).encode())
         while chunk := list(islice(films, CHUNK)):
             lines = [json.dumps(film) + "\n" for film in chunk]
