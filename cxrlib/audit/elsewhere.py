@@ -163,8 +163,7 @@ def measure_recalibration(
                 judged.append(row | _judge(films[~drawn], change))
     by = pd.DataFrame(judged).groupby(["patients", "how"], sort=False)
     low, high = by.quantile(0.025).add_suffix("_low"), by.quantile(0.975).add_suffix("_high")
-    table = by.median().join(low).join(high)
-    table["fell_back"] = by["fell_back"].mean()
+    table = by.median().join(low).join(high).assign(fell_back=by["fell_back"].mean())
     columns = [f"{x}{end}" for x in JUDGED for end in ENDS]
     table = table[[*columns, "fell_back"]].rename(columns={"gain_low": "low", "gain_high": "high"})
     return table, [n for n in sizes if n > len(names) - FEW]
