@@ -24,15 +24,9 @@ def match_films(ids: pd.Series, study: Study) -> pd.Series:
     AuditError where none is found.
     """
     names = study.films["filename"]
+    bare = [x.str.replace("\\", "/").str.replace(SUFFIX, "", regex=True) for x in (names, ids)]
     for depth in range(1, names.str.count("/").max() + 2):
-        known, named = (
-            x.str.replace("\\", "/")
-            .str.replace(SUFFIX, "", regex=True)
-            .str.split("/")
-            .str[-depth:]
-            .str.join("/")
-            for x in (names, ids)
-        )
+        known, named = (x.str.split("/").str[-depth:].str.join("/") for x in bare)
         if known.is_unique:
             break
     known = known.drop_duplicates(keep=False)

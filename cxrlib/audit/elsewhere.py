@@ -67,8 +67,7 @@ def compare_with_home(run: Run, scores: pd.DataFrame) -> pd.DataFrame:
         rows[name] = [*there[key].values(), *here[key].values(), *difference.values()]
     columns = [f"{x}{end}" for x in ("home", "here") for end in ENDS]
     columns += ["difference", "low", "high"]
-    table = pd.DataFrame(rows, index=columns, dtype=float).T.rename_axis("measure")
-    return table.dropna(how="all")
+    return pd.DataFrame(rows, columns, dtype=float).T.rename_axis("measure").dropna(how="all")
 
 
 def _measure(run: Run, scores: pd.DataFrame, seed: int) -> dict:
@@ -89,24 +88,19 @@ def scored_films(scores: pd.DataFrame) -> pd.DataFrame:
     return films
 
 
-def compare_case_mix(run: Run, scores: pd.DataFrame, home: Study | None = None) -> pd.DataFrame:
+def compare_case_mix(run: Run, scores: pd.DataFrame, home: Study) -> pd.DataFrame:
     """Describe the films of the run's question at home, both sides, and of another place.
 
-    One row per property, shares among films where it is known (NaN where it is nowhere). Films that
-    were refused count; those that training has seen do not. With the study that the run was trained
-    on, `home`, there is a row per finding; without it, home's films are those of `predictions`, a
-    part of them for a fine-tuned run.
+    One row per property and per finding, shares among films where it is known (NaN where it is
+    nowhere). Films that were refused count; those that training has seen do not. `home` is the
+    study that the run was trained on.
     """
-    films = run.predictions
-    if home is not None:
-        films = pd.concat([run.split(side, home) for side in ("train", "test")])
+    films = pd.concat([run.split(side, home) for side in ("train", "test")])
     sides = {"home": films, "here": scores[scores["status"] != TRAINING]}
     table = pd.DataFrame({name: _describe(part) for name, part in sides.items()})
-    if home is None:
-        return table
     shares = {name: x["labels"].explode().value_counts() / len(x) for name, x in sides.items()}
-    labelled = pd.DataFrame(shares).fillna(0.0)
-    return pd.concat([table, labelled.set_axis("share labelled " + labelled.index)])
+    labelled = pd.DataFrame(shares).fillna(0.0).add_prefix("share labelled ", axis=0)
+    return pd.concat([table, labelled])
 
 
 def _describe(films: pd.DataFrame) -> dict[str, float]:
@@ -125,10 +119,10 @@ def _describe(films: pd.DataFrame) -> dict[str, float]:
 
 
 def compare_with_metadata(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Return what metadata alone could do at the other place, beside the run; `tabulate_metadata`.
+    """Return `tabulate_metadata` of the other place: what a shortcut would be worth there.
 
-    The metadata models are trained there, on folds of its patients: what a shortcut would be worth.
-    TrainError with fewer than five patients of a class.
+    The metadata models are trained on folds of its patients; TrainError with fewer than five of a
+    class.
     """
     films = scored_films(scores).assign(split="train")
     return tabulate_metadata(films, predict_from_metadata(films, seed), seed)
@@ -146,15 +140,12 @@ def measure_recalibration(
     Patients are drawn anew in each repeat. Where those drawn do not allow a way (see `fit_change`),
     the next simpler one is taken: the intercept alone for a slope, else nothing.
 
-    Returns
-    -------
-    table : DataFrame, one row per size and way
-        gain (in log loss, nats per film) with low and high; slope and intercept (of the calibration
-        afterwards), sensitivity and specificity, each with `..._low` and `..._high`: medians, 2.5th
-        and 97.5th percentiles over the repeats. fell_back, the share of repeats that took a simpler
-        way. The first row is the run as it is, on all films. Repeats share films, so percentiles
-        show the luck of drawing, and not all that is uncertain.
-    left_out : the sizes that leave fewer than ten patients to measure on
+    Returns the sizes that leave fewer than ten patients to measure on, behind a table with one row
+    per size and way: gain (in log loss, nats per film) with low and high; slope and intercept (of
+    the calibration afterwards), sensitivity and specificity, each with `..._low` and `..._high`:
+    medians, 2.5th and 97.5th percentiles over the repeats; fell_back, the share of repeats that
+    took a simpler way. The first row is the run as it is, on all films. Repeats share films, so
+    percentiles show the luck of drawing, and not all that is uncertain.
     """
     films, rng = scored_films(scores), np.random.default_rng(seed)
     names, nothing = films["patient"].unique(), Change(1, 0, run.threshold)
@@ -172,8 +163,7 @@ def measure_recalibration(
                 judged.append(row | _judge(films[~drawn], change))
     by = pd.DataFrame(judged).groupby(["patients", "how"], sort=False)
     low, high = by.quantile(0.025).add_suffix("_low"), by.quantile(0.975).add_suffix("_high")
-    table = by.median().join(low).join(high)
-    table["fell_back"] = by["fell_back"].mean()
+    table = by.median().join(low).join(high).assign(fell_back=by["fell_back"].mean())
     columns = [f"{x}{end}" for x in JUDGED for end in ENDS]
     table = table[[*columns, "fell_back"]].rename(columns={"gain_low": "low", "gain_high": "high"})
     return table, [n for n in sizes if n > len(names) - FEW]

@@ -19,12 +19,10 @@ def groups_of(table: pd.DataFrame) -> dict[str, pd.Series]:
 def compare_groups(films: pd.DataFrame, threshold: float) -> tuple[pd.DataFrame, list[str]]:
     """Compare each group of `audited_rows`, and each age band, with all others that are known.
 
-    Returns
-    -------
-    table : DataFrame, one row per group and measure (AUC, sensitivity, specificity)
-        here, others, difference, low and high: intervals of the difference over patients, widened
-        by Bonferroni's correction so that all hold together in 95 % of samples.
-    left_out : the groups that have, or leave, fewer than ten patients of a class
+    Returns a table, one row per group and measure (AUC, sensitivity, specificity): here, others,
+    difference, low and high: intervals of the difference over patients, widened by Bonferroni's
+    correction so that all hold together in 95 % of samples; and the groups that are left out, since
+    they have, or leave, fewer than ten patients of a class.
     """
     groups, rows, enough, left_out = groups_of(films), {}, {}, []
     if films["age"].notna().any():

@@ -25,22 +25,17 @@ def measure_leakage(
     """Score one and the same model under row-wise and under patient-wise cross-validation.
 
     Row-wise folds deal out films, as tutorials do, so that a patient stands on both sides (Kaufman
-    et al., ACM TKDD 2012, call it leakage). The patient-wise ones are those of `fit_head`. Each AUC
-    compares films within a fold, and is averaged over the repeats.
-
-    Parameters
-    ----------
-    features, films : (films, grid, grid, channels) of training patients, as given to `fit_head`;
-        TrainError at a test patient's film, or too few patients
-    strength : C of the logistic regression, the inverse of its L2 penalty
-    repeats : partitions of each kind
+    et al., ACM TKDD 2012, call it leakage). The patient-wise ones are those of `fit_head`, and
+    `features` and `films` are as for it: of training patients. `strength` is C of the logistic
+    regression, `repeats` counts the partitions of each kind.
 
     Returns
     -------
     summary : dict
-        row_wise, patient_wise, gap (row-wise less patient-wise), each as a dict of value, low and
-        high, 95 % intervals over patients; siblings, the share of films that a row-wise model is
-        tested on after it has seen another film of the patient, averaged over repeats.
+        row_wise, patient_wise, gap (row-wise less patient-wise): AUC of films within a fold, mean
+        of the repeats, each as a dict of value, low and high, 95 % intervals over patients.
+        siblings: the share of films that a row-wise model is tested on after it has seen another
+        film of the patient.
     repeats : DataFrame, one row per repeat: row_wise, patient_wise, siblings
     """
     refuse_test_films(films)
@@ -66,10 +61,7 @@ def measure_leakage(
 def measure_run_leakage(
     run: Run, films: pd.DataFrame, cache: Path | None = None, repeats: int = 10, seed: int = 0
 ) -> tuple[dict[str, dict], pd.DataFrame]:
-    """Return `measure_leakage` with the backbone, grid and penalty of a run.
-
-    `run` and `films` are as for `compare_with_metadata`, `cache` as for `extract_features`.
-    """
+    """Return `measure_leakage` of a run's training films, with its backbone, grid and penalty."""
     backbone = load_run_backbone(run.folder, run.facts)
     features = extract_features(backbone, films["path"], run.facts["grid"], cache)
     strength = run.facts["fit"].get("strength", 1e-3)  # a dense head has none

@@ -105,15 +105,11 @@ def locate(
     """Score the run's maps, and maps that know nothing of the finding, against boxes.
 
     `films` are of patients that the run was not trained on and `training` of those that it was,
-    both as `boxed_films` gives them; `seed` is of random weights.
-
-    Returns
-    -------
-    scores : DataFrame, one row per film and method
-        filename, patient, method and the MEASURES. Methods: 'evidence' and 'Grad-CAM' as
-        `map_films`; 'random weights' is the evidence of `randomise`; 'centre' a Gaussian in the
-        middle of the film; 'average box' the mean of the training films' boxes.
-    maps : dict of (films, height, width), by method
+    both as `boxed_films` gives them; `seed` is of random weights. Returns scores, a DataFrame with
+    one row per film and method: filename, patient, method and the MEASURES; and maps, a dict of
+    (films, height, width) by method. Methods: 'evidence' and 'Grad-CAM' as `map_films`; 'random
+    weights' is the evidence of `randomise`; 'centre' a Gaussian in the middle of the film; 'average
+    box' the mean of the training films' boxes.
     """
     paths, across = list(films["path"]), np.linspace(-1, 1, SIDE)
     centre = np.exp(-2 * (across**2 + across[:, None] ** 2))  # standard deviation: a quarter film

@@ -8,19 +8,12 @@ import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 
+from cxrlib.data.table import ORIGINAL
 from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, resample_patients
 from cxrlib.model.folds import patient_folds, refuse_test_films
 
 if TYPE_CHECKING:
     from cxrlib.model.run import Run
-
-PREDICTORS = {
-    "patient number": ["number"],
-    "view": ["view"],
-    "original size": ["original_width", "original_height"],
-    "age": ["age"],
-    "sex": ["sex"],
-}
 
 
 def predict_from_metadata(films: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -28,33 +21,29 @@ def predict_from_metadata(films: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
     Random forests (Breiman, Machine Learning 2001) of 50 trees with leaves of ten films or more, on
     the folds of `fit_head`: each film is scored by trees that did not see its patient. `films` are
-    as `choose_films` gives them. Returns probabilities, a column for each of PREDICTORS that varies
-    in the study, and 'all of these'. Raises TrainError at a test patient's film, or too few
-    patients.
+    as `choose_films` gives them. Returns probabilities, a column for each of patient number, view,
+    sex, age and original size that varies in the study, and 'all of these'. Raises TrainError at a
+    test patient's film, or too few patients.
     """
     refuse_test_films(films)
-    known = pd.DataFrame(
-        {
-            "number": pd.to_numeric(films["patient"], errors="coerce"),
-            "view": films["view"].map({"PA": 0, "AP": 1}),
-            "sex": films["sex"].map({"F": 0, "M": 1}),
-            **films[["age", "original_width", "original_height"]],
-        }
-    )
-    return predict_from_columns(known, PREDICTORS, films, seed)
+    known = {
+        "patient number": pd.to_numeric(films["patient"], errors="coerce"),
+        "view": films["view"].map({"PA": 0, "AP": 1}),
+        "sex": films["sex"].map({"F": 0, "M": 1}),
+        **films[["age", *ORIGINAL]],
+    }
+    size = dict.fromkeys(ORIGINAL, "original size")
+    return predict_from_columns(pd.DataFrame(known).rename(columns=size), films, seed)
 
 
-def predict_from_columns(
-    known: pd.DataFrame, predictors: dict[str, list[str]], films: pd.DataFrame, seed: int = 0
-) -> pd.DataFrame:
+def predict_from_columns(known: pd.DataFrame, films: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Predict the label of films from columns of numbers, as `predict_from_metadata` does.
 
-    `known` is NaN where a number is unknown. `predictors` name its columns, the groups of which
-    give a column of probabilities each; columns that do not vary are left out.
+    `known` is NaN where a number is unknown. Columns of one name predict together; those that do
+    not vary are left out.
     """
-    known = known[[name for name in known if len(known[name].unique()) > 1]].astype(float)
-    columns = {name: known.filter(members) for name, members in predictors.items()}
-    columns = {name: members for name, members in columns.items() if members.size}
+    known = known.loc[:, known.nunique(dropna=False).to_numpy() > 1].astype(float)
+    columns = {name: known[[name]] for name in known.columns.unique()}
     if len(columns) > 1:
         columns["all of these"] = known
     folds = PredefinedSplit(patient_folds(films, seed)) if columns else None
@@ -86,7 +75,7 @@ def tabulate_metadata(films: pd.DataFrame, metadata: pd.DataFrame, seed: int = 0
     for name, area in areas.items():
         rows[name] = [*interval(area).values(), *interval(areas["image"] - area).values()]
     columns = ["auc", "low", "high", "less", "less_low", "less_high"]
-    return pd.DataFrame(rows, index=columns, dtype=float).T.rename_axis("model")
+    return pd.DataFrame(rows, columns, dtype=float).T.rename_axis("model")
 
 
 def compare_with_metadata(run: Run, films: pd.DataFrame) -> pd.DataFrame:

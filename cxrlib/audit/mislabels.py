@@ -31,11 +31,9 @@ def measure_label_ranking(
     high: how often a wrong label stands before a right one, with its 95 % interval over patients.
     """
     wrong = np.asarray(wrong, bool)
-    found = {top: int(wrong[:top].sum()) for top in tops if top <= len(wrong)}
-    table = pd.DataFrame({"wrong": found}).rename_axis("films looked at")
-    table["precision"] = table["wrong"] / table.index
-    table["recall"] = table["wrong"] / wrong.sum()
-    table["chance"] = wrong.mean()
+    found = pd.Series({top: wrong[:top].sum() for top in tops if top <= len(wrong)}, dtype=int)
+    columns = {"wrong": found, "precision": found / found.index, "recall": found / wrong.sum()}
+    table = pd.DataFrame(columns).rename_axis("films looked at").assign(chance=wrong.mean())
     weights = resample_patients(ranked["patient"], RESAMPLES, seed)
     suspicion = 1 - ranked["self_confidence"].to_numpy()
     return table, interval(auc(wrong.astype(int), suspicion, weights))

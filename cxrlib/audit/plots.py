@@ -14,6 +14,8 @@ from cxrlib.data.images import read_image
 from cxrlib.plots.evidence import resize_map
 from cxrlib.plots.style import BOX_COLOUR, EVEN, LINES, NEGATIVE, POSITIVE, literal, new_axes, plain
 
+SIDE = 299  # of films that are shown, in pixels
+
 
 def plot_intervals(
     table: pd.DataFrame,
@@ -46,12 +48,8 @@ def plot_leakage(summary: dict, repeats: pd.DataFrame, ax: Axes | None = None) -
     ax.plot([0, 1], repeats[both].T, color="0.75", lw=1, marker=".")
     ax.plot([0, 1], [summary[name]["value"] for name in both], color=NEGATIVE, lw=2, marker="o")
     ax.set_xticks([0, 1], ["split by film", "split by patient"])
-    return plain(
-        ax,
-        xlim=(-0.3, 1.3),
-        ylim=(min(0.5, repeats[both].min(axis=None)), 1),
-        ylabel="cross-validated AUC",
-    )
+    lowest = min(0.5, repeats[both].min(axis=None))
+    return plain(ax, xlim=(-0.3, 1.3), ylim=(lowest, 1), ylabel="cross-validated AUC")
 
 
 def plot_changes(table: pd.DataFrame, scores: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -72,10 +70,9 @@ def plot_changes(table: pd.DataFrame, scores: pd.DataFrame, ax: Axes | None = No
     return plain(ax, above, xlabel="change of the logit")
 
 
-def show_changes(film: pd.Series, side: int = 299) -> Figure:
+def show_changes(film: pd.Series) -> Figure:
     """Show one film, with path and mask, under each change of `change_film`."""
-    pixels = read_image(film["path"], side)
-    changed = change_film(pixels, resize_map(film["mask"], side) > 0.5)
+    changed = change_film(read_image(film["path"], SIDE), resize_map(film["mask"], SIDE) > 0.5)
     size = (2.1 * len(changed), 2.6)
     figure, axes = plt.subplots(1, len(changed), figsize=size, layout="constrained")
     for ax, (change, shown) in zip(axes, changed.items(), strict=True):
@@ -95,7 +92,7 @@ def show_maps(films: pd.DataFrame, maps: dict[str, np.ndarray], captions: list[s
     how = {"figsize": (1.8 * shape[1], 1.95 * shape[0]), "layout": "constrained"}
     figure, axes = plt.subplots(*shape, **how, squeeze=False)
     for row, (film, caption) in enumerate(zip(films.itertuples(), captions, strict=True)):
-        pixels = read_image(film.path, 299)
+        pixels = read_image(film.path, SIDE)
         for ax in axes[row]:
             ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=(0, 1, 1, 0))
             ax.axis("off")
@@ -119,11 +116,9 @@ def plot_refusal(judged: pd.DataFrame, kinds: dict[str, list[str]]) -> Figure:
     `judged` has kind ('film', or what it is instead) and the score of `frontal.find_reasons`:
     refused above 0; infinite ones stand at the right. `kinds` are, by name, those of one curve.
     """
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(10, 3.8), width_ratios=(3, 2), layout="constrained"
-    )
-    largest = judged["score"].replace(np.inf, np.nan).max()
-    score = judged["score"].clip(upper=1.15 * largest)
+    how = {"figsize": (10, 3.8), "width_ratios": (3, 2), "layout": "constrained"}
+    figure, (left, right) = plt.subplots(1, 2, **how)
+    score = judged["score"].clip(upper=1.15 * judged["score"].replace(np.inf, np.nan).max())
     names = judged["kind"].unique()[::-1]
     for row, name in enumerate(names):
         shown = score[judged["kind"] == name]

@@ -21,13 +21,7 @@ from cxrlib.metrics.benefit import tabulate_net_benefit
 from cxrlib.metrics.bootstrap import FEW
 from cxrlib.metrics.report import evaluate, format_interval, tabulate_metrics
 from cxrlib.model.folds import TrainError
-from cxrlib.plots.curves import (
-    plot_net_benefit,
-    plot_precision_recall,
-    plot_reliability,
-    plot_roc,
-    plot_scores,
-)
+from cxrlib.plots import curves
 
 SHOWN, NOT_SHOWN, UNTOLD = "shown", "not shown", "cannot be told from these films"
 MARGIN = 0.1  # of AUC or a rate, within which groups count as served alike
@@ -72,9 +66,9 @@ def ask_all(
 def _ranks(films: pd.DataFrame, metrics: dict, threshold: float, few: int) -> tuple:
     def draw() -> Figure:
         figure, axes = plt.subplots(1, 3, figsize=(12.6, 4), layout="constrained")
-        plot_roc({THESE: films}, {THESE: metrics}, threshold, axes[0])
-        plot_precision_recall({THESE: films}, {THESE: metrics}, axes[1])
-        plot_scores(films, threshold, axes[2])
+        curves.plot_roc({THESE: films}, {THESE: metrics}, threshold, axes[0])
+        curves.plot_precision_recall({THESE: films}, {THESE: metrics}, axes[1])
+        curves.plot_scores(films, threshold, axes[2])
         return figure
 
     area = metrics["auc"]
@@ -103,7 +97,7 @@ def _is_calibrated(films: pd.DataFrame, metrics: dict, few: int) -> tuple:
         f"The calibration slope is {slope} and observed to expected is {ratio}. Both are 1 where "
         f"probabilities are right; {low:g} to {high:g} counts as right.",
         pd.DataFrame({THESE: rows}),
-        lambda: plot_reliability({THESE: films}).figure,
+        lambda: curves.plot_reliability({THESE: films}).figure,
     )
 
 
@@ -121,7 +115,7 @@ def _helps(films: pd.DataFrame, metrics: dict, few: int) -> tuple:
         f"At the prevalence of these films ({films['target'].mean():.2f}), deciding by the scores "
         + reason,
         tenths[["model", "treat_all", "gain", "gain_low", "gain_high"]].round(3),
-        lambda: plot_net_benefit(curve).figure,
+        lambda: curves.plot_net_benefit(curve).figure,
     )
 
 
@@ -154,7 +148,7 @@ def _beats_metadata(films: pd.DataFrame, few: int) -> tuple:
     number = pd.to_numeric(films["patient"], errors="coerce")
     known = pd.DataFrame({**groups, "age": films["age"], "patient number": number})
     try:
-        scores = predict_from_columns(known, {name: [name] for name in known}, films)
+        scores = predict_from_columns(known, films)
     except TrainError as error:
         return UNTOLD, str(error)
     if scores.empty:

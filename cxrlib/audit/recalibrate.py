@@ -91,24 +91,13 @@ def recalibrate(
 ) -> Run:
     """Recalibrate a run on some patients of another place, and write it as a run of its own.
 
-    The patients are drawn at random; all others measure the run before and after. The new run is
-    its parent with another last layer or threshold, less the parent's engine. It still names the
-    study that its parent was trained on, and its metrics are of that study's held-out training
-    films, as the new run scores them; `recalibrated` in `run.json` holds what concerns the new
-    place. `score_study` leaves out the patients of both.
-
-    Parameters
-    ----------
-    scores : of `score_study` by this run
-    folder : to write; it may not exist, be empty, or hold an earlier run
-    how : one of `WAYS`, see `fit_change`
-    patients : how many to draw
-
-    Raises
-    ------
-    RunError
-        Another way, too few patients, films of one label, no slope, or a folder that holds
-        something else.
+    So many `patients` of `scores`, which `score_study` gave, are drawn at random; all others
+    measure the run before and after. The new run is its parent with another last layer or
+    threshold, less the parent's engine. It still names the study that its parent was trained on,
+    and its metrics are of that study's held-out training films, as the new run scores them;
+    `recalibrated` in `run.json` holds what concerns the new place. `score_study` leaves out the
+    patients of both. RunError as `fit_change`, or where there are too few patients, or `folder`
+    holds something that is no run.
     """
     folder, facts = Path(folder), run.facts
     keep_foreign(folder)

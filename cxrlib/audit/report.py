@@ -4,13 +4,11 @@ import base64
 import io
 from html import escape
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 import pandas as pd
 from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 
 from cxrlib.audit.questions import Answer, ask_all
 from cxrlib.audit.table import AuditError, audited_rows, read_predictions
@@ -31,8 +29,7 @@ def write_report(
 
     Parameters
     ----------
-    table : file with a row per radiograph, as `read_predictions` takes it
-    out : the HTML file
+    table : file with a row per radiograph, as `read_predictions` takes it; errors are as there
     study : its images are searched for copies, and its patients are taken
     threshold : from which a radiograph is called positive, 0..1; otherwise by Youden's rule on the
         rows that a split calls training, or 0.5
@@ -41,10 +38,6 @@ def write_report(
     -------
     DataFrame, one row per claim: claim, verdict ('shown', 'not shown', 'cannot be told from these
     films') and reason
-
-    Raises
-    ------
-    AuditError, StudyError : the table cannot be audited; see `read_predictions`
     """
     if Path(out).suffix.casefold() not in (".html", ".htm"):
         raise AuditError(f"'{out}' is no name of a page. Give one that ends in .html.")
@@ -72,8 +65,7 @@ def write_report(
     answers = ask_all(rows, everything, threshold, study)
     verdicts = pd.DataFrame([a[:3] for a in answers], columns=Answer._fields[:3])
     with pd.option_context("display.max_colwidth", None):
-        page = Template((files("cxrlib.audit") / "report.html").read_text(encoding="utf-8"))
-        page = page.substitute(
+        page = Template(Path(__file__).with_name("report.html").read_text("utf-8")).substitute(
             title=escape(title or f"Audit of {Path(table).name}"),
             facts=escape(facts),
             verdicts=verdicts.drop(columns="reason").to_html(index=False, border=0),
@@ -100,16 +92,12 @@ def _section(answer: Answer) -> str:
     lines = ["<section>", f"<h2>{escape(answer.claim)}</h2>"]
     lines.append(f"<p><strong>{answer.verdict.capitalize()}.</strong> {reason}</p>")
     if answer.draw and len(answer.table):
-        lines.append(f'<img alt="{reason}" src="{_picture(answer.draw())}">')
+        drawn = io.BytesIO()
+        with plt.rc_context({"svg.hashsalt": "cxrlib"}):  # the same each time
+            answer.draw().savefig(drawn, format="svg", bbox_inches="tight", metadata={"Date": None})
+        plt.close()
+        picture = base64.b64encode(drawn.getvalue()).decode()
+        lines.append(f'<img alt="{reason}" src="data:image/svg+xml;base64,{picture}">')
     if len(answer.table):
         lines.append(answer.table.to_html(border=0))
     return "\n".join([*lines, "</section>"])
-
-
-def _picture(figure: Figure) -> str:
-    """Return a figure as an SVG in a URL, the same each time, and close it."""
-    drawn = io.BytesIO()
-    with plt.rc_context({"svg.hashsalt": "cxrlib"}):
-        figure.savefig(drawn, format="svg", bbox_inches="tight", metadata={"Date": None})
-    plt.close(figure)
-    return f"data:image/svg+xml;base64,{base64.b64encode(drawn.getvalue()).decode()}"

@@ -31,17 +31,10 @@ class AuditError(ValueError):
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Read a table of predictions: one row per radiograph, from any model.
 
-    Returns
-    -------
-    DataFrame
-        id, patient, split, fold, view, sex (str, '' where unknown), target (0 or 1), probability
-        (0..1), age (years, NaN where unknown); every other column under its own name, as text.
-
-    Raises
-    ------
-    AuditError, StudyError
-        No table; a column that is needed is missing; a target or probability that is none; an image
-        twice; films of one class, or of one patient.
+    Returns a DataFrame: id, patient, split, fold, view, sex (str, '' where unknown), target (0 or
+    1), probability (0..1), age (years, NaN where unknown); every other column under its own name,
+    as text. Raises AuditError or StudyError where there is no table, a column is missing, a target
+    or probability is none, an image stands twice, or films are of one class or of one patient.
     """
     path = Path(path)
     table, _ = read_table(path, lambda names: len(names & set(sum(NAMES.values(), ()))) > 2)

@@ -62,13 +62,9 @@ def describe_machine() -> dict[str, str]:
 def examine() -> pd.DataFrame:
     """Take the bundled film from its file to grey values, features and a score.
 
-    Each step is compared with what is stored, up to the first that differs. Takes seconds.
-
-    Returns
-    -------
-    DataFrame, one row per step
-        step; same (bool); found, a sentence with the numbers; advice, what a difference means and
-        what to do, '' where there is none.
+    Each step is compared with what is stored, up to the first that differs. Returns a DataFrame,
+    one row per step: step; same (bool); found, a sentence with the numbers; advice, what a
+    difference means and what to do, '' where there is none.
     """
     rows, looks = [], _look()
     for step, advice in STEPS.items():
@@ -92,7 +88,7 @@ def _look() -> Iterator[tuple[bool, str]]:
     grey = read_image(FILM, SIZE)
     off = 255 * abs(tile_means(grey) - golden["grey_means"]).max()
     more = f"; means of {TILES} x {TILES} tiles are off by up to {off:.3f} of 255"
-    yield _compare(digest_values(grey), golden["grey"], more)
+    yield _compare(hashlib.sha256(grey.tobytes()).hexdigest(), golden["grey"], more)
 
     backbone = load_backbone(image_size=SIZE)
     yield _compare(backbone.digest, golden["network"])
@@ -102,7 +98,8 @@ def _look() -> Iterator[tuple[bool, str]]:
     stored = np.load(FEATURES).astype(float)
     off = abs(features - stored).max() / stored.std()
     more = f"; off by up to {off:.2g} standard deviations, {FEATURE_OFF} allowed"
-    same, found = _compare(digest_values(features), golden["features"], more)
+    digest = hashlib.sha256(features.tobytes()).hexdigest()
+    same, found = _compare(digest, golden["features"], more)
     yield same or off <= FEATURE_OFF, found
 
     off = abs(score - golden["probability"])
@@ -115,11 +112,6 @@ def _look() -> Iterator[tuple[bool, str]]:
 def _compare(found: str, stored: str, more: str = "") -> tuple[bool, str]:
     other = "" if found == stored else f" and not {stored[:12]}"
     return found == stored, f"SHA-256 {found[:12]}{other}{more}"
-
-
-def digest_values(values: np.ndarray) -> str:
-    """Return the SHA-256 of an array's bytes."""
-    return hashlib.sha256(values.tobytes()).hexdigest()
 
 
 def tile_means(grey: np.ndarray) -> np.ndarray:

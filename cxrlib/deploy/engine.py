@@ -16,10 +16,10 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from cxrlib.data.files import whole_folder
-from cxrlib.data.images import film_digest, read_ahead, read_batch, read_image
+from cxrlib.data.images import film_digest, read_image
 from cxrlib.data.study import Study
 from cxrlib.model._keras import Forward, freeze, keras
-from cxrlib.model.backbone import BATCH, Backbone
+from cxrlib.model.backbone import Backbone
 from cxrlib.model.facts import is_fast
 from cxrlib.model.fast import PARTS, EngineError, compile_engine, import_openvino, import_or_tell
 from cxrlib.model.predict import choose_run_films
@@ -35,22 +35,19 @@ class Engine:
     """A run's network in 8 bits: from films (n, size, size, 1) to logits (n, 1), in one thread."""
 
     name: str  # of what computes it, with its version
-    forward: Forward
+    logits: Forward
+    shift: float  # added to each logit
     load: Callable[[str | Path], Run]  # how another process gets the run with its engine
 
     def __call__(self, films: np.ndarray) -> np.ndarray:
-        return self.forward(films)
+        return self.logits(films) + np.float32(self.shift)
 
 
 def load_fast(folder: str | Path) -> Run:
     """Read a run, as `load_run`, that predicts by its engine: probabilities differ a little.
 
-    What measures or explains the run still uses the model.
-
-    Raises
-    ------
-    RunError, EngineError
-        As `load_run`; no engine was added, or OpenVINO is not installed.
+    What measures or explains the run still uses the model. RunError or EngineError where no engine
+    was added, or OpenVINO is not installed.
     """
     run = load_run(folder)
     facts = run.facts.get("engine")
@@ -60,9 +57,9 @@ def load_fast(folder: str | Path) -> Run:
             f"{folder} has no fast engine: {reason}. Load it by load_run, or add one by "
             "`cxr engine RUN STUDY`."
         )
-    forward = _shifted(run.folder, facts["shift"])
+    logits = compile_engine(run.folder / FILES[0])
     name = f"OpenVINO {version('openvino')}, 8 bits"
-    return replace(run, engine=Engine(name, forward, load_fast))
+    return replace(run, engine=Engine(name, logits, facts["shift"], load_fast))
 
 
 def add_engine(run: Run, study: Study) -> Run:
@@ -70,31 +67,20 @@ def add_engine(run: Run, study: Study) -> Run:
 
     Weights and activations of convolutions become 8-bit integers, with ranges from some training
     films and the shift of each channel's mean corrected (NNCF, Kozlov et al., arXiv 2002.08679).
-    The head stays in float32. What is left of the shift of the mean logit is recorded, and added to
-    each logit later. The run's folder is written whole or not at all: the engine's files if it is
-    kept, and `engine` in `run.json` either way. That holds name, files, calibrated_on (films),
-    shift, and what `compare` returns.
-
-    `study` is the one that the run was trained on. The run is returned as it is now; `load_fast`
-    gives it with its engine.
-
-    Raises
-    ------
-    RunError, EngineError
-        Another study; OpenVINO or NNCF is not installed.
+    The head stays in float32. What is left of the shift of the mean logit is added to each logit
+    later. `engine` in `run.json` tells of it whether it is kept or not (docs/run.md). `study` is
+    the one that the run was trained on; `load_fast` gives the run with its engine. RunError or
+    EngineError at another study, or where OpenVINO or NNCF is not installed.
     """
     if is_fast(run.facts):
         raise EngineError(f"{run.folder} was trained in 8 bits, and scores so without an engine")
     films = choose_run_films(run, study).query("split == 'train'")
-    model, size = run.model, run.facts["image_size"]
     some = films["path"].sample(min(CALIBRATION, len(films)), random_state=0)
     with tempfile.TemporaryDirectory() as work:
-        _quantise(model, [read_image(path, size)[None, ..., None] for path in some], Path(work))
-        ways = freeze(model), _shifted(Path(work), shift=0)
-        paths = films["path"].tolist()
-        batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-        pixels = read_ahead(read_batch, batches, size)
-        full, fast = np.concatenate([[way(x)[:, 0] for way in ways] for x in pixels], axis=1)
+        _quantise(run.model, some, Path(work))
+        ways = freeze(run.model), compile_engine(Path(work) / FILES[0])
+        pixels = (read_image(path, run.image_size)[None, ..., None] for path in films["path"])
+        full, fast = np.array([[way(film)[0, 0] for way in ways] for film in pixels]).T
         shift = float((full - fast).mean())
         target = films["target"].to_numpy()
         measured = compare(target, expit(full), expit(fast + shift), run.threshold)
@@ -115,41 +101,26 @@ def add_engine(run: Run, study: Study) -> Run:
 def quantise_backbone(backbone: Backbone, paths: Sequence[str | Path], cache: Path) -> Backbone:
     """Return a backbone whose features are computed in 8 bits, several times as fast.
 
-    Some of the films give each activation its range, and convolutions become 8-bit integers, as in
-    `add_engine`. `extract_features` and the head that is fitted to them see these features alone,
-    and so does the run: it takes the engine along, `precision` in its `run.json` is 'fast', and
-    whoever scores with it needs the extra `fast`.
-
-    Parameters
-    ----------
-    backbone : as `load_backbone` gives it
-    paths : training films
-    cache : folder that keeps the engine by backbone and films, such as that of the features
-
-    Raises
-    ------
-    EngineError
-        OpenVINO or NNCF is not installed.
-    FileNotFoundError, ImageError
-        A film that cannot be read.
+    Convolutions become 8-bit integers, as in `add_engine`. The head is fitted to these features
+    alone, and the run takes the engine along: `precision` in its `run.json` is 'fast', and whoever
+    scores with it needs the extra `fast`. `paths` are training films; the folder `cache`, such as
+    that of the features, keeps the engine by backbone and films. EngineError where OpenVINO or NNCF
+    is not installed; FileNotFoundError or ImageError at a film that cannot be read.
     """
     paths, rng = list(paths), np.random.default_rng(0)
     some = [paths[i] for i in rng.choice(len(paths), min(CALIBRATION, len(paths)), replace=False)]
     key = hashlib.sha256(" ".join([backbone.digest, *map(film_digest, some)]).encode()).hexdigest()
     folder = Path(cache) / f"{key[:16]}-engine"
     if not all((folder / name).is_file() for name in PARTS):
-        films = [read_image(path, backbone.image_size)[None, ..., None] for path in some]
         with whole_folder(folder) as part:
-            _quantise(backbone.model, films, part, PARTS[0])
+            _quantise(backbone.model, some, part, PARTS[0])
     return replace(backbone, engine=folder)
 
 
 def compare(target: np.ndarray, full: np.ndarray, fast: np.ndarray, cut: float) -> dict:
     """Return how far an engine's probabilities `fast` are from the model's, `full`; all are (n,).
 
-    The dict has films, auc (of the model), auc_moved, decisions_changed (a share), largest_move (of
-    a probability), note, and accepted: the AUC moved by less than 0.005 and fewer than 1 % of
-    decisions changed.
+    It is accepted where the AUC moved by less than 0.005 and fewer than 1 % of decisions changed.
     """
     auc, other = roc_auc_score(target, full), roc_auc_score(target, fast)
     changed = float(((full >= cut) != (fast >= cut)).mean())
@@ -165,11 +136,10 @@ def compare(target: np.ndarray, full: np.ndarray, fast: np.ndarray, cut: float) 
     }
 
 
-def _quantise(
-    model: keras.Model, films: list[np.ndarray], folder: Path, name: str = FILES[0]
-) -> None:
+def _quantise(model: keras.Model, paths: Sequence, folder: Path, name: str = FILES[0]) -> None:
     openvino, nncf = import_openvino(), import_or_tell("nncf")
     nncf.set_log_level(logging.ERROR)
+    films = [read_image(path, model.input_shape[1])[None, ..., None] for path in paths]
     with tempfile.TemporaryDirectory() as work:
         exported = Path(work) / FILES[0]
         # NNCF draws its progress on stdout.
@@ -184,8 +154,3 @@ def _quantise(
                 ignored_scope=nncf.IgnoredScope(types=["MatMul"], validate=False),
             )
         openvino.save_model(quantised, folder / name, compress_to_fp16=False)
-
-
-def _shifted(folder: Path, shift: float) -> Forward:
-    logits = compile_engine(folder / FILES[0])
-    return lambda films: logits(films) + np.float32(shift)

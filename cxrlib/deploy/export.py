@@ -36,30 +36,25 @@ def export_run(run: Run, form: str, out: str | Path) -> dict:
     """Write a run's whole classifier, from films to the probability, in full precision.
 
     The file's own runtime scores the bundled films of simulated patients, one alone and all as a
-    batch. The file is put in place only if the scores agree with the run's.
-
-    Parameters
-    ----------
-    run : Run
-    form : 'keras', 'onnx' (onnx.ai), 'litert' (ai.google.dev/edge/litert) or 'openvino'
-    out : folder to write, whole or not at all: new, or empty. It gets the model and `card.json`.
-
-    Returns
-    -------
-    dict, the content of `card.json`
-        run, finding, threshold, input (name, shape, range, preprocessing), output, files with
-        their SHA-256, and the check: runtime, tolerance, largest difference in probability.
-
-    Raises
-    ------
-    ExportError
-        Another format, a package that is not installed, a folder that holds files, or an exported
-        model that gives other probabilities than the run.
+    batch. The folder `out`, new or empty, is written only if the scores agree with the run's.
+    `form` is 'keras', 'onnx' (onnx.ai), 'litert' (ai.google.dev/edge/litert) or 'openvino'. Returns
+    the content of `card.json`, which is written beside the model. ExportError at another format, a
+    package that is not installed, a folder that holds files, or an exported model that gives other
+    probabilities than the run.
     """
     if form not in FORMATS:
         raise ExportError(f"format '{form}': give {', '.join(FORMATS)}")
     name, packages = FORMATS[form]
-    runtime = _runtime(form, packages)
+    try:
+        for package in packages:  # openvino before Keras does, which would let it report its use
+            module = package.replace("-", "_")
+            import_openvino() if package == "openvino" else import_module(module)
+    except (ImportError, EngineError) as error:
+        raise ExportError(
+            f"format '{form}' needs {package} ({error}): pip install '.[export]' in a clone or "
+            "archive of cxrlib"
+        ) from error
+    runtime = f"{packages[0]} {version(packages[0])}"
     if is_fast(run.facts):
         raise ExportError(
             f"{run.folder} was trained on features in 8 bits, and what is exported computes in "
@@ -76,8 +71,7 @@ def export_run(run: Run, form: str, out: str | Path) -> dict:
     wanted = expit(run.model.predict_on_batch(films)[:, 0])
     with whole_folder(out) as part:
         _write(run.model, form, part / name, films)
-        batch, alone = (_read_back(form, part / name, x)[:, 0] for x in (films, films[:1]))
-        found = np.append(batch, alone)
+        found = np.concatenate([_read_back(form, part / name, x)[:, 0] for x in (films, films[:1])])
         off = abs(found - np.append(wanted, wanted[0])).max()
         if not off <= TOLERANCE:
             raise ExportError(
@@ -91,19 +85,6 @@ def export_run(run: Run, form: str, out: str | Path) -> dict:
         card = _card(run, form) | {"files": files, "check": check}
         (part / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     return card
-
-
-def _runtime(form: str, packages: list[str]) -> str:
-    """Return name and version of what runs a format."""
-    try:
-        for name in packages:  # openvino before Keras does, which would let it report its use
-            import_openvino() if name == "openvino" else import_module(name.replace("-", "_"))
-        return f"{packages[0]} {version(packages[0])}"
-    except (ImportError, EngineError) as error:
-        raise ExportError(
-            f"format '{form}' needs {name} ({error}): pip install '.[export]' in a clone or "
-            "archive of cxrlib"
-        ) from error
 
 
 def _write(model: keras.Model, form: str, path: Path, films: np.ndarray) -> None:

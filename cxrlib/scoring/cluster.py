@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from distributed.deploy import Cluster
 
+Scheduler: TypeAlias = "str | Cluster | None"
 WAIT = 60  # seconds for a scheduler to answer, and for a first worker
 ADDRESS = r"inproc://.+|((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+"
 
@@ -22,12 +23,14 @@ class ClusterError(ValueError):
 def spread(
     function: Callable,
     tasks: Iterable[tuple],
-    scheduler: "str | Cluster | None" = None,
+    scheduler: Scheduler = None,
     workers: int | None = None,
 ) -> Iterator[tuple]:
     """Yield (label, function(argument)) once per task, in the order they are done.
 
-    A task whose worker dies is given to another one. Each worker has two tasks at a time.
+    A task whose worker dies is given to another one. Each worker has two tasks at a time. Raises
+    ClusterError where the extra `cluster` is not installed, no scheduler or worker is there, or a
+    task kills every worker.
 
     Parameters
     ----------
@@ -39,26 +42,14 @@ def spread(
     workers : or the number of processes to start here, up to four per core, which end with the
         last task. They talk over TLS with a key of this call, so that no other account of this
         machine can send them work. A script starts them under `if __name__ == "__main__"`.
-
-    Raises
-    ------
-    ClusterError
-        The extra `cluster` is not installed, no scheduler or worker is there, or a task kills every
-        worker.
     """
     most = 4 * (os.cpu_count() or 1)
     if scheduler is None and not 1 <= (workers or 0) <= most:
         raise ClusterError(f"workers is {workers}: give 1 or more, and at most {most} here")
-    try:
-        from distributed import CancelledError, KilledWorker, Security, as_completed
-
-        security = Security.temporary() if scheduler is None else None
-    except ImportError as error:
-        raise ClusterError(
-            f"several workers: {error}. pip install '.[cluster]' in a clone or archive of cxrlib"
-        ) from None
     tasks, labels = iter(tasks), {}
-    with _connect(scheduler, workers, security) as client:
+    with _connect(scheduler, workers) as client:
+        from distributed import CancelledError, KilledWorker, as_completed
+
         done = as_completed(loop=client.loop)
 
         def fill():
@@ -92,10 +83,16 @@ def spread(
 
 
 @contextmanager
-def _connect(scheduler: "str | Cluster | None", workers: int | None, security):
-    from dask import config
-    from distributed import Client, LocalCluster
+def _connect(scheduler: Scheduler, workers: int | None):
+    try:
+        from dask import config
+        from distributed import Client, LocalCluster, Security
 
+        security = Security.temporary() if scheduler is None else None
+    except ImportError as error:
+        raise ClusterError(
+            f"several workers: {error}. pip install '.[cluster]' in a clone or archive of cxrlib"
+        ) from None
     if scheduler is None:
         # Their pages, which any account of this machine could read, would show tasks and logs.
         pages = {f"distributed.{who}.http.routes": [] for who in ("scheduler", "worker")}
@@ -106,8 +103,7 @@ def _connect(scheduler: "str | Cluster | None", workers: int | None, security):
                 memory_limit=None,
                 dashboard_address=None,
                 silence_logs=logging.CRITICAL,  # what fails is raised; others are of ends
-                protocol="tls://",
-                security=security,
+                security=security,  # so it talks over TLS
             )
     elif isinstance(scheduler, str) and not re.fullmatch(ADDRESS, scheduler):
         raise ClusterError(f"scheduler '{scheduler}': give an address such as tls://host:8786")

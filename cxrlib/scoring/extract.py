@@ -6,25 +6,15 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cxrlib import versions
 from cxrlib.model._keras import THREADS
-from cxrlib.model.backbone import (
-    Backbone,
-    BackboneError,
-    compute_features,
-    feature_shape,
-    load_backbone,
-)
+from cxrlib.model.backbone import Backbone, compute_features, feature_shape, load_backbone
 from cxrlib.model.run import KNOWN_WEIGHTS
 from cxrlib.model.store import Rows, gather
-from cxrlib.scoring.cluster import ClusterError, spread
-
-if TYPE_CHECKING:
-    from distributed.deploy import Cluster
+from cxrlib.scoring.cluster import ClusterError, Scheduler, spread
 
 PART = 32  # films: what a worker is sent; what it sends back has 2 MB
 
@@ -34,27 +24,16 @@ def extract_on_workers(
     paths: Iterable[str | Path],
     grid: int = 5,
     cache: Path | None = None,
-    scheduler: "str | Cluster | None" = None,
+    scheduler: Scheduler = None,
     workers: int | None = None,
 ) -> "np.ndarray | Rows":
     """Return what `cxr.extract_features` does, computed by `workers`, or by those of a `scheduler`.
 
     The cache is the same, to the last byte, whoever computed which film: an extraction that was
     begun in one way goes on in another. Films of a worker that is lost are given to another one.
-
-    Parameters
-    ----------
-    backbone, paths, grid, cache : as for `cxr.extract_features`; other machines need films and
-        weights under the same paths
-    scheduler, workers : where to compute, see `cluster.spread`
-
-    Raises
-    ------
-    FileNotFoundError, ImageError, BackboneError, StoreError
-        As `cxr.extract_features`.
-    ClusterError
-        The cluster cannot be had or fails; a worker does not find a film, or has other weights or
-        versions than this process.
+    `scheduler` and `workers` are as for `cluster.spread`; other machines need films and weights
+    under the same paths. Raises the errors of both, and ClusterError where a worker has other
+    weights or versions than this process.
     """
     weights, fast = backbone.weights, backbone.engine
     if weights not in KNOWN_WEIGHTS:
@@ -88,7 +67,7 @@ def _compute_part(made_of: tuple, fast: Path | None, wanted: tuple, grid: int, f
         backbone = _load_once(made_of, fast, wanted[0])
         if (backbone.settings, versions(), THREADS) != wanted:
             _load_once.cache_clear()
-            raise BackboneError(
+            raise ClusterError(
                 "a worker has other weights, other versions of cxrlib and its packages, or another "
                 "CXR_THREADS than this process: give it the same"
             )

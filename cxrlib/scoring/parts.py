@@ -9,21 +9,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from cxrlib.data.files import place_to_write, whole_file
+from cxrlib.data.files import PART, place_to_write, whole_file
 from cxrlib.scoring.tables import COLUMNS, is_parquet, is_scores, shield, write_parquet
 
-LOCK, LISTED, PLAN = "lock", "films.jsonl", "plan.json"
-OURS = re.compile(
-    r"\.cxrlib-part\..+|\d{7,}\.csv|plan\.json|films\.jsonl(\.part)?|joined(\.parquet)?|lock"
-)
+LOCK = "lock"
+OURS = re.compile(r"\.cxrlib-part\..+|\d{7,}\.csv|lock")
 CHUNK = 1024  # films listed at a time
 
 
@@ -31,7 +30,6 @@ class OutputError(ValueError):
     """A table that cannot be written, with what is kept and the way out."""
 
 
-@dataclass
 class Parts:
     """Scores on their way to `out`; what is done stands in the folder `OUT.parts`.
 
@@ -42,116 +40,98 @@ class Parts:
     count : films in all
     """
 
-    out: Path
-    part: int
-    count: int = field(default=0, init=False)
-
-    @property
-    def folder(self) -> Path:
-        return self.out.with_name(f"{self.out.name}.parts")
+    def __init__(self, out: Path, part: int):
+        self.out, self.part, self.count = out, part, 0
+        self.folder = out.with_name(f"{out.name}.parts")
+        self._listed: IO[str] = io.StringIO()  # the films, on disk once there is a folder
 
     @property
     def done(self) -> int:
         """The number of films in parts that are there."""
-        return sum(self._films_in(int(file.stem)) for file in self._files())
+        return sum(min(self.part, self.count - n * self.part) for n in self._numbers())
 
     def todo(self) -> Iterator[tuple[int, list[str]]]:
         """Yield number and films of each part that is not there yet."""
-        with open(self.folder / LISTED, encoding="ascii") as lines:
-            for number in range(-(-self.count // self.part)):
-                films = list(islice(lines, self.part))
-                if not self._file(number).exists():
-                    yield number, [json.loads(film) for film in films]
+        self._listed.seek(0)
+        for number in range(-(-self.count // self.part)):
+            films = list(islice(self._listed, self.part))
+            if not self._file(number).exists():
+                yield number, [json.loads(film) for film in films]
 
     def write(self, number: int, rows: list[tuple]) -> None:
-        """Write the rows of one part, in the order of COLUMNS.
-
-        Raises
-        ------
-        OutputError
-            As for a full disk; the parts before it are kept.
-        """
+        """Write the rows of one part, in the order of COLUMNS; OutputError as for a full disk."""
         table = pd.DataFrame(rows, columns=COLUMNS)
         table["path"] = table["path"].map(shield)
         content = table.to_csv(index=False, header=False).encode()
         with self._told(), whole_file(self._file(number)) as part:
-            part.write_bytes(_checksum(number, content) + content)
+            part.write_bytes(self._checksum(number, content) + b"\n" + content)
 
     def finish(self) -> Counter:
         """Put the parts together in `out`, delete them, and return the films by status.
 
-        Raises
-        ------
-        OutputError
-            As for a full disk, or a part was cut or changed; all whole parts are kept.
+        OutputError as for a full disk, or where a part was cut or changed; whole parts are kept.
         """
-        counts = Counter()
-        joined = self.folder / "joined"
+        counts: Counter = Counter()
+        parquet, beside = is_parquet(self.out), {"prefix": PART, "dir": self.folder}
         with self._told():
-            with open(joined, "wb") as whole:
-                whole.write(f"{','.join(COLUMNS)}{os.linesep}".encode())
-                for number in range(-(-self.count // self.part)):
-                    checksum, end, part = self._file(number).read_bytes().partition(b"\n")
-                    if checksum + end != _checksum(number, part):
-                        raise OutputError(
-                            f"{self._file(number)} is not whole. Delete it, and give the same "
-                            "command again."
-                        )
-                    rows = csv.reader(io.StringIO(part.decode(), newline=""))
-                    counts.update(row[1] for row in rows)
-                    whole.write(part)
-            if is_parquet(self.out):
-                joined = write_parquet(joined, self.folder / "joined.parquet")
-            with open(joined, "rb+") as whole:  # on the disk, before the parts are gone
-                os.fsync(whole.fileno())
-            os.replace(joined, self.out)
-            self._clear()
+            with whole_file(self.out) as whole:
+                with TemporaryFile(**beside) if parquet else open(whole, "wb") as table:
+                    table.write(f"{','.join(COLUMNS)}{os.linesep}".encode())
+                    for number in range(-(-self.count // self.part)):
+                        rows = self._read(number)
+                        table.write(rows)
+                        cells = csv.reader(io.StringIO(rows.decode(), newline=""))
+                        counts.update(row[1] for row in cells)
+                    if parquet:
+                        table.seek(0)
+                        write_parquet(table, whole)
+            for number in self._numbers():
+                self._file(number).unlink()
         return counts
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:07}.csv"
 
-    def _files(self) -> Iterable[Path]:
-        return self.folder.glob("[0-9]*.csv")
+    def _numbers(self) -> list[int]:
+        """Return the numbers of the parts that are there."""
+        return [int(x.stem) for x in self.folder.glob("[0-9]*.csv") if x.stem.isdigit()]
 
-    def _films_in(self, number: int) -> int:
-        return min(self.part, self.count - number * self.part)
+    def _read(self, number: int) -> bytes:
+        """Return the rows of a part, as CSV, if they are whole and of this work."""
+        checksum, _, rows = self._file(number).read_bytes().partition(b"\n")
+        if checksum != self._checksum(number, rows):
+            raise OutputError(
+                f"{self._file(number)} is damaged, or a part of other work: another run, other "
+                "versions or settings, or films other than now or changed since. Give the command "
+                "it was begun with, delete it or the whole folder, or give another file."
+            )
+        return rows
 
-    def _plan(self, films: Iterable[str], settings: dict) -> None:
-        """Write the list of films, or find that it is the one that the parts belong to."""
+    def _checksum(self, number: int, rows: bytes) -> bytes:
+        """Return the first line of a part: another for another work, another part or other rows."""
+        return hashlib.sha256(b"%b %d\n%b" % (self._work, number, rows)).hexdigest().encode()
+
+    def _list(self, films: Iterable[str], settings: dict) -> None:
+        """List the films, and see that the parts that are there belong to them."""
         if foreign := [file.name for file in self.folder.iterdir() if not _is_ours(file)]:
             raise OutputError(
                 f"{self.folder} holds {min(foreign)}, which is no part of a table of scores. Move "
                 "it, or give another file."
             )
-        listed = self.folder / f"{LISTED}.part"
-        films, digest = iter(films), hashlib.sha256()
+        with self._told():
+            self._listed = TemporaryFile("w+", encoding="ascii", prefix=PART, dir=self.folder)
+        films, work = iter(films), hashlib.sha256(json.dumps([settings, self.part]).encode())
         while chunk := list(islice(films, CHUNK)):
             lines = [json.dumps(film) + "\n" for film in chunk]
-            digest.update("".join(map(_stamp, chunk, lines)).encode())
-            with self._told(), open(listed, "a" if self.count else "w", encoding="ascii") as file:
-                file.writelines(lines)
+            work.update("".join(map(_stamp, chunk, lines)).encode())
+            with self._told():
+                self._listed.writelines(lines)
+                self._listed.flush()
             self.count += len(chunk)
-        plan = settings | {"films": digest.hexdigest(), "part": self.part}
-        path = self.folder / PLAN
-        if any(self._files()) and path.exists() and path.read_bytes() != json.dumps(plan).encode():
-            listed.unlink()
-            raise OutputError(
-                f"{self.folder} holds parts of other work: another run, other versions or "
-                "settings, or films other than now or changed since. Give the command it was "
-                "begun with, delete it, or give another file."
-            )
+        self._work = work.digest()
         with self._told():
-            if not path.exists() or not any(self._files()):
-                self._clear(but={LOCK, listed.name})
-            os.replace(listed, self.folder / LISTED)
-            with whole_file(path) as part:
-                part.write_text(json.dumps(plan))
-
-    def _clear(self, but: Iterable[str] = (LOCK,)) -> None:
-        for file in self.folder.iterdir():
-            if _is_ours(file) and file.name not in but:
-                file.unlink()
+            for number in self._numbers():
+                self._read(number)
 
     @contextmanager
     def _told(self):
@@ -160,7 +140,7 @@ class Parts:
         except OSError as error:
             raise OutputError(
                 f"{self.out} cannot be written: {error.strerror or error}. "
-                f"{len(list(self._files()))} finished parts are kept in {self.folder}. Make room "
+                f"{len(self._numbers())} finished parts are kept in {self.folder}. Make room "
                 "there, or let it be written to, and give the same command again: it goes on."
             ) from error
 
@@ -169,28 +149,17 @@ class Parts:
 def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int) -> Iterator[Parts]:
     """Give the parts of `out`, those of an earlier process included, to this process alone.
 
-    Parameters
-    ----------
-    out : the table to write, in a folder that exists
-    films : image files
-    settings : what else decides the table, as JSON has it
-    part : films a part
-
-    Raises
-    ------
-    FileNotFoundError
-        `out` is not a file in a folder that exists.
-    OutputError
-        `out` ends neither in .csv nor in .parquet, is there and no table of scores, or another
-        process writes it; parts of other work or a link are beside it; the folder cannot be
-        written to; or pyarrow is wanted and missing.
+    `settings` are what decides the table beside the image files `films`, as JSON has it; a part has
+    as many films as `part` says. FileNotFoundError where `out` is not a file in a folder that
+    exists. OutputError where it ends neither in .csv nor in .parquet, is there and no table of
+    scores, or another process writes it; where parts of other work or a link are beside it, the
+    folder cannot be written to, or pyarrow is wanted and missing.
     """
     given = Path(out)
     other = given.exists() and not given.is_file()
-    real = given if other else place_to_write(given, "out")
-    parts = Parts(real if given.is_symlink() else given, part)
-    if other or not parts.out.absolute().parent.is_dir():
+    if other or not (real := place_to_write(given, "out")).parent.is_dir():
         raise FileNotFoundError(f"{out} cannot be written: give a file in a folder that exists")
+    parts = Parts(real if given.is_symlink() else given, part)
     if parts.out.suffix.lower() not in (".csv", ".parquet"):
         raise OutputError(f"{out}: give a file whose name ends in .csv or .parquet")
     if is_parquet(parts.out) and not find_spec("pyarrow"):
@@ -213,14 +182,16 @@ def open_parts(out: str | Path, films: Iterable[str], settings: dict, part: int)
                 "another file."
             ) from None
     try:
-        parts._plan(films, settings)
+        parts._list(films, settings)
         yield parts
     finally:
         with suppress(OSError):  # what went wrong before says more
-            if not any(parts._files()):
-                # The lock goes last: whoever finds it gone finds nothing else.
-                parts._clear()
-                (parts.folder / LOCK).unlink()
+            parts._listed.close()
+        with suppress(OSError):
+            if not parts._numbers():
+                # Sorted, the lock goes last: whoever finds it gone finds nothing else.
+                for file in sorted(filter(_is_ours, parts.folder.iterdir())):
+                    file.unlink()
                 parts.folder.rmdir()
         lock.release()
 
@@ -236,8 +207,3 @@ def _stamp(film: str, line: str) -> str:
     except OSError:
         return line
     return f"{state.st_size} {state.st_mtime_ns} {line}"
-
-
-def _checksum(number: int, content: bytes) -> bytes:
-    """Return the first line of a part: another for another part, or a changed one."""
-    return hashlib.sha256(b"%d\n%b" % (number, content)).hexdigest().encode() + b"\n"

@@ -1,6 +1,7 @@
 """Tables of scores as CSV and as Parquet."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 
@@ -8,6 +9,12 @@ from cxrlib.model.facts import COLUMNS
 
 # What a spreadsheet would run at the start of a cell, wide forms included.
 FORMULA = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
+ROWS = 2**14  # of a group in Parquet
+AS_WRITTEN: dict = {
+    "dtype": dict.fromkeys(("path", "status", "decision", "reason"), str),
+    "converters": {"probability": lambda digits: float(digits or "nan")},  # exact, as Python reads
+    "keep_default_na": False,
+}
 
 
 def shield(name: str) -> str:
@@ -38,30 +45,18 @@ def is_parquet(path: str | Path) -> bool:
 
 def read_scores(path: str | Path) -> pd.DataFrame:
     """Read a table of scores, every digit as it was written, every name as it was given."""
-    table = pd.read_parquet(path) if is_parquet(path) else _read_csv(path)
+    table = pd.read_parquet(path) if is_parquet(path) else pd.read_csv(path, **AS_WRITTEN)
     given = (name[2:] if shield(name[2:]) == name else name for name in table["path"])
     return table.assign(path=pd.Series(list(given), table.index, dtype=str))
 
 
-def _read_csv(path: str | Path) -> pd.DataFrame:
-    text = dict.fromkeys(("path", "status", "decision", "reason"), str)
-    # Python's own reading of numbers is exact whatever pandas' default is.
-    numbers = {"probability": lambda digits: float(digits or "nan")}
-    return pd.read_csv(path, dtype=text, converters=numbers, keep_default_na=False)
-
-
-def write_parquet(table: Path, out: Path) -> Path:
-    """Convert a CSV of scores to `out`, a few megabytes at a time; return `out`."""
+def write_parquet(table: BinaryIO, out: Path) -> None:
+    """Convert a CSV of scores to `out`, some rows at a time."""
     import pyarrow
-    from pyarrow import csv as arrow
     from pyarrow import parquet
 
     types = dict.fromkeys(COLUMNS, "string") | {"probability": "float64"}
     schema = pyarrow.schema(list(types.items()))
-    parse = arrow.ParseOptions(newlines_in_values=True)
-    convert = arrow.ConvertOptions(column_types=schema, null_values=[""])
-    # Given a path, pyarrow reads far ahead.
-    with open(table, "rb") as file, parquet.ParquetWriter(out, schema) as writer:
-        for batch in arrow.open_csv(file, parse_options=parse, convert_options=convert):
-            writer.write_batch(batch)
-    return out
+    with parquet.ParquetWriter(out, schema) as writer:
+        for rows in pd.read_csv(table, chunksize=ROWS, **AS_WRITTEN):
+            writer.write_table(pyarrow.Table.from_pandas(rows, schema, preserve_index=False))

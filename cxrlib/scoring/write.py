@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm.auto import tqdm
 
@@ -17,12 +16,9 @@ from cxrlib.data.files import file_digest, walk_films
 from cxrlib.data.frontal import BUNDLED as CHECK_FILE
 from cxrlib.model._keras import THREADS
 from cxrlib.model.predict import MISSING, name_of, score_batches
-from cxrlib.model.run import Run, RunError, load_run
-from cxrlib.scoring.cluster import ClusterError, spread
+from cxrlib.model.run import Run, load_run
+from cxrlib.scoring.cluster import ClusterError, Scheduler, spread
 from cxrlib.scoring.parts import open_parts
-
-if TYPE_CHECKING:
-    from distributed.deploy import Cluster
 
 PART = 64  # films: what a killed process loses, and what a worker is sent
 
@@ -32,7 +28,7 @@ def write_scores(
     paths: Iterable[str | Path],
     out: str | Path,
     check: bool = True,
-    scheduler: "str | Cluster | None" = None,
+    scheduler: Scheduler = None,
     workers: int | None = None,
     part: int = PART,
 ) -> Counter:
@@ -41,11 +37,12 @@ def write_scores(
     What is done stands in `OUT.parts`, in whole parts. A call that ended early, by `kill -9` or by
     a full disk, goes on there when it is given again. On one machine the file is the same to the
     last byte, however often it went on and whatever the number of workers. Other processors may
-    give another last digit (docs/reproducibility.md).
+    give another last digit (docs/reproducibility.md). Returns the number of films by status. Raises
+    the errors of `score_films`, before scoring those of `open_parts`, and those of `spread`;
+    ClusterError where a worker sees another run or other versions than here.
 
     Parameters
     ----------
-    run : Run
     paths : image files and folders
     out : file to write, whole or not at all, with the columns of `score_films`: Parquet where its
         name ends so, else CSV in UTF-8 (what a file name has beyond it is escaped)
@@ -53,25 +50,11 @@ def write_scores(
     scheduler, workers : where to compute, see `cluster.spread`; here, if neither is given.
         Other machines need the same versions, and the run and the films under the same paths.
     part : films per part
-
-    Returns
-    -------
-    Counter, films by status
-
-    Raises
-    ------
-    FileNotFoundError
-        As `score_films`; or `out` is not a file in a folder that exists, found before scoring.
-    OutputError
-        `out` cannot be written, is being written by another process, or has parts of another run,
-        other films or other versions beside it.
-    ClusterError, RunError
-        The cluster cannot be had or fails; a worker sees other films, run or versions than here.
     """
     if part < 1:
         raise ValueError(f"part is {part}: give 1 or more")
     settings = _settings(run, check)
-    with open_parts(out, map(_path, walk_films(paths)), settings, part) as parts:
+    with open_parts(out, map(os.fspath, walk_films(paths)), settings, part) as parts:
         count = {"total": parts.count, "initial": parts.done, "disable": parts.count == 1}
         with tqdm(desc="scores", unit="film", **count) as progress:
             if scheduler is not None or workers is not None:
@@ -89,12 +72,6 @@ def write_scores(
                         progress.update(len(batch))
                     parts.write(number, rows)
         return parts.finish()
-
-
-def _path(film: Path | BinaryIO) -> str:
-    if not isinstance(film, Path):
-        raise TypeError(f"{film.name} is in memory: score it without `out`")
-    return str(film)
 
 
 def _settings(run: Run, check: bool) -> dict:
@@ -123,7 +100,7 @@ def _score_part(load: Callable, folder: str, settings: dict, films: list[str]) -
         run = _load_once(load, folder, settings["run"])
         if _settings(run, settings["check"]) != settings:
             _load_once.cache_clear()
-            raise RunError(
+            raise ClusterError(
                 f"a worker has another run at {folder}, other versions of cxrlib and its packages, "
                 "or another CXR_THREADS: give it the same"
             )

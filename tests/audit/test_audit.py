@@ -63,7 +63,7 @@ def test_each_predictor_is_used_and_constant_ones_are_left_out(films):
         original_width=np.where(rng.random(len(films)) < 0.5, 2500, 3000),
     )
     scores = predict_from_metadata(told)
-    expected = ["patient number", "view", "original size", "age", "sex", "all of these"]
+    expected = ["patient number", "view", "sex", "age", "original size", "all of these"]
     assert list(scores) == expected
     assert scores.notna().all(axis=None)
     for name in ("view", "age", "all of these"):

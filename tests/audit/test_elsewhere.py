@@ -133,11 +133,12 @@ def test_without_two_labels_or_a_test_a_sentence(fake, tmp_path):
         compare_with_home(fake, draw(9))
 
 
-def test_case_mix_counts_refused_and_leaves_out_training(fake):
-    scores = draw(20).assign(age=50.0, sex="F")
+def test_case_mix_counts_refused_and_leaves_out_training():
+    scores = draw(20).assign(age=50.0, sex="F", labels=[()] * 40)
+    run = SimpleNamespace(split=lambda side, study: scores[:4])
     scores.loc[:3, "status"] = "training"
     scores.loc[4:7, "status"] = "refused"
-    here = compare_case_mix(fake, scores)["here"]
+    here = compare_case_mix(run, scores, "home")["here"]
     assert here["films"] == 36 and here["patients"] == 18
     assert here["share of AP"] == 0.5 and here["share of women"] == 1
     assert here["share refused or unreadable"] == pytest.approx(4 / 36)
@@ -147,7 +148,7 @@ def test_case_mix_counts_refused_and_leaves_out_training(fake):
 def test_case_mix_has_a_row_per_finding(medical):
     films = choose_films(read_study(medical), "Cardiomegaly")
     parts = {side: films[films["split"] == side] for side in ("train", "test")}
-    run = SimpleNamespace(predictions=films, split=lambda side, study: parts[side])
+    run = SimpleNamespace(split=lambda side, study: parts[side])
     labels = [("Mass", "Cardiomegaly")] * len(parts["test"])
     scores = parts["test"].assign(status="ok", labels=labels)
     table = compare_case_mix(run, scores, "home")

@@ -35,7 +35,7 @@ def main():
         print(f"\n## Trained on {home}, measured on {away}\n")
         print(*[warning.message for warning in said], sep="\n")
         print(scores["status"].value_counts().to_string())
-        show(elsewhere.compare_case_mix(run, scores))
+        show(elsewhere.compare_case_mix(run, scores, studies[home]))
         show(elsewhere.compare_with_home(run, scores))
         try:
             show(elsewhere.compare_with_metadata(scores))

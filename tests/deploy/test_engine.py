@@ -57,12 +57,8 @@ def saved(trained_run, full, tmp_path_factory, seen):
         seen.append(path)
         return read_image(path, size)
 
-    def read_all(paths, size, pool):
-        return np.stack([read(path, size) for path in paths])[..., None]
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "read_image", read)
-        patch.setattr(module, "read_batch", read_all)
         return add_engine(run, trained_run[1])
 
 

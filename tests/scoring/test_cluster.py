@@ -11,7 +11,7 @@ from urllib.request import urlopen
 import pytest
 
 from cxrlib import cli
-from cxrlib.model.run import RunError, load_run
+from cxrlib.model.run import load_run
 from cxrlib.scoring import write as score
 from cxrlib.scoring.cluster import ClusterError, _connect, spread
 from cxrlib.scoring.parts import Parts
@@ -59,12 +59,10 @@ def test_a_killed_worker_loses_nothing_and_changes_no_bit(
 
 
 def test_workers_of_this_call_take_orders_from_nobody_else():
-    from distributed import Security
-
     # As anyone on this machine can: TLS, without the certificate of this call.
     stranger = ssl.create_default_context()
     stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
-    with _connect(None, 1, Security.temporary()) as client:
+    with _connect(None, 1) as client:
         host, port = client.scheduler.address.removeprefix("tls://").split(":")
         with pytest.raises(ssl.SSLError, match="certificate required"):
             with stranger.wrap_socket(socket.create_connection((host, int(port)))) as connection:
@@ -98,7 +96,7 @@ def test_a_scheduler_gets_the_same_parts(trained_run, run, films, serial, tmp_pa
 
         other = load_run(home)
         other.facts["threshold"]["value"] = 0.9
-        with pytest.raises(RunError, match="a worker has another run at .*: give it the same"):
+        with pytest.raises(ClusterError, match="a worker has another run at .*: give it the same"):
             write_scores(other, [films], tmp_path / "other.csv", scheduler=given[1])
 
 

@@ -59,7 +59,7 @@ def test_what_goes_wrong_in_a_worker_is_said_here(small, paths, tmp_path, monkey
         with pytest.raises(BackboneError, match="grid 10: at image_size 96"):
             extract_on_workers(small, paths[:1], 10, scheduler=cluster)
         monkeypatch.setattr(module, "THREADS", 1)
-        with pytest.raises(BackboneError, match="a worker has other weights, other versions"):
+        with pytest.raises(ClusterError, match="a worker has other weights, other versions"):
             extract_on_workers(small, [film], 3, scheduler=cluster)
 
     def spread(there, tasks, *where):

@@ -26,6 +26,7 @@ from cxrlib.model.facts import digest_patients
 from cxrlib.model.predict import SEEN, score_films, score_test
 from cxrlib.model.run import Run, RunError, load_run
 from cxrlib.scoring import write as score
+from cxrlib.scoring.cluster import ClusterError
 from cxrlib.scoring.tables import read_scores
 from cxrlib.scoring.write import write_scores
 
@@ -204,7 +205,7 @@ def test_parts_of_another_check_are_not_mixed(run, films, tmp_path, monkeypatch)
     monkeypatch.setattr(score, "CHECK_FILE", other)
     assert score._settings(run, True)["check"] not in (before["check"], "")
     assert score._settings(run, False)["check"] == ""
-    with pytest.raises(RunError, match="a worker has another run"):
+    with pytest.raises(ClusterError, match="a worker has another run"):
         score._score_part(load_run, str(run.folder), before, [str(films[0])])
 
 
