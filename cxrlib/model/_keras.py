@@ -1,4 +1,4 @@
-"""Keras, imported quietly and set up alike for everyone: what that changes for a process is here."""
+"""Keras, imported quietly and alike for everyone: what that changes for a process is all here."""
 
 import os
 import warnings

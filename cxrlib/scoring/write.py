@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 from tqdm.auto import tqdm
 
@@ -54,7 +55,7 @@ def write_scores(
     if part < 1:
         raise ValueError(f"part is {part}: give 1 or more")
     settings = _settings(run, check)
-    with open_parts(out, map(os.fspath, walk_films(paths)), settings, part) as parts:
+    with open_parts(out, map(_path, walk_films(paths)), settings, part) as parts:
         count = {"total": parts.count, "initial": parts.done, "disable": parts.count == 1}
         with tqdm(desc="scores", unit="film", **count) as progress:
             if scheduler is not None or workers is not None:
@@ -72,6 +73,12 @@ def write_scores(
                         progress.update(len(batch))
                     parts.write(number, rows)
         return parts.finish()
+
+
+def _path(film: Path | BinaryIO) -> str:
+    if not isinstance(film, Path):
+        raise TypeError(f"{film.name} is in memory: `score_films` scores it")
+    return str(film)
 
 
 def _settings(run: Run, check: bool) -> dict:

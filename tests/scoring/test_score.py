@@ -158,6 +158,12 @@ def test_neither_cores_nor_another_limit_of_threads_change_a_table(
     assert there.read_bytes() == here.read_bytes()
 
 
+def test_a_film_in_memory_has_no_place_in_a_file(run, films, tmp_path):
+    with open(films[0], "rb") as film, pytest.raises(TypeError, match="jpg is in memory: `score_"):
+        write_scores(run, [film], tmp_path / "scores.csv")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_decision_follows_the_probability_that_is_written(run, films, monkeypatch):
     monkeypatch.setattr(Run, "predict", lambda *_: np.float32([0.4999996]))
     scores = score_films(with_threshold(run, 0.5), films[:1])
