@@ -14,7 +14,8 @@ from cxrlib.metrics.calibration import fit_platt
 from cxrlib.model._keras import keras
 from cxrlib.model.folds import FOLDS, TrainError, patient_folds, refuse_test_films
 from cxrlib.model.logistic import fit_nested
-from cxrlib.model.span import EPSILON, MANY, Subset, span_of_films
+from cxrlib.model.span import EPSILON, MANY, span_of_films
+from cxrlib.model.store import Rows
 
 BLOCK = 1000  # films that a head scores at once
 STRENGTHS = (1e-4, 1e-3, 1e-2)  # C, the inverse of the L2 penalty
@@ -66,8 +67,7 @@ def fit_head(
 
     Of more than 2,000 films, all linear heads are fitted together from blocks of films, so that
     memory and time grow with the films alone; each standardises by the films that it is fitted to.
-    A dense head then sees the 2,000 leading directions of as many films. A fit that is interrupted
-    (Ctrl-C) leaves nothing behind: start it again on the same features.
+    A dense head then sees the 2,000 leading directions of as many films.
 
     Parameters
     ----------
@@ -109,9 +109,8 @@ def fit_head(
         logit = np.empty(len(features))
         for number in tqdm(np.unique(fold), desc="folds", unit="fold"):
             rest, out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-            head, _ = fit_uncalibrated(Subset(features, rest), target[rest], fold[rest], facts)
-            for part in np.array_split(out, -(-len(out) // BLOCK)):
-                logit[part] = head(features[part].astype(np.float32)).numpy()[:, 0]
+            head, _ = fit_uncalibrated(Rows(features, rest), target[rest], fold[rest], facts)
+            logit[out] = score_blocks(head, Rows(features, out))
         head, history = fit_uncalibrated(features, target, fold, facts)
     if kind == "linear":
         facts["strength"] = float(history.groupby("strength")["auc"].mean().idxmax())
@@ -151,15 +150,7 @@ def _build(shape: tuple[int, ...], facts: dict, weights: list[np.ndarray]) -> ke
 def calibrate(model: keras.Model, logit: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, dict]:
     """Fold a logistic calibration on held-out logits, (films,), into the last layer of `model`.
 
-    Returns
-    -------
-    probability : (films,) in 0..1, the calibrated logits; NaN where they are
-    calibration : dict with method, slope and intercept
-
-    Raises
-    ------
-    TrainError
-        The logits rank no better than chance.
+    Returns probabilities, (films,), NaN where logits are, and the facts of the calibration.
     """
     known = ~np.isnan(logit)
     slope, intercept = fit_platt(logit[known], target[known])
@@ -169,8 +160,14 @@ def calibrate(model: keras.Model, logit: np.ndarray, target: np.ndarray) -> tupl
             "calibrate. Check labels and images, or add films."
         )
     scale_logit(model, slope, intercept)
-    calibration = {"method": "Platt", "slope": slope, "intercept": intercept}
-    return expit(slope * logit + intercept), calibration
+    facts = {"method": "Platt", "slope": slope, "intercept": intercept}
+    return expit(slope * logit + intercept), facts
+
+
+def score_blocks(head: keras.Model, features) -> np.ndarray:
+    """Return the logits, (films,), that a head gives to features in memory or on disk."""
+    blocks = (features[i : i + BLOCK] for i in range(0, len(features), BLOCK))
+    return np.concatenate([head(x.astype(np.float32)).numpy()[:, 0] for x in blocks])
 
 
 def scale_logit(model: keras.Model, slope: float, intercept: float) -> None:
@@ -201,25 +198,13 @@ def _fit_dense(rows, target, facts):
     """Train a hidden layer and a last one; return [kernel, bias, kernel, bias] and history."""
     unit = np.sqrt((rows**2).mean())  # Adam's steps suit inputs of about one
     keras.utils.set_random_seed(facts["seed"])
-    model = keras.Sequential(
-        [
-            keras.Input(rows.shape[1:]),
-            keras.layers.Dense(facts["units"], "relu"),
-            keras.layers.Dropout(0.5),
-            keras.layers.Dense(1),
-        ]
-    )
-    model.compile(
-        keras.optimizers.Adam(facts["learning_rate"]),
-        keras.losses.BinaryCrossentropy(from_logits=True),
-    )
-    log = model.fit(
-        rows / unit,
-        target[:, None],
-        epochs=facts["epochs"],
-        sample_weight=compute_sample_weight("balanced", target),
-        verbose=0,
-    )
-    history = pd.DataFrame({"epoch": np.arange(facts["epochs"]) + 1, "loss": log.history["loss"]})
+    hidden = keras.layers.Dense(facts["units"], "relu")
+    layers = [hidden, keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input(rows.shape[1:]), *layers])
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(facts["learning_rate"]), loss)
+    given = {"sample_weight": compute_sample_weight("balanced", target), "epochs": facts["epochs"]}
+    losses = model.fit(rows / unit, target[:, None], **given, verbose=0).history["loss"]
+    history = pd.DataFrame({"epoch": np.arange(len(losses)) + 1, "loss": losses})
     kernel, *more = model.get_weights()
     return [kernel / unit, *more], history
