@@ -32,17 +32,9 @@ def fit_logistics(
     directions of a sample (after Frangella, Tropp and Udell, SIAM J. Matrix Anal. Appl. 2023).
     Each sweep over the films serves all fits, and memory holds one block of films.
 
-    Parameters
-    ----------
-    features : (films, ...), p numbers a film, in memory or on disk
-    target : (films,), 0 or 1
-    weights : float32 array, (films, fits), of each film's loss against a penalty of |coef|^2 / 2
-    mean, scale : (p,) and (fits, p), of the standardisation
-
-    Returns
-    -------
-    coef : float32 array, (fits, p + 1), of standardised features; the last is the intercept
-    score : float32 array, (films, fits), the logits of all films
+    `weights`, float32 of (films, fits), are of each film's loss against a penalty of |coef|^2 / 2.
+    `mean`, (p,), and `scale`, (fits, p), standardise. Returns coefficients, (fits, p + 1) with the
+    intercept last, and the logits of all films, (films, fits), both float32.
     """
     films, fits = weights.shape
     target, mean = target.astype(np.float32)[:, None], mean.astype(np.float32)
@@ -134,17 +126,9 @@ def fit_nested(
 ) -> tuple[list[np.ndarray], np.ndarray, pd.DataFrame]:
     """Choose the penalty by cross-validation over `fold`, as `fit_head` does, in one set of fits.
 
-    Parameters
-    ----------
-    features, target, fold : (films, ...), (films,) and (films,)
-    strengths : C, the inverse of the L2 penalty
-    nested : whether each film also gets a logit by a choice that has not seen its fold
-
-    Returns
-    -------
-    weights : mean, variance, kernel and bias of a head
-    logit : (films,), held out; NaN unless nested
-    history : DataFrame, strength, fold, auc
+    Where `nested`, each film also gets a logit by a choice that has not seen its fold. Returns
+    weights of a head (mean, variance, kernel, bias), logits, (films,), NaN unless nested, and the
+    history: strength, fold, auc.
     """
     sums, squares, counts = measure_moments(features, fold)
     names = range(len(counts))
@@ -182,28 +166,16 @@ def fit_nested(
     return [mean, scales[-1] ** 2 - EPSILON, kernel, bias], logit, history
 
 
-def score_held_out(
-    rows: np.ndarray, target: np.ndarray, folds: np.ndarray, strength: float
-) -> np.ndarray:
-    """Return logits, (films, partitions), of each film by a fit without its fold.
+def score_by(rows, target: np.ndarray, trained_on: list, fit: np.ndarray, strength: float):
+    """Return each film's logits, (scores, films), by those of several fits that `fit` numbers.
 
-    Parameters
-    ----------
-    rows : (films, p), standardised, as `span_of_films` gives them
-    folds : (films, partitions), numbers from 0 of the fold of each film
-    strength : C, the inverse of the L2 penalty
+    `rows` are standardised, as `span_of_films` gives them. `trained_on` has a mask of films for
+    each fit, and `strength` is C, the inverse of the L2 penalty.
     """
-    fits = [(fold, number) for fold in folds.T for number in range(fold.max() + 1)]
-    weights = np.stack([strength * balance(fold != n, target) for fold, n in fits], axis=1)
-    score = fit_plain(rows, target, weights)
-    first = np.cumsum([0, *folds.max(axis=0)[:-1] + 1])  # fit of each partition
-    return np.take_along_axis(score, folds + first, axis=1)
-
-
-def fit_plain(rows: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the logits of `fit_logistics` on rows, (films, p), that are standardised already."""
-    ones = np.ones((weights.shape[1], rows.shape[1]), np.float32)
-    return fit_logistics(rows, target, weights.astype(np.float32), np.zeros(rows.shape[1]), ones)[1]
+    weights = np.stack([strength * balance(train, target) for train in trained_on], axis=1)
+    mean, scale = np.zeros(rows.shape[1]), np.ones((len(trained_on), rows.shape[1]), np.float32)
+    _, score = fit_logistics(rows, target, weights.astype(np.float32), mean, scale)
+    return score[np.arange(len(rows)), fit]
 
 
 def balance(train: np.ndarray, target: np.ndarray) -> np.ndarray:
