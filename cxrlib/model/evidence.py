@@ -21,22 +21,10 @@ def map_evidence(run: Run, path: str | Path) -> tuple[np.ndarray, float]:
     Ancona et al., ICLR 2018). A position also sees its surroundings, up to the whole film at a late
     layer: the map hints at a place and does not outline it.
 
-    Parameters
-    ----------
-    path : an image file, or a binary file object
+    `path` is an image file or a binary file object; FileNotFoundError or ImageError where it cannot
+    be read. Returns the evidence, float32 of (height, width) of the layer, in logits, and the
+    remainder. Positive speaks for the finding. The positions cover the padded square film.
 
-    Returns
-    -------
-    evidence : float32 array, (height, width) of the layer, in logits
-        Positive speaks for the finding. The positions cover the padded square film.
-    remainder : float, what the map leaves to the logit
-
-    Raises
-    ------
-    FileNotFoundError, ImageError
-
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> run = cxr.load_run("medical/models/cardiomegaly")
     >>> evidence, remainder = cxr.map_evidence(run, "medical/images/00060001_000.jpg")
