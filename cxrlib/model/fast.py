@@ -19,10 +19,7 @@ class EngineError(ValueError):
 def compile_engine(graph: Path) -> Forward:
     """Return a function of films, (n, size, size, 1), of OpenVINO's graph and the `.bin` beside it.
 
-    Raises
-    ------
-    EngineError
-        OpenVINO is not installed, or cannot read the files.
+    EngineError where OpenVINO is not installed, or cannot read the files.
     """
     # What is not in 8 bits OpenVINO would compute in bfloat16 where a processor has it.
     precise: dict = {"INFERENCE_PRECISION_HINT": "f32"}

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, PredefinedSplit, cross_val_predict
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.utils.class_weight import compute_sample_weight
 from tqdm.auto import tqdm
 
 from cxrlib.metrics.calibration import fit_platt
 from cxrlib.model._keras import keras
 from cxrlib.model.folds import FOLDS, TrainError, patient_folds, refuse_test_films
-from cxrlib.model.logistic import fit_nested
+from cxrlib.model.logistic import choose_strength, fit_nested
 from cxrlib.model.span import EPSILON, MANY, span_of_films
 from cxrlib.model.store import Rows
 
@@ -27,9 +27,8 @@ class Fitted:
 
     Attributes
     ----------
-    model : keras.Model
-        From features (a head) or from films (a fine-tuned network) to the logit, (n, 1).
-    stage : 'head' or 'finetuned'
+    model : keras.Model, from features or films to the logit, (n, 1)
+    stage : 'head', on features, or 'finetuned', a network on films
     probability : (films,) in 0..1, calibrated
         For each training film by a model that did not see its patient; NaN where there is none.
     fold : (films,) the fold of each film's patient
@@ -180,17 +179,12 @@ def scale_logit(model: keras.Model, slope: float, intercept: float) -> None:
 def _fit_linear(rows, target, fold):
     """Choose the penalty over `fold`, then fit on all rows; return [kernel, bias] and history."""
     # Newton's method with conjugate gradients: the fastest of scikit-learn's on such rows.
-    logistic = LogisticRegression(class_weight="balanced", solver="newton-cg")
-    grid, folds = {"C": STRENGTHS}, PredefinedSplit(fold)
-    search = GridSearchCV(logistic, grid, scoring="roc_auc", cv=folds).fit(rows, target)
-    model = search.best_estimator_
-    # Logits grow with C. Folds that chose another one are pooled for calibration, and the final
-    # head may differ from them all: bring each to a held-out mean of 0 and deviation of 1.
-    score = cross_val_predict(model, rows, target, cv=folds, method="decision_function")
-    mean, scale = score.mean(), score.std()
-    aucs = [search.cv_results_[f"split{i}_test_score"] for i in range(folds.get_n_splits())]
-    names = pd.MultiIndex.from_product([STRENGTHS, folds.unique_folds], names=["strength", "fold"])
-    history = pd.Series(np.ravel(aucs, "F"), names, name="auc").reset_index()
+    balanced = {"class_weight": "balanced", "solver": "newton-cg"}
+    models = [LogisticRegression(C=strength, **balanced) for strength in STRENGTHS]
+    way = {"cv": PredefinedSplit(fold), "method": "decision_function"}
+    scores = np.column_stack([cross_val_predict(model, rows, target, **way) for model in models])
+    best, mean, scale, history = choose_strength(scores, target, fold, STRENGTHS)
+    model = models[best].fit(rows, target)
     return [model.coef_.T / scale, (model.intercept_ - mean) / scale], history
 
 

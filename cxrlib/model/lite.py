@@ -22,10 +22,9 @@ def preprocess_input(pixels):
 
 
 def EfficientNetLite2(include_top=False, weights=None, input_tensor=None, input_shape=None):
-    """Build the network up to its fifth stage, as `keras.applications` build theirs.
+    """Build the network up to its fifth stage of seven, as `keras.applications` build theirs.
 
-    Layers `stage1` to `stage5` end the stages. `stage5` has 120 channels at a sixteenth of the
-    side; the two stages behind it are left out.
+    Layers `stage1` to `stage5` end the stages. `stage5` has 120 channels at 1/16 of the side.
     """
     x = _convolve(keras.layers.Conv2D(32, 3, 2, "same", use_bias=False), input_tensor)
     for number, (blocks, kernel, stride, expansion, channels) in enumerate(STAGES, 1):

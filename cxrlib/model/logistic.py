@@ -146,24 +146,30 @@ def fit_nested(
     coef, score = fit_logistics(features, target, weights, mean, np.stack(scales))
     fit_of = {out: i * len(strengths) + np.arange(len(strengths)) for i, out in enumerate(left_out)}
 
-    def choose(outer):
-        """Return the AUC of each fold and penalty, the best fit, and its held-out mean and SD."""
-        inner = [i for i in names if i not in outer]
-        held = {i: score[fold == i][:, fit_of[tuple(sorted((*outer, i)))]] for i in inner}
-        aucs = np.array([[roc_auc_score(target[fold == i], s) for s in held[i].T] for i in inner])
-        best = aucs.mean(axis=0).argmax()
-        logit = np.concatenate([s[:, best] for s in held.values()])
-        return aucs, fit_of[outer][best], logit.mean(), logit.std()
-
     logit = np.full(len(fold), np.nan)
-    for i in names if nested else ():
-        _, fit, middle, spread = choose((i,))
-        logit[fold == i] = (score[fold == i, fit] - middle) / spread
-    aucs, fit, middle, spread = choose(())
-    rows = pd.MultiIndex.from_product([strengths, names], names=["strength", "fold"])
-    history = pd.Series(np.ravel(aucs, "F"), rows, name="auc").reset_index()
+    for outer in [*((i,) for i in names if nested), ()]:
+        rest = ~np.isin(fold, outer)
+        without = np.array([fit_of[tuple(sorted({*outer, i}))] for i in names])
+        held = np.take_along_axis(score[rest], without[fold[rest]], axis=1)
+        best, middle, spread, history = choose_strength(held, target[rest], fold[rest], strengths)
+        fit = fit_of[outer][best]
+        logit[~rest] = (score[~rest, fit] - middle) / spread
     kernel, bias = coef[fit, :-1, None] / spread, (coef[fit, -1:] - middle) / spread
     return [mean, scales[-1] ** 2 - EPSILON, kernel, bias], logit, history
+
+
+def choose_strength(score, target, fold, strengths) -> tuple[int, float, float, pd.DataFrame]:
+    """Return which strength has the best AUC over `fold`, its mean and SD, and the history.
+
+    `score`, (films, strengths), are held-out logits. They grow with C, and folds that chose another
+    one are pooled for calibration: who divides by the SD of each brings them to one scale.
+    """
+    parts = [fold == number for number in np.unique(fold)]
+    aucs = np.array([[roc_auc_score(target[x], each[x]) for x in parts] for each in score.T])
+    best = int(aucs.mean(axis=1).argmax())
+    rows = pd.MultiIndex.from_product([strengths, np.unique(fold)], names=["strength", "fold"])
+    history = pd.Series(aucs.ravel(), rows, name="auc").reset_index()
+    return best, score[:, best].mean(), score[:, best].std(), history
 
 
 def score_by(rows, target: np.ndarray, trained_on: list, fit: np.ndarray, strength: float):

@@ -89,10 +89,7 @@ def cut_network(network: keras.Model, layer: str) -> keras.Model:
 
 
 def as_map(output, layer: str):
-    """Return the output of a layer as (n, height, width, channels): tokens on a square, by rows.
-
-    One token more than a square holds is taken for a class token in front, and left out.
-    """
+    """Return the output of a layer as (n, height, width, channels): tokens on a square, by rows."""
     shape = getattr(output, "shape", None)  # a network may give several
     match shape:
         case (_, int(), int(), int()):

@@ -42,6 +42,8 @@ class Run:
     engine : a faster way to those logits, with a `name`, where `cxrlib.deploy.engine.load_fast`
         loaded the run; else None
 
+    Examples
+    --------
     >>> import cxrlib as cxr
     >>> run = cxr.load_run("medical/models/cardiomegaly")
     >>> run.finding, run.image_size, len(run.split("test"))
