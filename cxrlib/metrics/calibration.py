@@ -12,6 +12,8 @@ from cxrlib.metrics.bootstrap import LARGE, interval, resampled, share
 def decompose_brier(target: np.ndarray, probability: np.ndarray) -> dict[str, float]:
     """Return the Brier score and its parts: brier = miscalibration - discrimination + uncertainty.
 
+    Beside them stand the `calibration_error` and the number of its bins.
+
     What isotonic recalibration saves is miscalibration, what it then gains over the prevalence is
     discrimination, and uncertainty is the score of the prevalence (Dimitriadis, Gneiting and
     Jordan, PNAS 2021). Where scores take few values and their observed shares rise with them, these
@@ -25,6 +27,8 @@ def decompose_brier(target: np.ndarray, probability: np.ndarray) -> dict[str, fl
         "miscalibration": brier - best,
         "discrimination": uncertainty - best,
         "uncertainty": uncertainty,
+        "expected_calibration_error": calibration_error(target, probability),
+        "bins": count_bins(len(target)),
     }
 
 

@@ -18,12 +18,7 @@ from cxrlib.metrics.bootstrap import (
     share,
     with_ends,
 )
-from cxrlib.metrics.calibration import (
-    calibration_error,
-    count_bins,
-    decompose_brier,
-    measure_calibration,
-)
+from cxrlib.metrics.calibration import decompose_brier, measure_calibration
 
 SETS = {"train": "training, held out", "test": "test"}  # what tables and figures call them
 AGES = [0, 40, 60, 121]  # years; a band holds its lower end
@@ -49,7 +44,7 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
         ppv, npv, auc_PA and auc_AP (films of one view among themselves), auc_view_matched (see
         `auc`), brier, calibration_slope, calibration_intercept and observed_to_expected (see
         `measure_calibration`), each as a dict of value, low and high, None where undefined;
-        confusion as {tn, fp, fn, tp}; calibration (see `decompose_brier` and `calibration_error`);
+        confusion as {tn, fp, fn, tp}; calibration (see `decompose_brier`);
         net_benefit, a list of the rows of `tabulate_net_benefit` at thresholds of 0.1 to 0.9;
         subgroups, a list of dicts (see `evaluate_subgroups`). All plain: it can be stored as JSON.
 
@@ -81,11 +76,7 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
         "auc_view_matched": ranking_interval(areas, target[seen], patients[seen], view[seen]),
         "brier": interval(mean((probability - target) ** 2, weights)),
         **measure_calibration(target, probability, weights),
-        "calibration": decompose_brier(target, probability)
-        | {
-            "expected_calibration_error": calibration_error(target, probability),
-            "bins": count_bins(len(target)),
-        },
+        "calibration": decompose_brier(target, probability),
         "net_benefit": tabulate_net_benefit(predictions, TENTHS, seed).to_dict("records"),
         "subgroups": subgroups,
     }

@@ -46,10 +46,6 @@ def fit_logistics(
     coef, score = np.zeros((fits, mean.size + 1), np.float32), np.zeros((films, fits), np.float32)
     live = np.arange(fits)
 
-    def push(step, which):  # what a sweep multiplies films with, and what it adds
-        raw = step[:, :-1] / scale[which]
-        return raw, step[:, -1] - raw @ mean
-
     def pull(total, heights, which):
         return np.column_stack([(total - heights[:, None] * mean) / scale[which], heights])
 
@@ -87,7 +83,8 @@ def fit_logistics(
             step, moved = np.zeros_like(way), np.zeros_like(curve)
             on = np.arange(len(live))  # the fits that conjugate gradients still improve
             for _ in range(STEPS[1]):
-                raw, shift = push(way[on], live[on])
+                raw = way[on, :-1] / scale[live[on]]
+                shift = way[on, -1] - raw @ mean
                 logit, bend = np.empty((films, len(on)), np.float32), curve[:, on]
 
                 def curved(rows, product, logit=logit, bend=bend, shift=shift):
