@@ -5,9 +5,9 @@ import pandas as pd
 from scipy.special import logit, ndtri
 from scipy.stats import rankdata
 
-from cxrlib.metrics.bootstrap import auc, ranking_interval, resampled
+from cxrlib.metrics.bootstrap import resampled
 from cxrlib.metrics.calibration import measure_calibration
-from cxrlib.metrics.report import measure_decisions
+from cxrlib.metrics.report import measure_films
 
 Z = ndtri(0.975)
 WIDTHS = {
@@ -106,10 +106,9 @@ def plan_test(
     target, probability, patients, weights = resampled(predictions, seed)
     if len(set(target)) < 2:
         raise ValueError("a test is planned from films of both classes: give more films")
-    films, people, share = len(target), len(set(patients)), target.mean()
-    measured = {"auc": ranking_interval(auc(target, probability, weights), target, patients)}
-    measured |= measure_decisions(predictions, threshold, weights)
+    measured = measure_films(predictions, threshold, weights)
     measured |= measure_calibration(target, probability, weights)
+    films, people, share = measured["films"], measured["patients"], target.mean()
     plan = pd.DataFrame({name: measured[name] for name in wanted}).T.astype(float)
     value, needed = plan["value"], {}
     for name, width in wanted.items():

@@ -58,7 +58,7 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
     """
     target, probability, patients, weights = resampled(predictions, seed)
     view = predictions["view"].to_numpy()
-    measured = _measure(predictions, threshold, weights)
+    measured = measure_films(predictions, threshold, weights)
     subgroups = evaluate_subgroups(predictions, threshold, weights)
     by_view = {part["name"]: part["auc"] for part in subgroups if part["group"] == "view"}
     precision = average_precision(target, probability, weights)
@@ -111,7 +111,7 @@ def evaluate_subgroups(
     for group, names in groups.items():
         for name in sorted(set(names.replace("", "unknown"))):
             part = names.replace("", "unknown").eq(name).to_numpy()
-            measured = _measure(predictions[part], threshold, weights[:, part])
+            measured = measure_films(predictions[part], threshold, weights[:, part])
             kept = ("films", "patients", "positives", "auc", "sensitivity", "specificity")
             result.append({"group": group, "name": name} | {k: measured[k] for k in kept})
     return result
@@ -203,7 +203,7 @@ def tabulate_subgroups(metrics: dict) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["group", "name"])
 
 
-def _measure(films: pd.DataFrame, threshold: float, weights: np.ndarray) -> dict:
+def measure_films(films: pd.DataFrame, threshold: float, weights: np.ndarray) -> dict:
     """Return counts of films, AUC and rates of decisions."""
     target, probability, patients = columns_of(films)
     return {

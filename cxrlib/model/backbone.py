@@ -13,7 +13,7 @@ from cxrlib.data.files import file_digest
 from cxrlib.data.images import PREPROCESSING, read_ahead, read_batch
 from cxrlib.model import lite
 from cxrlib.model._keras import keras
-from cxrlib.model.fast import PARTS, compile_engine, engine_digest
+from cxrlib.model.fast import PARTS, compile_engine
 from cxrlib.model.network import (
     BRINGS,
     BackboneError,
@@ -51,7 +51,8 @@ class Backbone:
         """Digest of what decides features beside the film and the grid."""
         if self.engine is None:
             return self.digest
-        return hashlib.sha256(f"{self.digest} {engine_digest(self.engine)}".encode()).hexdigest()
+        parts = [self.digest, *(file_digest(self.engine / name) for name in PARTS)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def load_backbone(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import reduce
-from time import perf_counter
+from timeit import repeat
 
 import numpy as np
 import pandas as pd
@@ -64,9 +64,5 @@ def compare_runs(runs: Sequence[Run], seed: int = 0) -> pd.DataFrame:
 def _time(run: Run) -> float:
     """Return the median seconds that a film takes, once the model is warm."""
     film = np.zeros((1, *run.model.input_shape[1:]), np.float32)
-    took = []
-    for _ in range(1 + TIMED):
-        start = perf_counter()
-        run.predict(film)
-        took.append(perf_counter() - start)
+    took = repeat(lambda: run.predict(film), number=1, repeat=1 + TIMED)
     return float(np.median(took[1:]))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cxrlib.data.files import file_digest
 from cxrlib.model._keras import THREADS, Forward, freeze, keras
 
 PARTS = ("features.xml", "features.bin")  # OpenVINO's graph and weights of a backbone in 8 bits
@@ -40,11 +39,6 @@ def join_engine(folder: Path, model: keras.Model) -> Forward:
     engine = compile_engine(folder / PARTS[0])
     head = freeze(keras.Model(model.get_layer("grid").input, model.output))
     return lambda films: head(engine(films))
-
-
-def engine_digest(folder: Path) -> str:
-    """Return the SHA-256 of a backbone's engine, both files."""
-    return " ".join(file_digest(folder / name) for name in PARTS)
 
 
 def import_openvino():

@@ -21,7 +21,7 @@ from cxrlib.model.backbone import BATCH
 from cxrlib.model.embeddings import EmbeddingError, Embeddings
 from cxrlib.model.facts import COLUMNS, RunError, are_sides_kept
 from cxrlib.model.head import score_blocks
-from cxrlib.model.run import DIGITS, Run, decide, record_test
+from cxrlib.model.run import DIGITS, Run, decide, decided_rows, rewrite_run
 
 MISSING = "the file does not exist"
 SEEN = "was among the training films"
@@ -162,7 +162,14 @@ def score_test(run: Run, study: Study, embeddings: Embeddings | None = None) -> 
             "delete its rows from labels.csv, and train again."
         )
     test["probability"] = scores["probability"]
-    return record_test(run, test, evaluate(test, run.threshold, run.facts["seed"]))
+    both = pd.concat([run.split("train"), decided_rows(test, run.threshold)])
+    measured = evaluate(test, run.threshold, run.facts["seed"])
+
+    def fill(folder):
+        both.to_csv(folder / "predictions.csv", index=False)
+        return ["predictions.csv"]
+
+    return rewrite_run(run, {"metrics": run.metrics | {"test": measured}}, fill)
 
 
 def choose_run_films(run: Run, study: Study) -> pd.DataFrame:

@@ -197,17 +197,6 @@ def load_run_backbone(folder: str | Path, facts: dict) -> Backbone:
     return replace(backbone, engine=Path(folder)) if is_fast(facts) else backbone
 
 
-def record_test(run: Run, predictions: pd.DataFrame, metrics: dict) -> Run:
-    """Add the test patients' scores and metrics to a run's files; return the run as it is now."""
-    both = pd.concat([run.split("train"), decided_rows(predictions, run.threshold)])
-
-    def fill(folder):
-        both.to_csv(folder / "predictions.csv", index=False)
-        return ["predictions.csv"]
-
-    return rewrite_run(run, {"metrics": run.metrics | {"test": metrics}}, fill)
-
-
 def rewrite_run(run: Run, facts: dict, fill: Callable[[Path], list[str]]) -> Run:
     """Add `facts` and files to a run's folder, whole or not at all; return the run as it is now.
 
