@@ -128,8 +128,9 @@ class Store:
         rows = Rows(partial(np.memmap, self.file, *about), places)
         checks = entries["check"][rows.place + 1]
         whole = np.zeros(len(rows), bool)
-        for i in np.flatnonzero(checks):
-            whole[i] = _check(wanted[i], rows[i]) == checks[i]
+        for some in np.array_split(np.flatnonzero(checks), 1 + len(checks) // 256):
+            for i, row in zip(some, rows[some], strict=True):
+                whole[i] = _check(wanted[i], row) == checks[i]
         damaged = np.unique(rows.place[(checks > 0) & ~whole])
         if len(damaged):
             told = f"{len(damaged)} damaged rows of {self.file} are made anew"
