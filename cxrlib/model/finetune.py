@@ -45,7 +45,9 @@ def fine_tune(
     The head is first fitted again on those four folds, so that large early gradients do not spoil
     the backbone (Kumar et al., ICLR 2022). The one left out decides when to stop and calibrates.
     Batch normalisation stays frozen. After each epoch everything is saved: a call that was
-    interrupted goes on where it stopped, and one with other settings starts anew.
+    interrupted goes on where it stopped, and one with other settings starts anew. What returns is
+    of stage 'finetuned', with probabilities for the films of the fold left out alone. Epoch 0 of
+    its history is the model as it was before, which is kept where no epoch is better.
 
     Several devices share each batch of 16, rounded up to a multiple of their number
     (`tf.distribute.MirroredStrategy`): the steps are those of one device up to rounding, so an
@@ -68,12 +70,6 @@ def fine_tune(
     warm_up : epochs over which the learning rate rises from 0 to its height
     decay : whether it then falls to 0 along a cosine (Loshchilov and Hutter, ICLR 2017)
     weight_decay : of all trained weights, per step and learning rate (AdamW, same, ICLR 2019)
-
-    Returns
-    -------
-    Fitted
-        Of stage 'finetuned'; probabilities for the films of the fold left out alone. Epoch 0 of the
-        history is the model before fine-tuning, and is what returns where no epoch is better.
 
     Raises
     ------
