@@ -127,8 +127,8 @@ class Store:
         places = np.array([place[film] for film in wanted], int)
         rows = Rows(partial(np.memmap, self.file, *about), places)
         checks = entries["check"][rows.place + 1]
-        whole = np.zeros(len(rows), bool)
-        for some in np.array_split(np.flatnonzero(checks), 1 + len(checks) // 256):
+        whole, there = np.zeros(len(rows), bool), np.flatnonzero(checks)
+        for some in (there[i : i + 256] for i in range(0, len(there), 256)):
             for i, row in zip(some, rows[some], strict=True):
                 whole[i] = _check(wanted[i], row) == checks[i]
         damaged = np.unique(rows.place[(checks > 0) & ~whole])
