@@ -107,22 +107,18 @@ def fit_power_law(sizes: np.ndarray, values: np.ndarray, sign: int):
     `values` are (rows, sizes), in 0..1, and so is a; the function takes (n,) and returns (rows, n).
     For each c of DECAYS the best a and b are a weighted linear regression; the best c is kept.
     """
-    weight = sizes / sizes.sum()
-    best = np.full((len(values), 4), np.inf)  # error, a, b, c
-    for decay in DECAYS:
-        x = sign * sizes**-decay
-        around, level = x - weight @ x, values @ weight
-        slope = np.maximum((values @ (weight * around)) / (weight @ around**2), 0)
-        floor = level - slope * (weight @ x)
-        held = np.clip(floor, 0, 1)
-        moved = held != floor
-        through = (values - held[:, None]) @ (weight * x) / (weight @ x**2)
-        slope[moved] = np.maximum(through[moved], 0)
-        error = (values - held[:, None] - slope[:, None] * x) ** 2 @ weight
-        better = error < best[:, 0]
-        best[better] = np.column_stack([error, held, slope, np.full(len(error), decay)])[better]
-    _, a, b, c = best.T[:, :, None]
-    return lambda n: a + sign * b * n**-c
+    weight, x = sizes / sizes.sum(), sign * sizes ** -DECAYS[:, None]
+    middle = x @ weight
+    around = x - middle[:, None]
+    slope = np.maximum((values * weight) @ around.T / (around**2 @ weight), 0)  # (rows, decays)
+    floor = (values @ weight)[:, None] - slope * middle
+    held = np.clip(floor, 0, 1)
+    through = ((values * weight) @ x.T - held * middle) / (x**2 @ weight)
+    slope = np.where(held == floor, slope, np.maximum(through, 0))
+    error = (values[:, None] - held[..., None] - slope[..., None] * x) ** 2 @ weight
+    best = error.argmin(axis=1)[:, None]
+    a, b = (np.take_along_axis(part, best, axis=1) for part in (held, slope))
+    return lambda n: a + sign * b * n ** -DECAYS[best]
 
 
 def _score_held_out(rows, target, patient, fold, sizes, strength, seed) -> np.ndarray:
