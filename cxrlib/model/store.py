@@ -65,7 +65,7 @@ def gather(
     return kept if len(kept) * store.size > IN_MEMORY else kept[:]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """Rows of an array in an order of their own; what is indexed is read, and no more.
 
