@@ -121,17 +121,14 @@ def fit_uncalibrated(
     features: np.ndarray, target: np.ndarray, fold: np.ndarray, facts: dict
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Fit one head of the kind in `facts`, as `fit_head` does; return it and its history."""
-    shape = features.shape[1:]
     if facts["kind"] == "linear" and len(features) > MANY:
         weights, _, history = fit_nested(features, target, fold, STRENGTHS, nested=False)
-        return _build(shape, facts, weights), history
-    rows, back, mean, scale = span_of_films(features)
-    if facts["kind"] == "linear":
-        (kernel, *more), history = _fit_linear(rows, target, fold)
     else:
-        (kernel, *more), history = _fit_dense(rows, target, facts)
-    weights = [mean, scale**2 - EPSILON, back @ kernel, *more]
-    return _build(shape, facts, weights), history
+        rows, back, mean, scale = span_of_films(features)
+        fit = _fit_linear if facts["kind"] == "linear" else _fit_dense
+        (kernel, *more), history = fit(rows, target, fold, facts)
+        weights = [mean, scale**2 - EPSILON, back @ kernel, *more]
+    return _build(features.shape[1:], facts, weights), history
 
 
 def _build(shape: tuple[int, ...], facts: dict, weights: list[np.ndarray]) -> keras.Model:
@@ -176,7 +173,7 @@ def scale_logit(model: keras.Model, slope: float, intercept: float) -> None:
     head.get_layer("logit").set_weights([slope * kernel, slope * bias + intercept])
 
 
-def _fit_linear(rows, target, fold):
+def _fit_linear(rows, target, fold, facts):
     """Choose the penalty over `fold`, then fit on all rows; return [kernel, bias] and history."""
     # Newton's method with conjugate gradients: the fastest of scikit-learn's on such rows.
     balanced = {"class_weight": "balanced", "solver": "newton-cg"}
@@ -188,7 +185,7 @@ def _fit_linear(rows, target, fold):
     return [model.coef_.T / scale, (model.intercept_ - mean) / scale], history
 
 
-def _fit_dense(rows, target, facts):
+def _fit_dense(rows, target, fold, facts):
     """Train a hidden layer and a last one; return [kernel, bias, kernel, bias] and history."""
     unit = np.sqrt((rows**2).mean())  # Adam's steps suit inputs of about one
     keras.utils.set_random_seed(facts["seed"])
