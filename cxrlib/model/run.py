@@ -99,7 +99,8 @@ class Run:
     def unscored(self) -> pd.DataFrame:
         """Path, patient and digest of training films without a held-out score."""
         path = self.folder / UNSCORED
-        return pd.read_csv(path, dtype=str) if path.exists() else pd.DataFrame(columns=IDENTITY)
+        films = pd.read_csv(path, dtype=str) if path.exists() else pd.DataFrame()
+        return films.reindex(columns=IDENTITY)
 
     @cached_property
     def trained_on(self) -> frozenset[str]:
