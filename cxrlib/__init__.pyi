@@ -4,13 +4,13 @@ from .data.study import Study as Study
 from .data.study import choose_films as choose_films
 from .data.study import count_split as count_split
 from .data.study import read_study as read_study
-from .metrics.benefit import tabulate_net_benefit as tabulate_net_benefit
 from .metrics.bootstrap import compare_auc as compare_auc
 from .metrics.calibration import shift_prevalence as shift_prevalence
 from .metrics.planning import plan_test as plan_test
 from .metrics.report import evaluate as evaluate
 from .metrics.report import format_interval as format_interval
 from .metrics.report import tabulate_metrics as tabulate_metrics
+from .metrics.report import tabulate_net_benefit as tabulate_net_benefit
 from .metrics.report import tabulate_subgroups as tabulate_subgroups
 from .metrics.thresholds import choose_threshold as choose_threshold
 from .metrics.thresholds import tabulate_operating_points as tabulate_operating_points

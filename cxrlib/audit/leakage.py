@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from cxrlib.metrics.bootstrap import RESAMPLES, auc, interval, resample_patients
 from cxrlib.model.backbone import extract_features
 from cxrlib.model.folds import FOLDS, number_folds, patient_folds, refuse_test_films
-from cxrlib.model.logistic import score_held_out
+from cxrlib.model.logistic import score_by
 from cxrlib.model.run import Run, load_run_backbone
 from cxrlib.model.span import span_of_films
 
@@ -47,8 +47,9 @@ def measure_leakage(
         by_row = number_folds(StratifiedKFold(FOLDS, shuffle=True, random_state=repeat), target)
         folds += [by_row, patient_folds(films, repeat)]
         siblings.append(pd.Series(by_row).groupby(patient).transform("nunique").gt(1).mean())
-    score = score_held_out(rows, target, np.column_stack(folds), strength).T
-    both = zip(score, folds, strict=True)
+    without = [fold != number for fold in folds for number in range(FOLDS)]
+    fits = np.array(folds) + FOLDS * np.arange(len(folds))[:, None]
+    both = zip(score_by(rows, target, without, fits, strength), folds, strict=True)
     areas = [auc(target, each, weights, strata=fold) for each, fold in tqdm(both, desc="AUC")]
     areas = np.array(areas).reshape(repeats, 2, -1)
     by_row, by_patient = areas.mean(axis=0)

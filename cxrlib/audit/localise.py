@@ -14,7 +14,7 @@ from cxrlib.metrics.bootstrap import RESAMPLES, interval, mean, resample_patient
 from cxrlib.metrics.report import format_interval
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import join, load_backbone
-from cxrlib.model.evidence import evidence_of, feature_maps, logit_and_gradient
+from cxrlib.model.evidence import evidence_of, feature_maps
 from cxrlib.model.run import Run, load_run_backbone
 from cxrlib.plots.evidence import resize_map
 
@@ -33,9 +33,9 @@ def map_films(run: Run, paths: Sequence[str | Path]) -> dict[str, np.ndarray]:
     """
     maps: dict[str, list] = {"evidence": [], "Grad-CAM": []}
     for channels in feature_maps(run, paths):
-        maps["evidence"].append(evidence_of(run, channels)[0])
-        _, gradient = logit_and_gradient(run.model, channels, ["grid", "head"])
-        importance = gradient.mean(axis=(1, 2), keepdims=True)
+        evidence, _, slope = evidence_of(run, channels)
+        maps["evidence"].append(evidence)
+        importance = slope.mean(axis=(1, 2), keepdims=True)
         maps["Grad-CAM"].append(np.maximum((channels * importance).sum(axis=-1), 0))
     return {method: np.concatenate(parts) for method, parts in maps.items()}
 

@@ -17,9 +17,8 @@ from cxrlib.audit.mislabels import rank_labels
 from cxrlib.audit.plots import plot_intervals
 from cxrlib.data.study import Study
 from cxrlib.data.table import name_view
-from cxrlib.metrics.benefit import tabulate_net_benefit
 from cxrlib.metrics.bootstrap import FEW
-from cxrlib.metrics.report import evaluate, format_interval, tabulate_metrics
+from cxrlib.metrics.report import evaluate, format_interval, tabulate_metrics, tabulate_net_benefit
 from cxrlib.model.folds import TrainError
 from cxrlib.plots import curves
 

@@ -19,6 +19,7 @@ from cxrlib.model.fast import PARTS
 from cxrlib.model.head import scale_logit
 from cxrlib.model.run import (
     DIGITS,
+    IDENTITY,
     KNOWN_WEIGHTS,
     UNSCORED,
     Run,
@@ -145,9 +146,7 @@ def recalibrate(
         },
     }
     new.pop("engine", None)
-    seen = [local.assign(path=local["file"])]
-    if (run.folder / UNSCORED).exists():
-        seen.append(pd.read_csv(run.folder / UNSCORED, dtype=str))
+    seen = pd.concat([local.assign(path=local["file"])[IDENTITY], run.unscored])
     with whole_folder(folder) as part:
         model = keras.models.load_model(run.folder / MODELS[run.facts["stage"]], safe_mode=True)
         scale_logit(model, change.slope, change.intercept)
@@ -155,7 +154,7 @@ def recalibrate(
         for name in ("history.csv", *(PARTS if is_fast(facts) else ())):
             shutil.copy(run.folder / name, part)
         home.to_csv(part / "predictions.csv", index=False)
-        pd.concat(seen)[["path", "patient", "digest"]].to_csv(part / UNSCORED, index=False)
+        seen.to_csv(part / UNSCORED, index=False)
         new["files"] = {path.name: file_digest(path) for path in sorted(part.iterdir())}
         write_facts(part, new)
     return load_run(folder)

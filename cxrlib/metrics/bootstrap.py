@@ -6,6 +6,7 @@ Row 0 of the weights, and so value 0 of each statistic, is of the films as they 
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from scipy.special import betaincinv, ndtri, stdtrit
 
 RESAMPLES = 2000
@@ -27,6 +28,16 @@ def resample_patients(patients: Sequence, resamples: int, seed: int) -> np.ndarr
     for row in weights[1:]:  # one by one, since counts of all at once take twice the memory
         row[:] = rng.multinomial(count, np.full(count, 1 / count))[of_film]
     return weights
+
+
+def columns_of(films: pd.DataFrame) -> tuple[np.ndarray, ...]:
+    """Return target, probability and patient of films, each (n,)."""
+    return tuple(films[name].to_numpy() for name in ("target", "probability", "patient"))
+
+
+def resampled(films: pd.DataFrame, seed: int) -> tuple[np.ndarray, ...]:
+    """Return `columns_of` films, and the weights of `resample_patients`."""
+    return *columns_of(films), resample_patients(films["patient"], RESAMPLES, seed)
 
 
 def auc(
@@ -116,6 +127,11 @@ def interval(values: np.ndarray) -> dict[str, float | None]:
     return {"value": value, "low": float(min(low, value)), "high": float(max(high, value))}
 
 
+def with_ends(name: str, measured: dict) -> dict[str, float | None]:
+    """Return what `interval` gave as columns: `name`, and its ends in `..._low` and `..._high`."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), measured.values(), strict=True))
+
+
 def ranking_interval(
     values: np.ndarray, target: np.ndarray, patients: np.ndarray, strata: np.ndarray | None = None
 ) -> dict[str, float | None]:
@@ -145,24 +161,11 @@ def compare_auc(
 ) -> dict[str, dict]:
     """Compare the AUC of two scores of the same films, in the same resamples of patients.
 
-    Parameters
-    ----------
-    target, patients : (n,), 0 or 1, and whose film it is
-    first, second : (n,), scores that rise with the finding, of any range
+    `target`, 0 or 1, the scores, which rise with the finding in any range, and `patients` are (n,).
+    A class of fewer than two patients is a ValueError. Returns a dict of first, second (AUC, 0..1)
+    and difference (first less second), each as a dict of value, low and high: 95 % intervals over
+    patients.
 
-    Returns
-    -------
-    dict
-        first, second (AUC, 0..1) and difference (first less second), each as a dict of value, low
-        and high: 95 % intervals over patients.
-
-    Raises
-    ------
-    ValueError
-        A class of fewer than two patients.
-
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> target, patients = [0, 0, 0, 1, 1, 1], ["a", "b", "c", "d", "e", "f"]
     >>> first, second = [0.1, 0.2, 0.6, 0.5, 0.8, 0.9], [0.3, 0.7, 0.6, 0.2, 0.8, 0.4]

@@ -6,11 +6,13 @@ from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from cxrlib.metrics.bootstrap import LARGE, RESAMPLES, interval, resample_patients, share
+from cxrlib.metrics.bootstrap import LARGE, interval, resampled, share
 
 
 def decompose_brier(target: np.ndarray, probability: np.ndarray) -> dict[str, float]:
     """Return the Brier score and its parts: brier = miscalibration - discrimination + uncertainty.
+
+    Beside them stand the `calibration_error` and the number of its bins.
 
     What isotonic recalibration saves is miscalibration, what it then gains over the prevalence is
     discrimination, and uncertainty is the score of the prevalence (Dimitriadis, Gneiting and
@@ -25,6 +27,8 @@ def decompose_brier(target: np.ndarray, probability: np.ndarray) -> dict[str, fl
         "miscalibration": brier - best,
         "discrimination": uncertainty - best,
         "uncertainty": uncertainty,
+        "expected_calibration_error": calibration_error(target, probability),
+        "bins": count_bins(len(target)),
     }
 
 
@@ -57,10 +61,7 @@ def tabulate_reliability(predictions: pd.DataFrame, seed: int = 0) -> pd.DataFra
     One row per bin of `equal_count_bins`: films, probability (their mean), share (of the label
     among them), low and high (its 95 % interval over patients).
     """
-    target, probability, patients = (
-        predictions[name].to_numpy() for name in ("target", "probability", "patient")
-    )
-    weights = resample_patients(patients, RESAMPLES, seed)
+    target, probability, patients, weights = resampled(predictions, seed)
     rows, bin_of = [], equal_count_bins(probability)
     for number in range(bin_of.max() + 1):
         inside = bin_of == number
@@ -101,31 +102,24 @@ def fit_logistic(
     And the intercept where the slope is held at 1. NaN where there is none: one class only, or
     scores that separate the classes or are all equal.
     """
-    ill, films = weights @ target, weights.sum(1)
-    one_class = (ill == 0) | (ill == films)
-    sides = [np.where((weights > 0) & (target == side), score, np.nan) for side in (0, 1)]
-    (well_low, well_high), (ill_low, ill_high) = (
-        (np.fmin.reduce(side, axis=1), np.fmax.reduce(side, axis=1)) for side in sides
-    )
-    apart = (well_high <= ill_low) | (ill_high <= well_low)
-    fixed = _newton(np.ones((len(score), 1)), score, target, weights, ~one_class)
+    # Of a resample with one class a whole row of the other is NaN, and compares as False below.
+    well, ill = (np.where((weights > 0) & (target == side), score, np.nan) for side in (0, 1))
+    least, most = np.fmin.reduce, np.fmax.reduce
+    both = ~np.isnan(least(well, axis=1) + least(ill, axis=1))
+    mixed = (most(well, axis=1) > least(ill, axis=1)) & (most(ill, axis=1) > least(well, axis=1))
+    ones = np.ones((len(score), 1))
+    fixed = _newton(ones, score, target, weights, np.flatnonzero(both))
     centre, spread = score.mean(), score.std() or 1.0  # far from 0, the steps would not arrive
-    columns = np.stack([np.ones(len(score)), (score - centre) / spread], axis=1)
-    free, tilt = _newton(columns, 0, target, weights, ~(one_class | apart)).T
+    columns = np.column_stack([ones, (score - centre) / spread])
+    free, tilt = _newton(columns, 0, target, weights, np.flatnonzero(mixed)).T
     return tilt / spread, free - tilt * centre / spread, fixed[:, 0]
 
 
-def _newton(
-    columns: np.ndarray,
-    offset: np.ndarray | int,
-    target: np.ndarray,
-    weights: np.ndarray,
-    fit: np.ndarray,
-) -> np.ndarray:
-    """Return the coefficients of one or two columns in each resample to `fit`, else NaN."""
+def _newton(columns, offset, target, weights, resamples) -> np.ndarray:
+    """Return the coefficients of one or two columns in those of the `resamples`, else NaN."""
     products = columns[:, :, None] * columns[:, None]
     result = np.full((len(weights), columns.shape[1]), np.nan)
-    for rows in np.array_split(np.flatnonzero(fit), 1 + fit.sum() // 32):  # few fit the cache
+    for rows in np.array_split(resamples, 1 + len(resamples) // 32):  # few fit the cache
         beta = np.zeros((len(rows), columns.shape[1]))
         for _ in range(50):
             share = expit(beta @ columns.T + offset)
@@ -160,21 +154,11 @@ def fit_platt(score: np.ndarray, target: np.ndarray) -> tuple[float, float]:
 def shift_prevalence(probability: np.ndarray, old: float, new: float) -> np.ndarray:
     """Return probabilities at another prevalence, by Bayes' rule.
 
-    Exact where the two populations differ in the share of films with the finding alone, and each
-    kind of film looks the same (Saerens, Latinne and Decaestecker, Neural Computation 2002).
+    `probability` is (n,) in 0..1, calibrated at prevalence `old`; a prevalence that is not between
+    0 and 1 is a ValueError. Exact where the two populations differ in the share of films with the
+    finding alone, and each kind of film looks the same (Saerens, Latinne and Decaestecker, Neural
+    Computation 2002).
 
-    Parameters
-    ----------
-    probability : (n,) in 0..1, calibrated at prevalence `old`
-    old, new : prevalence, between 0 and 1
-
-    Raises
-    ------
-    ValueError
-        A prevalence that is not between 0 and 1.
-
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> cxr.shift_prevalence([0.1, 0.5, 0.9], old=0.5, new=0.05).round(2)
     array([0.01, 0.05, 0.32])

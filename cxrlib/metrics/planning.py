@@ -5,9 +5,9 @@ import pandas as pd
 from scipy.special import logit, ndtri
 from scipy.stats import rankdata
 
-from cxrlib.metrics.bootstrap import RESAMPLES, auc, ranking_interval, resample_patients
+from cxrlib.metrics.bootstrap import resampled
 from cxrlib.metrics.calibration import measure_calibration
-from cxrlib.metrics.report import measure_decisions
+from cxrlib.metrics.report import measure_films
 
 Z = ndtri(0.975)
 WIDTHS = {
@@ -25,9 +25,6 @@ def films_for_auc(area: float, prevalence: float, width: float) -> float:
 
     From the variance of Hanley and McNeil (Radiology 1982), as Newcombe makes it symmetric in the
     classes (Statistics in Medicine 2006, method 4).
-
-    >>> round(films_for_auc(0.893, prevalence=51 / 109, width=2 * 1.96 * 0.032))
-    108
     """
     spread = area * (1 - area)
     pairs = (1 - area) / (2 - area) + area / (1 + area)
@@ -41,9 +38,6 @@ def films_for_rate(rate: float, share: float, width: float) -> float:
 
     Sensitivity is measured on the share that has the finding, specificity on the others (Buderer,
     Academic Emergency Medicine 1996).
-
-    >>> round(films_for_rate(0.9, share=0.2, width=0.2))
-    173
     """
     return rate * (1 - rate) * (2 * Z / width) ** 2 / share
 
@@ -53,17 +47,14 @@ def films_for_calibration(probability: np.ndarray, metric: str, width: float) ->
 
     `probability`, (n,), stands for those of the test films, and `metric` is a key of
     `measure_calibration` (Riley et al., Statistics in Medicine 2021).
-
-    >>> films_for_calibration(np.array([0.5]), "observed_to_expected", width=0.2).round()
-    np.float64(385.0)
     """
-    error = (np.arcsinh(width / 2) if metric == "observed_to_expected" else width / 2) / Z
     if metric == "observed_to_expected":
-        return (1 / probability.mean() - 1) / error**2
+        return (1 / probability.mean() - 1) / (np.arcsinh(width / 2) / Z) ** 2
     score = logit(np.clip(probability, 1e-6, 1 - 1e-6))
     curve = probability * (1 - probability)
     a, b, c = ((curve * score**power).mean() for power in range(3))
-    return (1 / a if metric == "calibration_intercept" else a / (a * c - b**2)) / error**2
+    variance = 1 / a if metric == "calibration_intercept" else a / (a * c - b**2)
+    return variance / (width / 2 / Z) ** 2
 
 
 def plan_test(
@@ -112,40 +103,36 @@ def plan_test(
             raise ValueError(
                 f"width {width} of '{name}': give a width above 0 of {', '.join(WIDTHS)}"
             )
-    target, probability, patients = (
-        predictions[name].to_numpy() for name in ("target", "probability", "patient")
-    )
+    target, probability, patients, weights = resampled(predictions, seed)
     if len(set(target)) < 2:
         raise ValueError("a test is planned from films of both classes: give more films")
-    films, people, share = len(target), len(set(patients)), target.mean()
-    weights = resample_patients(patients, RESAMPLES, seed)
-    measured = {"auc": ranking_interval(auc(target, probability, weights), target, patients)}
-    measured |= measure_decisions(predictions, threshold, weights)
+    measured = measure_films(predictions, threshold, weights)
     measured |= measure_calibration(target, probability, weights)
-    pulls, rows = _influence(target, probability, threshold), {}
+    films, people, share = measured["films"], measured["patients"], target.mean()
+    plan = pd.DataFrame({name: measured[name] for name in wanted}).T.astype(float)
+    value, needed = plan["value"], {}
     for name, width in wanted.items():
-        row = {key: np.nan if x is None else x for key, x in measured[name].items()}
         if name == "auc":
-            needed = films_for_auc(row["value"], share, width) or np.nan
+            needed[name] = films_for_auc(value[name], share, width) or np.nan
         elif name in ("sensitivity", "specificity"):
             part = share if name == "sensitivity" else 1 - share
-            near = (row["value"] * part * films + 2) / (part * films + 4)  # away from 0 and 1
-            needed = films_for_rate(near, part, width)
+            near = (value[name] * part * films + 2) / (part * films + 4)  # away from 0 and 1
+            needed[name] = films_for_rate(near, part, width)
         else:
-            needed = films_for_calibration(probability, name, width) + 0 * row["value"]
-        alone, together = (pulls[name] ** 2).sum(), pulls[name].groupby(patients).sum()
-        effect = max(1, (together**2).sum() / alone) if alone else 1
-        total = np.ceil(needed * effect)
-        rows[name] = row | {
-            "width": row["high"] - row["low"],
-            "wanted": width,
-            "design_effect": effect,
-            "films": total,
-            "with_finding": np.ceil(total * share),
-            "without": np.ceil(total * (1 - share)),
-            "patients": np.ceil(total * people / films),
-        }
-    return pd.DataFrame(rows).T.rename_axis("metric")
+            needed[name] = films_for_calibration(probability, name, width)
+    pulls = _influence(target, probability, threshold)
+    effect = (pulls.groupby(patients).sum() ** 2).sum() / (pulls**2).sum()
+    effect = effect.clip(lower=1).fillna(1)  # films that do not pull at all give none
+    total = np.ceil((pd.Series(needed) * effect).where(value.notna()))
+    return plan.assign(
+        width=plan["high"] - plan["low"],
+        wanted=pd.Series(wanted),
+        design_effect=effect,
+        films=total,
+        with_finding=np.ceil(total * share),
+        without=np.ceil(total * (1 - share)),
+        patients=np.ceil(total * people / films),
+    ).rename_axis("metric")
 
 
 def _influence(target: np.ndarray, probability: np.ndarray, threshold: float) -> pd.DataFrame:

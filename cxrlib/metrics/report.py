@@ -1,31 +1,29 @@
 """What a classifier's scores are worth, each number with an interval over patients."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
-from cxrlib.metrics.benefit import tabulate_net_benefit
 from cxrlib.metrics.bootstrap import (
-    RESAMPLES,
     UNDEFINED,
     auc,
     average_precision,
+    columns_of,
     interval,
     mean,
     ranking_interval,
-    resample_patients,
+    resampled,
     share,
+    with_ends,
 )
-from cxrlib.metrics.calibration import (
-    calibration_error,
-    count_bins,
-    decompose_brier,
-    measure_calibration,
-)
+from cxrlib.metrics.calibration import decompose_brier, measure_calibration
 
 SETS = {"train": "training, held out", "test": "test"}  # what tables and figures call them
 AGES = [0, 40, 60, 121]  # years; a band holds its lower end
 BANDS = ["0 to 39", "40 to 59", "60 and older"]
+THRESHOLDS = tuple(percent / 100 for percent in range(1, 100))
 TENTHS = tuple(tenth / 10 for tenth in range(1, 10))  # thresholds of net benefit
 RATES = ("sensitivity", "specificity", "ppv", "npv")
 
@@ -46,7 +44,7 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
         ppv, npv, auc_PA and auc_AP (films of one view among themselves), auc_view_matched (see
         `auc`), brier, calibration_slope, calibration_intercept and observed_to_expected (see
         `measure_calibration`), each as a dict of value, low and high, None where undefined;
-        confusion as {tn, fp, fn, tp}; calibration (see `decompose_brier` and `calibration_error`);
+        confusion as {tn, fp, fn, tp}; calibration (see `decompose_brier`);
         net_benefit, a list of the rows of `tabulate_net_benefit` at thresholds of 0.1 to 0.9;
         subgroups, a list of dicts (see `evaluate_subgroups`). All plain: it can be stored as JSON.
 
@@ -58,11 +56,9 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
     >>> cxr.evaluate(scores[scores["split"] == "test"], threshold=0.5)["confusion"]
     {'tn': 38, 'fp': 3, 'fn': 4, 'tp': 20}
     """
-    target, probability, patients, view = (
-        predictions[name].to_numpy() for name in ("target", "probability", "patient", "view")
-    )
-    weights = resample_patients(patients, RESAMPLES, seed)
-    measured = _measure(predictions, threshold, weights)
+    target, probability, patients, weights = resampled(predictions, seed)
+    view = predictions["view"].to_numpy()
+    measured = measure_films(predictions, threshold, weights)
     subgroups = evaluate_subgroups(predictions, threshold, weights)
     by_view = {part["name"]: part["auc"] for part in subgroups if part["group"] == "view"}
     precision = average_precision(target, probability, weights)
@@ -80,11 +76,7 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
         "auc_view_matched": ranking_interval(areas, target[seen], patients[seen], view[seen]),
         "brier": interval(mean((probability - target) ** 2, weights)),
         **measure_calibration(target, probability, weights),
-        "calibration": decompose_brier(target, probability)
-        | {
-            "expected_calibration_error": calibration_error(target, probability),
-            "bins": count_bins(len(target)),
-        },
+        "calibration": decompose_brier(target, probability),
         "net_benefit": tabulate_net_benefit(predictions, TENTHS, seed).to_dict("records"),
         "subgroups": subgroups,
     }
@@ -92,8 +84,8 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
 
 def measure_decisions(films: pd.DataFrame, threshold: float, weights: np.ndarray) -> dict:
     """Return sensitivity, specificity, ppv and npv, each as a dict of value, low and high."""
-    ill, called = films["target"].to_numpy() == 1, films["probability"].to_numpy() >= threshold
-    patients = films["patient"].to_numpy()
+    target, probability, patients = columns_of(films)
+    ill, called = target == 1, probability >= threshold
     right = (called & ill, ~called & ~ill, called & ill, ~called & ~ill)
     return {
         name: interval(share(hits, among, patients, weights))
@@ -119,10 +111,43 @@ def evaluate_subgroups(
     for group, names in groups.items():
         for name in sorted(set(names.replace("", "unknown"))):
             part = names.replace("", "unknown").eq(name).to_numpy()
-            measured = _measure(predictions[part], threshold, weights[:, part])
+            measured = measure_films(predictions[part], threshold, weights[:, part])
             kept = ("films", "patients", "positives", "auc", "sensitivity", "specificity")
             result.append({"group": group, "name": name} | {k: measured[k] for k in kept})
     return result
+
+
+def tabulate_net_benefit(
+    predictions: pd.DataFrame, thresholds: Sequence[float] = THRESHOLDS, seed: int = 0
+) -> pd.DataFrame:
+    """Return the decision curve (Vickers and Elkin, Med Decis Making 2006), at these films'
+    prevalence.
+
+    Net benefit counts films found less false alarms, at the rate that a threshold implies. Whoever
+    treats from 0.2 on takes four false alarms for one film found. `predictions` has target,
+    probability and patient. One row per threshold, per film: model, treat_all (nobody treated has
+    0) and gain, the model less the better of both. 95 % intervals over patients stand in `..._low`
+    and `..._high`.
+
+    >>> import cxrlib as cxr
+    >>> import pandas as pd
+    >>> scores = pd.read_csv("medical/models/cardiomegaly/predictions.csv")
+    >>> curve = cxr.tabulate_net_benefit(scores, [0.2, 0.5])
+    >>> curve["treat_all"].round(2).tolist()
+    [0.24, -0.22]
+    """
+    target, score, patients, weights = resampled(predictions, seed)
+    ill, patients, rows = target == 1, pd.factorize(patients)[0], []
+    prevalence = mean(ill, weights)
+    for threshold in thresholds:
+        called, cost = score >= threshold, (1 - prevalence) * threshold / (1 - threshold)
+        model = prevalence * share(called & ill, ill, patients, weights)
+        model = model - cost * share(called & ~ill, ~ill, patients, weights)
+        everyone = prevalence - cost
+        row: dict = {"threshold": threshold, "treat_all": float(everyone[0])}
+        row |= with_ends("model", interval(model))
+        rows.append(row | with_ends("gain", interval(model - np.maximum(everyone, 0))))
+    return pd.DataFrame(rows)
 
 
 def format_interval(metric: dict, digits: int = 2) -> str:
@@ -178,11 +203,9 @@ def tabulate_subgroups(metrics: dict) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(["group", "name"])
 
 
-def _measure(films: pd.DataFrame, threshold: float, weights: np.ndarray) -> dict:
+def measure_films(films: pd.DataFrame, threshold: float, weights: np.ndarray) -> dict:
     """Return counts of films, AUC and rates of decisions."""
-    target, probability, patients = (
-        films[name].to_numpy() for name in ("target", "probability", "patient")
-    )
+    target, probability, patients = columns_of(films)
     return {
         "films": len(films),
         "patients": len(set(patients)),

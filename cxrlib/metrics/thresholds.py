@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
-from cxrlib.metrics.bootstrap import RESAMPLES, interval, resample_patients, share
+from cxrlib.metrics.bootstrap import interval, resampled, share, with_ends
 from cxrlib.metrics.report import format_interval, measure_decisions
 
 RULES = "'youden', 'sensitivity=0.9', 'specificity=0.9', 'cost=5' (any number), or a threshold"
@@ -18,22 +18,15 @@ def choose_threshold(
 ) -> float:
     """Return the probability from which a film is called positive.
 
-    Parameters
-    ----------
-    target, probability : (n,), 0 or 1, and 0..1: of training patients, by models that did not see
-        them, never of test patients
-    rule : 'youden' maximises sensitivity + specificity - 1 (Youden, Cancer 1950);
-        'sensitivity=0.9' is the highest threshold that reaches it, 'specificity=0.9' the lowest;
-        'cost=5' minimises the cost where a missed film costs as much as five false alarms, at the
-        prevalence of these films (Metz, Semin Nucl Med 1978); a number in 0..1 is taken as it is.
+    `target`, 0 or 1, and `probability`, 0..1, both (n,), are of training patients, by models that
+    did not see them, never of test patients. An unknown rule, or films of one class only, are a
+    ValueError.
 
-    Raises
-    ------
-    ValueError
-        An unknown rule, or films of one class only.
+    The rule 'youden' maximises sensitivity + specificity - 1 (Youden, Cancer 1950);
+    'sensitivity=0.9' is the highest threshold that reaches it, 'specificity=0.9' the lowest;
+    'cost=5' minimises the cost where a missed film costs as much as five false alarms, at the
+    prevalence of these films (Metz, Semin Nucl Med 1978); a number in 0..1 is taken as it is.
 
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> import numpy as np
     >>> target, probability = np.array([0, 0, 1, 0, 1]), np.array([0.1, 0.2, 0.4, 0.5, 0.8])
@@ -66,7 +59,7 @@ def choose_threshold(
     return float((upper + below.max()) / 2) if len(below) else float(upper)
 
 
-def at_prevalence(sensitivity, specificity, prevalence: float) -> dict:
+def at_prevalence(sensitivity, specificity, prevalence) -> dict:
     """Return ppv, npv, false_alarms and missed (films per 100) by Bayes' rule, of floats or arrays.
 
     PPV or NPV is NaN where no film is called so.
@@ -100,7 +93,7 @@ def tabulate_operating_points(
     {'youden': 0.527, 'sensitivity=0.9': 0.176}
     """
     sides = {"train": train, "test": test}
-    weights = {name: resample_patients(x["patient"], RESAMPLES, seed) for name, x in sides.items()}
+    weights = {name: resampled(films, seed)[-1] for name, films in sides.items()}
     rows = {}
     for rule in rules:
         cut = choose_threshold(train["target"].to_numpy(), train["probability"].to_numpy(), rule)
@@ -132,18 +125,14 @@ def tabulate_prevalences(
     >>> cxr.tabulate_prevalences(scores, 0.5, [0.01, 0.1])["ppv"].round(2).tolist()
     [0.07, 0.45]
     """
-    ill = predictions["target"].to_numpy() == 1
-    called = predictions["probability"].to_numpy() >= threshold
-    patients = predictions["patient"].to_numpy()
-    weights = resample_patients(patients, RESAMPLES, seed)
+    target, probability, patients, weights = resampled(predictions, seed)
+    ill, called = target == 1, probability >= threshold
     sensitivity = share(called & ill, ill, patients, weights)
     specificity = share(~called & ~ill, ~ill, patients, weights)
     rows = []
     for prevalence in prevalences:
         worth = at_prevalence(sensitivity, specificity, prevalence)
-        row: dict[str, float | None] = {"prevalence": prevalence}
+        rows.append({"prevalence": prevalence})
         for name in ("ppv", "npv", "false_alarms"):
-            ends = (name, f"{name}_low", f"{name}_high")
-            row |= zip(ends, interval(worth[name]).values(), strict=True)
-        rows.append(row)
+            rows[-1] |= with_ends(name, interval(worth[name]))
     return pd.DataFrame(rows)

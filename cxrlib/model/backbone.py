@@ -11,12 +11,12 @@ import numpy as np
 
 from cxrlib.data.files import file_digest
 from cxrlib.data.images import PREPROCESSING, read_ahead, read_batch
-from cxrlib.model import lite
 from cxrlib.model._keras import keras
-from cxrlib.model.fast import PARTS, compile_engine, engine_digest
+from cxrlib.model.fast import PARTS, compile_engine
 from cxrlib.model.network import (
     BRINGS,
     BackboneError,
+    EfficientNetLite2,
     as_map,
     build_network,
     cut_network,
@@ -51,7 +51,8 @@ class Backbone:
         """Digest of what decides features beside the film and the grid."""
         if self.engine is None:
             return self.digest
-        return hashlib.sha256(f"{self.digest} {engine_digest(self.engine)}".encode()).hexdigest()
+        parts = [self.digest, *(file_digest(self.engine / name) for name in PARTS)]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def load_backbone(
@@ -70,7 +71,7 @@ def load_backbone(
     Parameters
     ----------
     name : a network of `keras.applications`, such as InceptionV3, DenseNet121 or ResNet50V2; or
-        EfficientNetLite2 (Tan and Le, ICML 2019), see `cxrlib.model.lite`; any name of your own
+        EfficientNetLite2 (Tan and Le, ICML 2019), see `cxrlib.model.network`; any name of your own
     weights : 'bundled' comes with cxrlib, for InceptionV3 and EfficientNetLite2; 'imagenet' is
         downloaded by Keras; the path of a `.weights.h5` file, or of Keras' own `..._notop.h5`;
         None is random, by `seed`. The path of a `.keras` file is a whole network of your own, from
@@ -122,7 +123,7 @@ def load_backbone(
 
 
 def _architecture(name: str, weights: str | None):
-    """Return what builds a network of `keras.applications` or `lite`, if it has such weights."""
+    """Return what builds a network that is known by name, if it has such weights."""
     networks = sorted({x for x in dir(keras.applications) if x[0].isupper()} | {*BRINGS})
     if name not in networks:
         raise BackboneError(
@@ -134,9 +135,11 @@ def _architecture(name: str, weights: str | None):
             f"weights 'bundled' are those of {' and '.join(BRINGS)}; for {name} give 'imagenet', "
             "the path of a weights file, or None for random weights"
         )
-    if weights == "imagenet" and name in lite.__dict__:
+    if name != "EfficientNetLite2":
+        return getattr(keras.applications, name)
+    if weights == "imagenet":
         raise BackboneError(f"the ImageNet weights of {name} are those that are 'bundled'")
-    return getattr(lite if name in lite.__dict__ else keras.applications, name)
+    return EfficientNetLite2
 
 
 def extract_features(

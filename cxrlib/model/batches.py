@@ -15,9 +15,8 @@ READERS = max(2, os.cpu_count() or 1)
 class TrainingFilms(keras.utils.PyDataset):
     """Batches of one size, (films, targets, weights); with `draw`, augmented by it and their place.
 
-    Threads prepare the next batches while one is trained on; the order stays. Blank films of weight
-    0 fill up the last batch, so that devices share all evenly; weights make the mean of all batches
-    that of the films.
+    Blank films of weight 0 fill up the last batch, so that devices share all evenly; weights make
+    the mean of all batches that of the films.
     """
 
     def __init__(self, films: pd.DataFrame, size: int, batch: int, draw: list | None = None):

@@ -12,6 +12,10 @@ from cxrlib.metrics.report import SETS, format_interval, tabulate_metrics, tabul
 from cxrlib.metrics.thresholds import at_prevalence
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
+TESTED = "{films} films, {positives} with the finding, scored once for this run."
+UNTESTED = "not scored yet: the numbers below are of held-out training patients."
+ENGINE = "\n### Engine of 8 bits\n\n{} All other numbers are of the model itself.\n"
+MOVED = " prevalence, and recalibrated for another place, see there. Now to a"
 OPTIMISTIC = (
     "The operating point was chosen on those scores, so their sensitivity and specificity are a "
     "little optimistic. "
@@ -27,8 +31,6 @@ EMBEDDED = (
     "read is not known here."
 )
 ASKED = " Films with other findings alone are not part of the question it was trained on."
-
-
 SIMULATED = (
     "Trained on simulated radiographs, so its scores of real radiographs are not meaningful."
 )
@@ -42,26 +44,12 @@ def model_card(facts: dict) -> str:
     shown = "test" if "test" in metrics else "train"
     subgroups = tabulate_subgroups(metrics[shown]).reset_index()
     known = sorted(set(subgroups["group"]))
-    missing = [name for name in ("sex", "age") if name not in known]
-    verb = "are" if len(missing) > 1 else "is"
-    tested = "not scored yet: the numbers below are of held-out training patients."
-    if shown == "test":
-        tested = "{films} films, {positives} with the finding, scored once for this run.".format(
-            **metrics["test"]
-        )
-    engine = ""
-    if "engine" in facts:
-        text = f"{describe_engine(facts['engine'])} All other numbers are of the model itself."
-        engine = f"\n### Engine of 8 bits\n\n{text}\n"
-    recalibrated, optimistic = "", OPTIMISTIC
-    calibrated = f"Calibrated by {facts['fit']['calibration']['method']} on held-out scores of "
-    calibrated += "training patients, to their"
-    if "recalibrated" in facts:
-        recalibrated, optimistic = _describe_recalibration(facts), ""
-        calibrated += " prevalence, and recalibrated for another place, see there. Now to a"
+    missing = " and ".join(name for name in ("sex", "age") if name not in known)
+    unknown = f" The patients' {missing} {'are' if ' ' in missing else 'is'} not known."
     network = EMBEDDED if "embeddings" in facts else NETWORK
     training = "fine-tuned" if facts["stage"] == "finetuned" else "the backbone is not trained"
     training += " and computes in 8 bits" if facts.get("precision") == "fast" else ""
+    moved = "recalibrated" in facts
     return TEMPLATE.read_text().format(
         **facts,
         network=network.format(**facts, training=training),
@@ -69,20 +57,20 @@ def model_card(facts: dict) -> str:
         caution=f" {SIMULATED}" if facts.get("simulated") else "",
         asked=ASKED if facts["negative"] == NO_FINDING else "",
         known=", ".join(known),
-        unknown=f" The patients' {' and '.join(missing)} {verb} not known." if missing else "",
+        unknown=unknown if missing else "",
         train_patients=patients["train"],
         test_patients=patients["test"],
-        tested=tested,
+        tested=(TESTED if shown == "test" else UNTESTED).format(**metrics[shown]),
         no_finding=NO_FINDING,
         shown=SETS[shown],
         measured=_table(tabulate_metrics(metrics).rename_axis("metric").reset_index()),
         subgroups=_table(subgroups),
         calibration=_table(_calibration(metrics)),
         elsewhere=_table(_elsewhere(metrics[shown])),
-        engine_section=engine,
-        recalibrated_section=recalibrated,
-        optimistic=optimistic,
-        calibrated=calibrated,
+        engine_section=ENGINE.format(describe_engine(facts["engine"])) if "engine" in facts else "",
+        recalibrated_section=_describe_recalibration(facts) if moved else "",
+        optimistic="" if moved else OPTIMISTIC,
+        moved=MOVED if moved else "",
         positives=metrics[shown]["positives"],
     )
 
@@ -129,22 +117,23 @@ def _calibration(metrics: dict) -> pd.DataFrame:
     for name, measured in metrics.items():
         parts = measured["calibration"]
         row = {"patients": SETS[name], "Brier score": format_interval(measured["brier"], 3)}
-        for part in ("miscalibration", "discrimination", "uncertainty"):
-            row[part] = f"{parts[part]:.3f}"
+        row |= {x: f"{parts[x]:.3f}" for x in ("miscalibration", "discrimination", "uncertainty")}
         error = f"{parts['expected_calibration_error']:.3f} ({parts['bins']})"
         rows.append(row | {"expected calibration error (bins of equal count)": error})
     return pd.DataFrame(rows)
 
 
 def _elsewhere(measured: dict) -> pd.DataFrame:
+    prevalence = np.array([0.01, 0.05, 0.2])
     sensitivity, specificity = (measured[k]["value"] for k in ("sensitivity", "specificity"))
-    rows = []
-    for prevalence in (0.01, 0.05, 0.2):
-        worth = at_prevalence(sensitivity, specificity, prevalence)
-        ppv = "undefined" if np.isnan(worth["ppv"]) else f"{worth['ppv']:.2f}"
-        row = {"prevalence": f"{prevalence:g}", "ppv": ppv}
-        rows.append(row | {"false alarms per 100 films": f"{worth['false_alarms']:.1f}"})
-    return pd.DataFrame(rows)
+    worth = at_prevalence(sensitivity, specificity, prevalence)
+    columns = {
+        "prevalence": (prevalence, "g"),
+        "ppv": (worth["ppv"], ".2f"),
+        "false alarms per 100 films": (worth["false_alarms"], ".1f"),
+    }
+    texts = {name: [f"{x:{form}}" for x in values] for name, (values, form) in columns.items()}
+    return pd.DataFrame(texts).replace("nan", "undefined")
 
 
 def _table(frame: pd.DataFrame) -> str:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from functools import reduce
-from time import perf_counter
+from timeit import repeat
 
 import numpy as np
 import pandas as pd
 
-from cxrlib.metrics.bootstrap import compare_auc
+from cxrlib.metrics.bootstrap import compare_auc, with_ends
 from cxrlib.model.facts import RunError
 from cxrlib.model.run import Run
 
@@ -19,26 +19,12 @@ def compare_runs(runs: Sequence[Run], seed: int = 0) -> pd.DataFrame:
 
     The test patients are not read, so the choice among runs does not flatter the one that is kept.
     Differences are paired: both runs score the same films, in the same resamples of patients.
+    RunError where there are fewer than two runs, several findings, or labels, patients or films
+    that disagree. One row per run: its folder's name, films (scored by all runs), auc, auc_low,
+    auc_high (0..1), gain, gain_low, gain_high (AUC less that of the first run; 95 % intervals over
+    patients), seconds (median per film on this machine, without reading; of the head alone for
+    embeddings).
 
-    Parameters
-    ----------
-    runs : two or more of the same study and finding; the first is what others are compared with
-    seed : of the resamples
-
-    Returns
-    -------
-    DataFrame, one row per run
-        run (name of its folder), films (scored by all runs), auc, auc_low, auc_high (0..1), gain,
-        gain_low, gain_high (AUC less that of the first run; 95 % intervals over patients), seconds
-        (median per film on this machine, without reading; of the head alone for embeddings).
-
-    Raises
-    ------
-    RunError
-        Fewer than two runs, of several findings, or with labels, patients or films that disagree.
-
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> run = cxr.load_run("medical/models/cardiomegaly")
     >>> cxr.compare_runs([run, run])[["films", "gain", "gain_low"]].to_numpy().tolist()
@@ -70,9 +56,7 @@ def compare_runs(runs: Sequence[Run], seed: int = 0) -> pd.DataFrame:
         pair = (scores["probability"], rows[0]["probability"])
         measured = compare_auc(target, *pair, patients, seed)
         row: dict = {"run": name, "films": len(shared)}
-        for column, of in (("auc", "first"), ("gain", "difference")):
-            ends = {"": "value", "_low": "low", "_high": "high"}
-            row |= {column + end: measured[of][key] for end, key in ends.items()}
+        row |= with_ends("auc", measured["first"]) | with_ends("gain", measured["difference"])
         table.append(row | {"seconds": _time(run)})
     return pd.DataFrame(table)
 
@@ -80,9 +64,5 @@ def compare_runs(runs: Sequence[Run], seed: int = 0) -> pd.DataFrame:
 def _time(run: Run) -> float:
     """Return the median seconds that a film takes, once the model is warm."""
     film = np.zeros((1, *run.model.input_shape[1:]), np.float32)
-    took = []
-    for _ in range(1 + TIMED):
-        start = perf_counter()
-        run.predict(film)
-        took.append(perf_counter() - start)
+    took = repeat(lambda: run.predict(film), number=1, repeat=1 + TIMED)
     return float(np.median(took[1:]))

@@ -13,7 +13,7 @@ from cxrlib.data.patients import plain_id
 from cxrlib.data.study import Study, choose_films
 from cxrlib.model.facts import RunError
 from cxrlib.model.predict import score_films
-from cxrlib.model.run import UNSCORED, Run
+from cxrlib.model.run import Run
 
 TRAINING = "training"  # status of a film that the run has seen, or whose patient it has
 
@@ -25,22 +25,12 @@ def score_study(run: Run, study: Study) -> pd.DataFrame:
     (case, blanks and leading zeros aside) and by the film's digest, get no score, and a warning
     counts them. Films that the check refuses, or that cannot be read, keep their row.
 
-    Returns
-    -------
-    DataFrame, one row per film
-        The columns of `choose_films` (target is 0 or 1), and study (name of its folder), digest,
-        status ('ok', 'refused', 'unreadable' or 'training'), probability (0..1, NaN unless ok),
-        decision ('positive' from the run's threshold on, 'negative' or '') and reason.
+    One row per film: the columns of `choose_films` (target is 0 or 1), and study (name of its
+    folder), digest, status ('ok', 'refused', 'unreadable' or 'training'), probability (0..1, NaN
+    unless ok), decision ('positive' from the run's threshold on, 'negative' or '') and reason. A
+    StudyError says that the study has no film with the finding, or none to hold against it, a
+    RunError that training has seen all patients with the finding, or all without it.
 
-    Raises
-    ------
-    StudyError
-        The study has no film with the finding, or none to hold against it.
-    RunError
-        Training has seen all patients with the finding, or all without it.
-
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> run = cxr.load_run("medical/models/cardiomegaly")
     >>> scores = cxr.score_study(run, cxr.read_study("medical"))  # its own: the test patients
@@ -48,12 +38,10 @@ def score_study(run: Run, study: Study) -> pd.DataFrame:
     {'training': 171, 'ok': 65}
     """
     films = choose_films(study, run.finding, run.against)
-    digests = films["path"].map(_digest)
-    films = films.assign(study=study.folder.resolve().name, digest=digests, status=TRAINING)
-    films = films.assign(reason="", probability=np.nan, decision="")
-    patients = _training_of(run)
+    known = {"study": study.folder.resolve().name, "digest": films["path"].map(_digest)}
+    films = films.assign(**known, status=TRAINING, reason="", probability=np.nan, decision="")
     same = films["digest"].isin(run.trained_on)
-    seen = films["patient"].map(plain_id).isin(patients) | same
+    seen = films["patient"].map(plain_id).isin(_training_of(run)) | same
     if films.loc[~seen, "target"].nunique() < 2:
         raise RunError(
             f"{study.folder}: training of {run.folder} has seen {seen.sum()} of {len(films)} films "
@@ -81,12 +69,11 @@ def _digest(path: Path) -> str:
 
 def _training_of(run: Run) -> set[str]:
     """Return the patients that training has seen."""
-    seen = run.split("train")
-    if (run.folder / UNSCORED).exists():
-        seen = pd.concat([seen, pd.read_csv(run.folder / UNSCORED, dtype=str)])
+    patients = {*run.split("train")["patient"], *run.unscored["patient"]}
     trained = run.facts["split"]["patients"]["train"]
-    patients = {*seen["patient"], *(trained if isinstance(trained, list) else ())}
-    if isinstance(trained, int) and len(patients) < trained:
+    if isinstance(trained, list):  # format 2
+        patients |= {*trained}
+    elif len(patients) < trained:
         text = f"{run.folder} names {len(patients)} of its {trained} training patients only, so "
         text += "films of the others cannot be told. Train again to have them all named."
         warnings.warn(text, stacklevel=3)

@@ -6,6 +6,7 @@ from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ import pandas as pd
 from cxrlib.data.files import regular_file
 from cxrlib.data.patients import stem
 from cxrlib.data.study import Study
-from cxrlib.model.span import ROWS, Subset
+from cxrlib.model.span import ROWS
+from cxrlib.model.store import Rows
 
 FORMATS = ".npz, .npy with names in a .txt beside it, .parquet, or a .zarr group"
 
@@ -42,26 +44,25 @@ class Embeddings:
     values: np.ndarray = field(repr=False)
     row: dict[str, int] = field(repr=False)
     digest: str
+    # What a `Backbone` has beside these, for `run.json`.
+    weights: ClassVar = None
+    layer: ClassVar = "embeddings"
+    seed: ClassVar = 0
+    image_size: ClassVar = 0
 
     @property
     def dimension(self) -> int:
         return self.values.shape[1]
 
-    def of(self, films: pd.DataFrame) -> Subset:
-        """Return the vectors of films, (films, numbers), in their order, for `fit_head`.
-
-        Raises
-        ------
-        EmbeddingError
-            A film has none.
-        """
+    def of(self, films: pd.DataFrame) -> Rows:
+        """Return the vectors of films, (films, numbers), in their order, for `fit_head`."""
         missing = [name for name in films["filename"] if name not in self.row]
         if missing:
             raise EmbeddingError(
                 f"{self.path} has no embedding of {len(missing)} of {len(films)} films "
                 f"({missing[0]} the first). Compute them, or leave these films out."
             )
-        return Subset(self.values, films["filename"].map(self.row).to_numpy())
+        return Rows(self.values, films["filename"].map(self.row).to_numpy())
 
 
 def read_embeddings(
@@ -131,16 +132,15 @@ def read_embeddings(
             f"{path} has no embedding of any film of {study.folder if study else 'a study'}: its "
             f"names are such as {names[0] if names else ''!r}. Name them as the study's files."
         )
-    kept, digest = Subset(values, np.array(list(row.values()))), hashlib.sha256()
-    for start in range(0, len(kept), ROWS):
-        rows, those = slice(start, start + ROWS), list(row)[start : start + ROWS]
+    digest, films, kept = hashlib.sha256(), list(row), Rows(values, np.array([*row.values()]))
+    for rows in (slice(start, start + ROWS) for start in range(0, len(kept), ROWS)):
         block = kept[rows].astype(np.float32)
         if not (whole := np.isfinite(block).all(axis=1)).all():
             raise EmbeddingError(
-                f"{path}: the embedding of {those[int(whole.argmin())]} has numbers that are not "
-                "finite. Compute it again, or delete it."
+                f"{path}: the embedding of {films[rows][int(whole.argmin())]} has numbers that are "
+                "not finite. Compute it again, or delete it."
             )
-        digest.update("\n".join(those).encode() + block.tobytes())
+        digest.update("\n".join(films[rows]).encode() + block.tobytes())
     return Embeddings(path, name or model or path.stem, values, row, digest.hexdigest())
 
 

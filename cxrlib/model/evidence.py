@@ -21,22 +21,10 @@ def map_evidence(run: Run, path: str | Path) -> tuple[np.ndarray, float]:
     Ancona et al., ICLR 2018). A position also sees its surroundings, up to the whole film at a late
     layer: the map hints at a place and does not outline it.
 
-    Parameters
-    ----------
-    path : an image file, or a binary file object
+    `path` is an image file or a binary file object; FileNotFoundError or ImageError where it cannot
+    be read. Returns the evidence, float32 of (height, width) of the layer, in logits, and the
+    remainder. Positive speaks for the finding. The positions cover the padded square film.
 
-    Returns
-    -------
-    evidence : float32 array, (height, width) of the layer, in logits
-        Positive speaks for the finding. The positions cover the padded square film.
-    remainder : float, what the map leaves to the logit
-
-    Raises
-    ------
-    FileNotFoundError, ImageError
-
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> run = cxr.load_run("medical/models/cardiomegaly")
     >>> evidence, remainder = cxr.map_evidence(run, "medical/images/00060001_000.jpg")
@@ -44,7 +32,7 @@ def map_evidence(run: Run, path: str | Path) -> tuple[np.ndarray, float]:
     (11, 11)
     """
     (channels,) = feature_maps(run, [path])
-    evidence, logit = evidence_of(run, channels)
+    evidence, logit, _ = evidence_of(run, channels)
     return evidence[0], float(logit[0] - evidence[0].sum())
 
 
@@ -56,27 +44,18 @@ def feature_maps(run: Run, paths: Sequence[str | Path]) -> Iterator[np.ndarray]:
         yield backbone(np.stack(films)[..., None]).numpy()
 
 
-def evidence_of(run: Run, channels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return evidence, (films, height, width), and logit, (films,)."""
-    grid = run.model.get_layer("grid")
-    cells = grid(channels).numpy()
-    logit, gradient = logit_and_gradient(run.model, cells, ["head"])
-    average = run.model.get_layer("head").get_layer("standardise").moving_mean.numpy()
-    baseline = (gradient * average.reshape(cells.shape[1:])).sum(axis=-1, keepdims=True)
-    with tf.GradientTape() as tape:  # hands what belongs to a cell out over its positions
-        positions = tf.zeros((*channels.shape[:-1], channels.shape[-1] + 1))
+def evidence_of(run: Run, channels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return evidence, (films, height, width), logit, (films,), and its gradient by `channels`."""
+    head = run.model.get_layer("head")
+    with tf.GradientTape(persistent=True) as tape:
+        positions = tf.convert_to_tensor(channels)
         tape.watch(positions)
-        pooled = grid(positions)
-    shared = tape.gradient(pooled, positions, np.concatenate([gradient, baseline], axis=-1)).numpy()
-    return (channels * shared[..., :-1]).sum(axis=-1) - shared[..., -1], logit
-
-
-def logit_and_gradient(model, inputs: np.ndarray, layers: list[str]):
-    """Apply the named layers of `model` in turn; return the logit, (n,), and its gradient."""
-    watched = tf.convert_to_tensor(inputs)
-    with tf.GradientTape() as tape:
-        tape.watch(watched)
-        outputs = watched
-        for name in layers:
-            outputs = model.get_layer(name)(outputs)
-    return outputs.numpy()[:, 0], tape.gradient(outputs, watched).numpy()
+        cells = run.model.get_layer("grid")(positions)
+        logit = head(cells)
+    of_cells = tape.gradient(logit, cells)
+    average = tf.reshape(head.get_layer("standardise").moving_mean, cells.shape[1:])
+    # What belongs to a cell is handed out over its positions.
+    slope, baseline = (
+        tape.gradient(cells, positions, part).numpy() for part in (of_cells, of_cells * average)
+    )
+    return (channels * slope).sum(axis=-1) - baseline.sum(axis=-1), logit.numpy()[:, 0], slope

@@ -33,13 +33,7 @@ class RunError(ValueError):
 
 
 def read_facts(folder: Path) -> dict:
-    """Return what a run's `run.json` says, once its keys and the files it lists are checked.
-
-    Raises
-    ------
-    RunError
-        No `run.json`, another format, a key that is missing or malformed, a file that changed.
-    """
+    """Return what a run's `run.json` says, once its keys and the files it lists are checked."""
     path = folder / "run.json"
     if not path.is_file():
         raise RunError(f"{folder} holds no run.json: train first, or give a run's folder")
@@ -64,11 +58,9 @@ def read_facts(folder: Path) -> dict:
         engine = facts.get("engine", {"files": [], "shift": 0})
         if not isfinite(engine["shift"]) or {type(name) for name in engine["files"]} - {str}:
             raise ValueError("engine has a shift that is no number, or a file without a name")
-        dimension = facts.get("embeddings", {"dimension": 1})["dimension"]
-        if type(dimension) is not int or dimension < 1:
-            raise ValueError(
-                f"embeddings.dimension is {dimension!r:.40}, not a number of 1 or more"
-            )
+        size = facts.get("embeddings", {"dimension": 1})["dimension"]
+        if type(size) is not int or size < 1:
+            raise ValueError(f"embeddings.dimension is {size!r:.40}, not a number of 1 or more")
         model_card(facts)  # it wants all that is measured
     except KeyError as error:
         raise RunError(f"{path} lacks {error}. Train again.") from error

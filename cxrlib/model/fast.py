@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cxrlib.data.files import file_digest
 from cxrlib.model._keras import THREADS, Forward, freeze, keras
 
 PARTS = ("features.xml", "features.bin")  # OpenVINO's graph and weights of a backbone in 8 bits
@@ -19,10 +18,7 @@ class EngineError(ValueError):
 def compile_engine(graph: Path) -> Forward:
     """Return a function of films, (n, size, size, 1), of OpenVINO's graph and the `.bin` beside it.
 
-    Raises
-    ------
-    EngineError
-        OpenVINO is not installed, or cannot read the files.
+    EngineError where OpenVINO is not installed, or cannot read the files.
     """
     # What is not in 8 bits OpenVINO would compute in bfloat16 where a processor has it.
     precise: dict = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -43,11 +39,6 @@ def join_engine(folder: Path, model: keras.Model) -> Forward:
     engine = compile_engine(folder / PARTS[0])
     head = freeze(keras.Model(model.get_layer("grid").input, model.output))
     return lambda films: head(engine(films))
-
-
-def engine_digest(folder: Path) -> str:
-    """Return the SHA-256 of a backbone's engine, both files."""
-    return " ".join(file_digest(folder / name) for name in PARTS)
 
 
 def import_openvino():

@@ -45,7 +45,9 @@ def fine_tune(
     The head is first fitted again on those four folds, so that large early gradients do not spoil
     the backbone (Kumar et al., ICLR 2022). The one left out decides when to stop and calibrates.
     Batch normalisation stays frozen. After each epoch everything is saved: a call that was
-    interrupted goes on where it stopped, and one with other settings starts anew.
+    interrupted goes on where it stopped, and one with other settings starts anew. What returns is
+    of stage 'finetuned', with probabilities for the films of the fold left out alone. Epoch 0 of
+    its history is the model as it was before, which is kept where no epoch is better.
 
     Several devices share each batch of 16, rounded up to a multiple of their number
     (`tf.distribute.MirroredStrategy`): the steps are those of one device up to rounding, so an
@@ -68,12 +70,6 @@ def fine_tune(
     warm_up : epochs over which the learning rate rises from 0 to its height
     decay : whether it then falls to 0 along a cosine (Loshchilov and Hutter, ICLR 2017)
     weight_decay : of all trained weights, per step and learning rate (AdamW, same, ICLR 2019)
-
-    Returns
-    -------
-    Fitted
-        Of stage 'finetuned'; probabilities for the films of the fold left out alone. Epoch 0 of the
-        history is the model before fine-tuning, and is what returns where no epoch is better.
 
     Raises
     ------
@@ -122,7 +118,7 @@ def fine_tune(
         **{"warm_up": warm_up, "decay": decay, "weight_decay": weight_decay},
         "held_out": "one patient-grouped fold, which also decided when to stop",
     }
-    held_out = fitted.fold == VALIDATION_FOLD
+    held_out, rest = fitted.fold == VALIDATION_FOLD, fitted.fold != VALIDATION_FOLD
     target = films["target"].to_numpy()
     # Settings and inputs alone: the last digits of what the head was fitted to may differ.
     settings = {n: fact for n, fact in facts.items() if n not in ("calibration", "strength")}
@@ -136,10 +132,8 @@ def fine_tune(
     if (folder / "history.csv").exists():
         history = pd.read_csv(folder / "history.csv")
     else:
-        head, _ = fit_uncalibrated(
-            features[~held_out], target[~held_out], fitted.fold[~held_out], fitted.facts
-        )
-        steps, rate = -(-int((~held_out).sum()) // batch), learning_rate
+        head, _ = fit_uncalibrated(features[rest], target[rest], fitted.fold[rest], fitted.facts)
+        steps, rate = -(-int(rest.sum()) // batch), learning_rate
         if warm_up or decay:
             rising, end = round(steps * warm_up), 0.0 if decay else 1.0
             rate = keras.optimizers.schedules.CosineDecay(
@@ -160,7 +154,7 @@ def fine_tune(
             if epoch - _best(history) > PATIENCE:
                 break
             draw = [seed, epoch]
-            order = films[~held_out].sample(frac=1, random_state=np.random.default_rng(draw))
+            order = films[rest].sample(frac=1, random_state=np.random.default_rng(draw))
             training = TrainingFilms(order, backbone.image_size, batch, draw if augment else None)
             # Keras would shuffle batches by Python's global, unseeded generator.
             log = model.fit(training, validation_data=validation, shuffle=False, verbose=0).history
@@ -181,12 +175,10 @@ def _strategy(devices: Sequence[str] | None):
     """Return how `devices` share the training: TensorFlow's default where they are not named."""
     seen = [x.name.removeprefix("/device:") for x in tf.config.list_logical_devices()]
     gpus = [name for name in seen if name.startswith("GPU")]
-    if devices is None and len(gpus) < 2:
-        return tf.distribute.get_strategy()
-    for name in devices or gpus:
-        if name not in seen:
-            raise TrainError(f"device '{name}': TensorFlow sees {', '.join(seen)}")
-    return tf.distribute.MirroredStrategy(devices or gpus)
+    devices = devices or (gpus if len(gpus) > 1 else [])
+    if unknown := [name for name in devices if name not in seen]:
+        raise TrainError(f"device '{unknown[0]}': TensorFlow sees {', '.join(seen)}")
+    return tf.distribute.MirroredStrategy(devices) if devices else tf.distribute.get_strategy()
 
 
 def _precision(devices: Sequence[str] | None) -> str:

@@ -12,13 +12,7 @@ class TrainError(ValueError):
 
 
 def patient_folds(films: pd.DataFrame, seed: int = 0) -> np.ndarray:
-    """Return the fold 0..4 of each film: all films of a patient in one, classes in proportion.
-
-    Raises
-    ------
-    TrainError
-        Fewer than five patients with the finding, or without.
-    """
+    """Return the fold 0..4 of each film: all films of a patient in one, classes in proportion."""
     for side, name in ((1, "with the finding"), (0, "without")):
         patients = films.loc[films["target"] == side, "patient"].nunique()
         if patients < FOLDS:

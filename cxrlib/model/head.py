@@ -6,15 +6,16 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, PredefinedSplit, cross_val_predict
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.utils.class_weight import compute_sample_weight
 from tqdm.auto import tqdm
 
 from cxrlib.metrics.calibration import fit_platt
 from cxrlib.model._keras import keras
 from cxrlib.model.folds import FOLDS, TrainError, patient_folds, refuse_test_films
-from cxrlib.model.logistic import fit_nested
-from cxrlib.model.span import EPSILON, MANY, Subset, span_of_films
+from cxrlib.model.logistic import choose_strength, fit_nested
+from cxrlib.model.span import EPSILON, MANY, span_of_films
+from cxrlib.model.store import Rows
 
 BLOCK = 1000  # films that a head scores at once
 STRENGTHS = (1e-4, 1e-3, 1e-2)  # C, the inverse of the L2 penalty
@@ -26,9 +27,8 @@ class Fitted:
 
     Attributes
     ----------
-    model : keras.Model
-        From features (a head) or from films (a fine-tuned network) to the logit, (n, 1).
-    stage : 'head' or 'finetuned'
+    model : keras.Model, from features or films to the logit, (n, 1)
+    stage : 'head', on features, or 'finetuned', a network on films
     probability : (films,) in 0..1, calibrated
         For each training film by a model that did not see its patient; NaN where there is none.
     fold : (films,) the fold of each film's patient
@@ -66,8 +66,7 @@ def fit_head(
 
     Of more than 2,000 films, all linear heads are fitted together from blocks of films, so that
     memory and time grow with the films alone; each standardises by the films that it is fitted to.
-    A dense head then sees the 2,000 leading directions of as many films. A fit that is interrupted
-    (Ctrl-C) leaves nothing behind: start it again on the same features.
+    A dense head then sees the 2,000 leading directions of as many films.
 
     Parameters
     ----------
@@ -109,9 +108,8 @@ def fit_head(
         logit = np.empty(len(features))
         for number in tqdm(np.unique(fold), desc="folds", unit="fold"):
             rest, out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-            head, _ = fit_uncalibrated(Subset(features, rest), target[rest], fold[rest], facts)
-            for part in np.array_split(out, -(-len(out) // BLOCK)):
-                logit[part] = head(features[part].astype(np.float32)).numpy()[:, 0]
+            head, _ = fit_uncalibrated(Rows(features, rest), target[rest], fold[rest], facts)
+            logit[out] = score_blocks(head, Rows(features, out))
         head, history = fit_uncalibrated(features, target, fold, facts)
     if kind == "linear":
         facts["strength"] = float(history.groupby("strength")["auc"].mean().idxmax())
@@ -123,17 +121,14 @@ def fit_uncalibrated(
     features: np.ndarray, target: np.ndarray, fold: np.ndarray, facts: dict
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Fit one head of the kind in `facts`, as `fit_head` does; return it and its history."""
-    shape = features.shape[1:]
     if facts["kind"] == "linear" and len(features) > MANY:
         weights, _, history = fit_nested(features, target, fold, STRENGTHS, nested=False)
-        return _build(shape, facts, weights), history
-    rows, back, mean, scale = span_of_films(features)
-    if facts["kind"] == "linear":
-        (kernel, *more), history = _fit_linear(rows, target, fold)
     else:
-        (kernel, *more), history = _fit_dense(rows, target, facts)
-    weights = [mean, scale**2 - EPSILON, back @ kernel, *more]
-    return _build(shape, facts, weights), history
+        rows, back, mean, scale = span_of_films(features)
+        fit = _fit_linear if facts["kind"] == "linear" else _fit_dense
+        (kernel, *more), history = fit(rows, target, fold, facts)
+        weights = [mean, scale**2 - EPSILON, back @ kernel, *more]
+    return _build(features.shape[1:], facts, weights), history
 
 
 def _build(shape: tuple[int, ...], facts: dict, weights: list[np.ndarray]) -> keras.Model:
@@ -151,15 +146,7 @@ def _build(shape: tuple[int, ...], facts: dict, weights: list[np.ndarray]) -> ke
 def calibrate(model: keras.Model, logit: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, dict]:
     """Fold a logistic calibration on held-out logits, (films,), into the last layer of `model`.
 
-    Returns
-    -------
-    probability : (films,) in 0..1, the calibrated logits; NaN where they are
-    calibration : dict with method, slope and intercept
-
-    Raises
-    ------
-    TrainError
-        The logits rank no better than chance.
+    Returns probabilities, (films,), NaN where logits are, and the facts of the calibration.
     """
     known = ~np.isnan(logit)
     slope, intercept = fit_platt(logit[known], target[known])
@@ -169,8 +156,14 @@ def calibrate(model: keras.Model, logit: np.ndarray, target: np.ndarray) -> tupl
             "calibrate. Check labels and images, or add films."
         )
     scale_logit(model, slope, intercept)
-    calibration = {"method": "Platt", "slope": slope, "intercept": intercept}
-    return expit(slope * logit + intercept), calibration
+    facts = {"method": "Platt", "slope": slope, "intercept": intercept}
+    return expit(slope * logit + intercept), facts
+
+
+def score_blocks(head: keras.Model, features) -> np.ndarray:
+    """Return the logits, (films,), that a head gives to features in memory or on disk."""
+    blocks = (features[i : i + BLOCK] for i in range(0, len(features), BLOCK))
+    return np.concatenate([head(x.astype(np.float32)).numpy()[:, 0] for x in blocks])
 
 
 def scale_logit(model: keras.Model, slope: float, intercept: float) -> None:
@@ -180,46 +173,29 @@ def scale_logit(model: keras.Model, slope: float, intercept: float) -> None:
     head.get_layer("logit").set_weights([slope * kernel, slope * bias + intercept])
 
 
-def _fit_linear(rows, target, fold):
+def _fit_linear(rows, target, fold, facts):
     """Choose the penalty over `fold`, then fit on all rows; return [kernel, bias] and history."""
     # Newton's method with conjugate gradients: the fastest of scikit-learn's on such rows.
-    logistic = LogisticRegression(class_weight="balanced", solver="newton-cg")
-    grid, folds = {"C": STRENGTHS}, PredefinedSplit(fold)
-    search = GridSearchCV(logistic, grid, scoring="roc_auc", cv=folds).fit(rows, target)
-    model = search.best_estimator_
-    # Logits grow with C. Folds that chose another one are pooled for calibration, and the final
-    # head may differ from them all: bring each to a held-out mean of 0 and deviation of 1.
-    score = cross_val_predict(model, rows, target, cv=folds, method="decision_function")
-    mean, scale = score.mean(), score.std()
-    aucs = [search.cv_results_[f"split{i}_test_score"] for i in range(folds.get_n_splits())]
-    names = pd.MultiIndex.from_product([STRENGTHS, folds.unique_folds], names=["strength", "fold"])
-    history = pd.Series(np.ravel(aucs, "F"), names, name="auc").reset_index()
+    balanced = {"class_weight": "balanced", "solver": "newton-cg"}
+    models = [LogisticRegression(C=strength, **balanced) for strength in STRENGTHS]
+    way = {"cv": PredefinedSplit(fold), "method": "decision_function"}
+    scores = np.column_stack([cross_val_predict(model, rows, target, **way) for model in models])
+    best, mean, scale, history = choose_strength(scores, target, fold, STRENGTHS)
+    model = models[best].fit(rows, target)
     return [model.coef_.T / scale, (model.intercept_ - mean) / scale], history
 
 
-def _fit_dense(rows, target, facts):
+def _fit_dense(rows, target, fold, facts):
     """Train a hidden layer and a last one; return [kernel, bias, kernel, bias] and history."""
     unit = np.sqrt((rows**2).mean())  # Adam's steps suit inputs of about one
     keras.utils.set_random_seed(facts["seed"])
-    model = keras.Sequential(
-        [
-            keras.Input(rows.shape[1:]),
-            keras.layers.Dense(facts["units"], "relu"),
-            keras.layers.Dropout(0.5),
-            keras.layers.Dense(1),
-        ]
-    )
-    model.compile(
-        keras.optimizers.Adam(facts["learning_rate"]),
-        keras.losses.BinaryCrossentropy(from_logits=True),
-    )
-    log = model.fit(
-        rows / unit,
-        target[:, None],
-        epochs=facts["epochs"],
-        sample_weight=compute_sample_weight("balanced", target),
-        verbose=0,
-    )
-    history = pd.DataFrame({"epoch": np.arange(facts["epochs"]) + 1, "loss": log.history["loss"]})
+    hidden = keras.layers.Dense(facts["units"], "relu")
+    layers = [hidden, keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input(rows.shape[1:]), *layers])
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(facts["learning_rate"]), loss)
+    given = {"sample_weight": compute_sample_weight("balanced", target), "epochs": facts["epochs"]}
+    losses = model.fit(rows / unit, target[:, None], **given, verbose=0).history["loss"]
+    history = pd.DataFrame({"epoch": np.arange(len(losses)) + 1, "loss": losses})
     kernel, *more = model.get_weights()
     return [kernel / unit, *more], history

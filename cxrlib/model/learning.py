@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 from cxrlib.metrics.bootstrap import auc, mean, resample_patients
 from cxrlib.metrics.calibration import fit_platt
 from cxrlib.model.folds import FOLDS, TrainError, patient_folds, refuse_test_films
-from cxrlib.model.logistic import balance, fit_plain
+from cxrlib.model.logistic import score_by
 from cxrlib.model.span import span_of_films
 
 LEAST = 20  # training patients of a class
@@ -35,18 +35,17 @@ def learning_curve(
 
     Parameters
     ----------
-    features, films : (films, grid, grid, channels) of training patients, as given to `fit_head`
+    features, films : of training patients, as given to `fit_head`
     strength : C of the logistic regression, such as `run.facts["fit"]["strength"]`
     repeats : partitions into folds and orders of patients
 
     Returns
     -------
-    points : DataFrame, one row per metric ('AUC', 'Brier score') and subset
-        metric, patients (mean number of training patients), value, low, high
-    curve : DataFrame, one row per metric and number of patients
-        metric, patients (up to twice those there are), value, low, high (of the power law), kind:
+    points, curve : DataFrames, one row per metric ('AUC', 'Brier score') and number of patients
+        metric, patients (in training, of points the mean), value, low, high (95 % intervals over
+        patients and repeats). The curve has the power law up to twice the patients, and kind:
         'fitted', 'extrapolated', and three more rows: 'now' (all patients train, as in a run),
-        'twice' and 'gain' (twice less now). 95 % intervals over patients and repeats.
+        'twice' and 'gain' (twice less now).
 
     Raises
     ------
@@ -88,19 +87,17 @@ def learning_curve(
     rng, draws = np.random.default_rng(seed), np.arange(RESAMPLES + 1)[:, None]
     drawn = rng.integers(repeats, size=(RESAMPLES + 1, repeats))
     trained = sizes * len(sides) * (FOLDS - 1) / FOLDS
+    ahead = np.unique(np.geomspace(trained[0], 2 * len(sides), 40).round())
+    kinds = [*np.where(ahead <= trained[-1], "fitted", "extrapolated"), "now", "twice", "gain"]
+    ahead = np.append(ahead, np.array([1, 2]) * len(sides))
     points, curves = [], []
     for metric, each in zip(("AUC", "Brier score"), values, strict=True):
         means = each[drawn, draws].mean(axis=1)
         means[0] = each[:, 0].mean(axis=0)
         points.append(_tabulate(metric, trained, means))
-        ahead = np.unique(np.geomspace(trained[0], 2 * len(sides), 40).round())
-        law = fit_power_law(trained, means, -1 if metric == "AUC" else 1)
-        curves.append(_tabulate(metric, ahead, law(ahead)))
-        curves[-1]["kind"] = np.where(ahead <= trained[-1], "fitted", "extrapolated")
-        now, twice = (law(np.array([n])) for n in (len(sides), 2 * len(sides)))
-        for kind, ends in {"now": now, "twice": twice, "gain": twice - now}.items():
-            count = len(sides) * (1 if kind == "now" else 2)
-            curves.append(_tabulate(metric, [count], ends).assign(kind=kind))
+        reached = fit_power_law(trained, means, -1 if metric == "AUC" else 1)(ahead)
+        reached = np.column_stack([reached, reached[:, -1] - reached[:, -2]])
+        curves.append(_tabulate(metric, np.append(ahead, ahead[-1]), reached).assign(kind=kinds))
     return pd.concat(points, ignore_index=True), pd.concat(curves, ignore_index=True)
 
 
@@ -110,22 +107,18 @@ def fit_power_law(sizes: np.ndarray, values: np.ndarray, sign: int):
     `values` are (rows, sizes), in 0..1, and so is a; the function takes (n,) and returns (rows, n).
     For each c of DECAYS the best a and b are a weighted linear regression; the best c is kept.
     """
-    weight = sizes / sizes.sum()
-    best = np.full((len(values), 4), np.inf)  # error, a, b, c
-    for decay in DECAYS:
-        x = sign * sizes**-decay
-        around, level = x - weight @ x, values @ weight
-        slope = np.maximum((values @ (weight * around)) / (weight @ around**2), 0)
-        floor = level - slope * (weight @ x)
-        held = np.clip(floor, 0, 1)
-        moved = held != floor
-        through = (values - held[:, None]) @ (weight * x) / (weight @ x**2)
-        slope[moved] = np.maximum(through[moved], 0)
-        error = (values - held[:, None] - slope[:, None] * x) ** 2 @ weight
-        better = error < best[:, 0]
-        best[better] = np.column_stack([error, held, slope, np.full(len(error), decay)])[better]
-    _, a, b, c = best.T[:, :, None]
-    return lambda n: a + sign * b * n**-c
+    weight, x = sizes / sizes.sum(), sign * sizes ** -DECAYS[:, None]
+    middle = x @ weight
+    around = x - middle[:, None]
+    slope = np.maximum((values * weight) @ around.T / (around**2 @ weight), 0)  # (rows, decays)
+    floor = (values @ weight)[:, None] - slope * middle
+    held = np.clip(floor, 0, 1)
+    through = ((values * weight) @ x.T - held * middle) / (x**2 @ weight)
+    slope = np.where(held == floor, slope, np.maximum(through, 0))
+    error = (values[:, None] - held[..., None] - slope[..., None] * x) ** 2 @ weight
+    best = error.argmin(axis=1)[:, None]
+    a, b = (np.take_along_axis(part, best, axis=1) for part in (held, slope))
+    return lambda n: a + sign * b * n ** -DECAYS[best]
 
 
 def _score_held_out(rows, target, patient, fold, sizes, strength, seed) -> np.ndarray:
@@ -133,23 +126,20 @@ def _score_held_out(rows, target, patient, fold, sizes, strength, seed) -> np.nd
     table = pd.DataFrame({"patient": patient, "target": target, "fold": fold})
     people = table.groupby("patient").agg(target=("target", "max"), fold=("fold", "first"))
     people["draw"] = np.random.default_rng(seed).random(len(people))
-    columns = []
-    for number in np.unique(fold):
+    subsets = []
+    for number in range(FOLDS):
         # Ranks within a class, so that each subset holds both in proportion.
         rest = people[people["fold"] != number].groupby("target")["draw"].rank(pct=True)
         place = rest.reindex(patient).to_numpy()
-        for share in sizes:
-            train = place <= share + 1e-9
-            columns.append(strength * balance(train, target))
-    score = fit_plain(rows, target, np.stack(columns, axis=1))
-    own = np.searchsorted(np.unique(fold), fold) * len(sizes)  # the fits without a film's fold
-    return score[np.arange(len(rows)), own + np.arange(len(sizes))[:, None]]
+        subsets += [place <= share + 1e-9 for share in sizes]
+    without = fold * len(sizes) + np.arange(len(sizes))[:, None]  # the fits without a film's fold
+    return score_by(rows, target, subsets, without, strength)
 
 
 def _measure(target, score, fold, weights) -> list[np.ndarray]:
     """Return AUC within folds and Brier score of each resample."""
     probability = np.empty(len(score))
-    for number in np.unique(fold):
+    for number in range(FOLDS):
         rest = fold != number
         slope, intercept = fit_platt(score[rest], target[rest])
         probability[~rest] = expit(slope * score[~rest] + intercept)

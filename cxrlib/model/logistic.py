@@ -32,17 +32,9 @@ def fit_logistics(
     directions of a sample (after Frangella, Tropp and Udell, SIAM J. Matrix Anal. Appl. 2023).
     Each sweep over the films serves all fits, and memory holds one block of films.
 
-    Parameters
-    ----------
-    features : (films, ...), p numbers a film, in memory or on disk
-    target : (films,), 0 or 1
-    weights : float32 array, (films, fits), of each film's loss against a penalty of |coef|^2 / 2
-    mean, scale : (p,) and (fits, p), of the standardisation
-
-    Returns
-    -------
-    coef : float32 array, (fits, p + 1), of standardised features; the last is the intercept
-    score : float32 array, (films, fits), the logits of all films
+    `weights`, float32 of (films, fits), are of each film's loss against a penalty of |coef|^2 / 2.
+    `mean`, (p,), and `scale`, (fits, p), standardise. Returns coefficients, (fits, p + 1) with the
+    intercept last, and the logits of all films, (films, fits), both float32.
     """
     films, fits = weights.shape
     target, mean = target.astype(np.float32)[:, None], mean.astype(np.float32)
@@ -53,10 +45,6 @@ def fit_logistics(
     penalty = np.append(np.ones(mean.size, np.float32), np.float32(0))
     coef, score = np.zeros((fits, mean.size + 1), np.float32), np.zeros((films, fits), np.float32)
     live = np.arange(fits)
-
-    def push(step, which):  # what a sweep multiplies films with, and what it adds
-        raw = step[:, :-1] / scale[which]
-        return raw, step[:, -1] - raw @ mean
 
     def pull(total, heights, which):
         return np.column_stack([(total - heights[:, None] * mean) / scale[which], heights])
@@ -95,7 +83,8 @@ def fit_logistics(
             step, moved = np.zeros_like(way), np.zeros_like(curve)
             on = np.arange(len(live))  # the fits that conjugate gradients still improve
             for _ in range(STEPS[1]):
-                raw, shift = push(way[on], live[on])
+                raw = way[on, :-1] / scale[live[on]]
+                shift = way[on, -1] - raw @ mean
                 logit, bend = np.empty((films, len(on)), np.float32), curve[:, on]
 
                 def curved(rows, product, logit=logit, bend=bend, shift=shift):
@@ -134,17 +123,9 @@ def fit_nested(
 ) -> tuple[list[np.ndarray], np.ndarray, pd.DataFrame]:
     """Choose the penalty by cross-validation over `fold`, as `fit_head` does, in one set of fits.
 
-    Parameters
-    ----------
-    features, target, fold : (films, ...), (films,) and (films,)
-    strengths : C, the inverse of the L2 penalty
-    nested : whether each film also gets a logit by a choice that has not seen its fold
-
-    Returns
-    -------
-    weights : mean, variance, kernel and bias of a head
-    logit : (films,), held out; NaN unless nested
-    history : DataFrame, strength, fold, auc
+    Where `nested`, each film also gets a logit by a choice that has not seen its fold. Returns
+    weights of a head (mean, variance, kernel, bias), logits, (films,), NaN unless nested, and the
+    history: strength, fold, auc.
     """
     sums, squares, counts = measure_moments(features, fold)
     names = range(len(counts))
@@ -162,48 +143,42 @@ def fit_nested(
     coef, score = fit_logistics(features, target, weights, mean, np.stack(scales))
     fit_of = {out: i * len(strengths) + np.arange(len(strengths)) for i, out in enumerate(left_out)}
 
-    def choose(outer):
-        """Return the AUC of each fold and penalty, the best fit, and its held-out mean and SD."""
-        inner = [i for i in names if i not in outer]
-        held = {i: score[fold == i][:, fit_of[tuple(sorted((*outer, i)))]] for i in inner}
-        aucs = np.array([[roc_auc_score(target[fold == i], s) for s in held[i].T] for i in inner])
-        best = aucs.mean(axis=0).argmax()
-        logit = np.concatenate([s[:, best] for s in held.values()])
-        return aucs, fit_of[outer][best], logit.mean(), logit.std()
-
     logit = np.full(len(fold), np.nan)
-    for i in names if nested else ():
-        _, fit, middle, spread = choose((i,))
-        logit[fold == i] = (score[fold == i, fit] - middle) / spread
-    aucs, fit, middle, spread = choose(())
-    rows = pd.MultiIndex.from_product([strengths, names], names=["strength", "fold"])
-    history = pd.Series(np.ravel(aucs, "F"), rows, name="auc").reset_index()
+    for outer in [*((i,) for i in names if nested), ()]:
+        rest = ~np.isin(fold, outer)
+        without = np.array([fit_of[tuple(sorted({*outer, i}))] for i in names])
+        held = np.take_along_axis(score[rest], without[fold[rest]], axis=1)
+        best, middle, spread, history = choose_strength(held, target[rest], fold[rest], strengths)
+        fit = fit_of[outer][best]
+        logit[~rest] = (score[~rest, fit] - middle) / spread
     kernel, bias = coef[fit, :-1, None] / spread, (coef[fit, -1:] - middle) / spread
     return [mean, scales[-1] ** 2 - EPSILON, kernel, bias], logit, history
 
 
-def score_held_out(
-    rows: np.ndarray, target: np.ndarray, folds: np.ndarray, strength: float
-) -> np.ndarray:
-    """Return logits, (films, partitions), of each film by a fit without its fold.
+def choose_strength(score, target, fold, strengths) -> tuple[int, float, float, pd.DataFrame]:
+    """Return which strength has the best AUC over `fold`, its mean and SD, and the history.
 
-    Parameters
-    ----------
-    rows : (films, p), standardised, as `span_of_films` gives them
-    folds : (films, partitions), numbers from 0 of the fold of each film
-    strength : C, the inverse of the L2 penalty
+    `score`, (films, strengths), are held-out logits. They grow with C, and folds that chose another
+    one are pooled for calibration: who divides by the SD of each brings them to one scale.
     """
-    fits = [(fold, number) for fold in folds.T for number in range(fold.max() + 1)]
-    weights = np.stack([strength * balance(fold != n, target) for fold, n in fits], axis=1)
-    score = fit_plain(rows, target, weights)
-    first = np.cumsum([0, *folds.max(axis=0)[:-1] + 1])  # fit of each partition
-    return np.take_along_axis(score, folds + first, axis=1)
+    parts = [fold == number for number in np.unique(fold)]
+    aucs = np.array([[roc_auc_score(target[x], each[x]) for x in parts] for each in score.T])
+    best = int(aucs.mean(axis=1).argmax())
+    rows = pd.MultiIndex.from_product([strengths, np.unique(fold)], names=["strength", "fold"])
+    history = pd.Series(aucs.ravel(), rows, name="auc").reset_index()
+    return best, score[:, best].mean(), score[:, best].std(), history
 
 
-def fit_plain(rows: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the logits of `fit_logistics` on rows, (films, p), that are standardised already."""
-    ones = np.ones((weights.shape[1], rows.shape[1]), np.float32)
-    return fit_logistics(rows, target, weights.astype(np.float32), np.zeros(rows.shape[1]), ones)[1]
+def score_by(rows, target: np.ndarray, trained_on: list, fit: np.ndarray, strength: float):
+    """Return each film's logits, (scores, films), by those of several fits that `fit` numbers.
+
+    `rows` are standardised, as `span_of_films` gives them. `trained_on` has a mask of films for
+    each fit, and `strength` is C, the inverse of the L2 penalty.
+    """
+    weights = np.stack([strength * balance(train, target) for train in trained_on], axis=1)
+    mean, scale = np.zeros(rows.shape[1]), np.ones((len(trained_on), rows.shape[1]), np.float32)
+    _, score = fit_logistics(rows, target, weights.astype(np.float32), mean, scale)
+    return score[np.arange(len(rows)), fit]
 
 
 def balance(train: np.ndarray, target: np.ndarray) -> np.ndarray:

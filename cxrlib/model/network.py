@@ -3,12 +3,21 @@
 import socket
 from pathlib import Path
 
-from cxrlib.model import lite
 from cxrlib.model._keras import OUT_OF_MEMORY, keras
 
 BUNDLED = Path(__file__).parent / "weights" / "inception_v3.weights.h5"
-BRINGS = {"InceptionV3": BUNDLED, "EfficientNetLite2": lite.BUNDLED}  # weights come with cxrlib
+LITE = BUNDLED.with_name("efficientnet_lite2.weights.h5")
+BRINGS = {"InceptionV3": BUNDLED, "EfficientNetLite2": LITE}  # weights come with cxrlib
 DOWNLOAD_WAIT = 10  # seconds without a byte, after which a download has failed
+# Per stage: blocks, kernel, stride, expansion, channels (Tan and Le, ICML 2019, at width 1.1 and
+# depth 1.2). Lite has no squeeze-and-excitation, and ReLU6 instead of swish.
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (3, 3, 2, 6, 24),
+    (3, 5, 2, 6, 48),
+    (4, 3, 2, 6, 88),
+    (4, 5, 1, 6, 120),
+)
 
 
 class BackboneError(ValueError):
@@ -89,10 +98,7 @@ def cut_network(network: keras.Model, layer: str) -> keras.Model:
 
 
 def as_map(output, layer: str):
-    """Return the output of a layer as (n, height, width, channels): tokens on a square, by rows.
-
-    One token more than a square holds is taken for a class token in front, and left out.
-    """
+    """Return the output of a layer as (n, height, width, channels): tokens on a square, by rows."""
     shape = getattr(output, "shape", None)  # a network may give several
     match shape:
         case (_, int(), int(), int()):
@@ -110,3 +116,37 @@ def as_map(output, layer: str):
 def parts_of(layer: keras.Layer) -> list[keras.Layer]:
     """Return a layer, or the layers of the network that it is."""
     return [part for inner in getattr(layer, "layers", []) for part in parts_of(inner)] or [layer]
+
+
+def preprocess_input(pixels):
+    """Bring grey values, 0..255, to the range that `EfficientNetLite2` was trained on."""
+    return (pixels - 127) / 128
+
+
+def EfficientNetLite2(include_top=False, weights=None, input_tensor=None, input_shape=None):
+    """Build the network up to its fifth stage of seven, as `keras.applications` build theirs.
+
+    Layers `stage1` to `stage5` end the stages. `stage5` has 120 channels at 1/16 of the side.
+    """
+    x = _convolve(keras.layers.Conv2D(32, 3, 2, "same", use_bias=False), input_tensor)
+    for number, (blocks, kernel, stride, expansion, channels) in enumerate(STAGES, 1):
+        for block in range(blocks):
+            name = f"stage{number}" if block == blocks - 1 else None
+            x = _block(x, kernel, 1 if block else stride, expansion, channels, name)
+    return keras.Model(keras.utils.get_source_inputs(input_tensor), x)
+
+
+def _block(x, kernel: int, stride: int, expansion: int, channels: int, name: str | None):
+    """Widen, filter each channel, narrow; add what came in where shapes agree."""
+    start = x
+    if expansion > 1:
+        x = _convolve(keras.layers.Conv2D(expansion * x.shape[-1], 1, use_bias=False), x)
+    x = _convolve(keras.layers.DepthwiseConv2D(kernel, stride, "same", use_bias=False), x)
+    adds = stride == 1 and start.shape[-1] == channels
+    x = keras.layers.Conv2D(channels, 1, use_bias=False)(x)
+    x = keras.layers.BatchNormalization(name=None if adds else name)(x)
+    return keras.layers.Add(name=name)([x, start]) if adds else x
+
+
+def _convolve(layer, x):
+    return keras.layers.ReLU(6)(keras.layers.BatchNormalization()(layer(x)))

@@ -1,7 +1,6 @@
 """Scores in memory: films are read, checked and given a probability each."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -21,9 +20,9 @@ from cxrlib.metrics.report import evaluate
 from cxrlib.model.backbone import BATCH
 from cxrlib.model.embeddings import EmbeddingError, Embeddings
 from cxrlib.model.facts import COLUMNS, RunError, are_sides_kept
-from cxrlib.model.run import DIGITS, Run, decide, record_test
+from cxrlib.model.head import score_blocks
+from cxrlib.model.run import DIGITS, Run, decide, decided_rows, rewrite_run
 
-BLOCK = 1000  # embeddings scored at once
 MISSING = "the file does not exist"
 SEEN = "was among the training films"
 
@@ -76,22 +75,10 @@ def score_embeddings(
 ) -> pd.DataFrame:
     """Score films by their embeddings, with a run that was trained on embeddings of the same kind.
 
-    Parameters
-    ----------
-    films : DataFrame with filename, in whose order the rows come; None is all of `embeddings`
+    One row per film as `score_films` returns it, whose path is the film's name, in the order of
+    the column filename of `films`; None is all of `embeddings`. An EmbeddingError tells of another
+    network or dimension than the run's, of a run without, and of a film without an embedding.
 
-    Returns
-    -------
-    DataFrame, one row per film, as `score_films` returns it; path is the film's name
-
-    Raises
-    ------
-    EmbeddingError
-        Embeddings of another network or another dimension than the run's, or a run without; a film
-        without an embedding.
-
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> import numpy as np
     >>> from tempfile import mkdtemp
@@ -121,11 +108,8 @@ def score_embeddings(
             "read_embeddings(..., name=...) that they are the same network's."
         )
     films = pd.DataFrame({"filename": list(embeddings.row)}) if films is None else films
-    rows = embeddings.of(films)
-    starts = range(0, len(rows), BLOCK)
-    blocks = [rows[i : i + BLOCK].astype(np.float32) for i in starts]
-    logit = np.concatenate([run.model(block).numpy()[:, 0] for block in blocks])
-    probability = expit(logit.astype(float)).round(DIGITS)
+    logit = score_blocks(run.model, embeddings.of(films)).astype(float)
+    probability = expit(logit).round(DIGITS)
     decision = decide(probability, run.threshold)
     names = films["filename"].to_numpy()
     told = {"path": names, "status": "ok", "probability": probability, "decision": decision}
@@ -137,16 +121,10 @@ def score_test(run: Run, study: Study, embeddings: Embeddings | None = None) -> 
 
     `embeddings` are those of `read_embeddings`, for a run that was trained on them, and no others.
     Called again on the same films it returns what is recorded. No film is refused here: who
-    labelled it says that it is one, and leaving out odd films would flatter the classifier.
+    labelled it says that it is one, and leaving out odd films would flatter the classifier. A
+    RunError says that the study is not the one the run was trained on, has patients on other sides,
+    a test film that cannot be read, or no test film with the finding or without.
 
-    Raises
-    ------
-    RunError
-        The study is not the one the run was trained on, has patients on other sides, a test film
-        that cannot be read, or no test film with the finding or without.
-
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> run = cxr.load_run("medical/models/cardiomegaly")
     >>> tested = cxr.score_test(run, cxr.read_study("medical"))
@@ -156,12 +134,12 @@ def score_test(run: Run, study: Study, embeddings: Embeddings | None = None) -> 
     films = choose_run_films(run, study)
     if "test" in run.facts["metrics"]:
         return run
-    test = films[films["split"] == "test"].reset_index(drop=True)
     if not are_sides_kept(run.facts["split"], films):
         raise RunError(
             f"{study.folder}: patients stand on other sides than when {run.folder} was made: "
             "training may have seen test patients. Train again."
         )
+    test = films[films["split"] == "test"].reset_index(drop=True)
     if test["target"].nunique() < 2:
         raise RunError(
             f"{study.folder}: {test['patient'].nunique()} test patients have "
@@ -184,7 +162,14 @@ def score_test(run: Run, study: Study, embeddings: Embeddings | None = None) -> 
             "delete its rows from labels.csv, and train again."
         )
     test["probability"] = scores["probability"]
-    return record_test(run, test, evaluate(test, run.threshold, run.facts["seed"]))
+    both = pd.concat([run.split("train"), decided_rows(test, run.threshold)])
+    measured = evaluate(test, run.threshold, run.facts["seed"])
+
+    def fill(folder):
+        both.to_csv(folder / "predictions.csv", index=False)
+        return ["predictions.csv"]
+
+    return rewrite_run(run, {"metrics": run.metrics | {"test": measured}}, fill)
 
 
 def choose_run_films(run: Run, study: Study) -> pd.DataFrame:
@@ -203,15 +188,11 @@ def score_batches(run: Run, films: Iterable, check: bool) -> Iterator[list[tuple
 
     A row depends on its film alone, never on the films beside it.
     """
-    films = iter(films)
+    films, size = iter(films), run.image_size
     batches = iter(lambda: list(islice(films, BATCH)), [])
-    read = partial(_read_films, check, run.trained_on)
-    for batch in read_ahead(read, batches, run.image_size):
+    one = partial(_read_film, check, run.trained_on, size)
+    for batch in read_ahead(lambda some, _, pool: list(pool.map(one, some)), batches, size):
         yield [_score(run, *film) for film in batch]
-
-
-def _read_films(check: bool, trained_on, films: list, size: int, pool: Executor) -> list[tuple]:
-    return list(pool.map(partial(_read_film, check, trained_on, size), films))
 
 
 def _read_film(check: bool, trained_on: frozenset[str], size: int, film) -> tuple:

@@ -21,11 +21,13 @@ from cxrlib.model.card import SIMULATED, model_card
 from cxrlib.model.facts import MODELS, RunError, facts_of_images, is_fast, read_facts
 from cxrlib.model.fast import join_engine
 
+MADE_OF = ("name", "weights", "layer", "seed", "digest")  # of a backbone, in `run.json`
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
 ALL_OTHERS = "all other films"  # as `choose_films(..., against="others")` gives them
 DIGITS = 6  # decimals of a probability that is written; what follows differs between processors
 COLUMNS = "path,patient,view,sex,age,split,target,probability,decision,digest".split(",")
-UNSCORED = "training.csv"  # path, patient and digest of training films without a held-out score
+IDENTITY = ["path", "patient", "digest"]
+UNSCORED = "training.csv"  # such of training films without a held-out score
 
 
 @dataclass(frozen=True)
@@ -87,26 +89,30 @@ class Run:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """`predictions.csv`: path in the study, patient, view, sex, age (years), split, target,
-        probability (0..1), decision and digest (see `short_digest`; not in older runs); training
-        films as scored by models that did not see their patient."""
+        """`predictions.csv`, as docs/run.md describes it: test films, and training films as scored
+        by models that did not see their patient."""
         text = dict.fromkeys(("path", "patient", "view", "sex", "digest"), str)
         empty = {"keep_default_na": False, "na_values": {"age": ""}}
         return pd.read_csv(self.folder / "predictions.csv", dtype=text, **empty)
 
+    @property
+    def unscored(self) -> pd.DataFrame:
+        """Path, patient and digest of training films without a held-out score."""
+        path = self.folder / UNSCORED
+        films = pd.read_csv(path, dtype=str) if path.exists() else pd.DataFrame()
+        return films.reindex(columns=IDENTITY)
+
     @cached_property
     def trained_on(self) -> frozenset[str]:
         """Short digests of the training films; runs of version 0.1 have none."""
-        films = self.split("train")
-        if (self.folder / UNSCORED).exists():
-            films = pd.concat([films, pd.read_csv(self.folder / UNSCORED, dtype=str)])
-        return frozenset(films.get("digest", pd.Series(dtype=str)).dropna()) - {""}
+        films = pd.concat([self.split("train"), self.unscored])
+        return frozenset(films["digest"].dropna()) - {""}
 
     def split(self, side: str, study: Study | None = None) -> pd.DataFrame:
-        """Return the films of one side, 'train' or 'test', with what the run says of them.
+        """Return the rows of `predictions` of one side, 'train' or 'test'.
 
-        Without a study, the rows of `predictions`. With the study that the run was trained on, its
-        films as `choose_films` gives them, with probability (NaN where there is none) and decision.
+        With the study that the run was trained on, all its films of that side, as `choose_films`
+        gives them, with probability (NaN where there is none) and decision.
         """
         scored = self.predictions.loc[lambda rows: rows["split"] == side]
         if study is None:
@@ -118,9 +124,9 @@ class Run:
     def predict(self, films: np.ndarray) -> np.ndarray:
         """Return the probability of the finding, (n,) in 0..1, of float32 films (n, size, size, 1).
 
-        By the engine if there is one; what measures or explains the run uses the model. Films are
-        computed one by one: in a batch the last digits would depend on the other films.
+        By the engine if there is one; what measures or explains the run uses the model.
         """
+        # One by one: in a batch the last digits would depend on the other films.
         forward = self.engine or self._frozen
         return expit(np.concatenate([forward(film[None])[:, 0] for film in films]))
 
@@ -130,28 +136,18 @@ class Run:
 
 
 def decide(probability, threshold: float) -> np.ndarray:
-    """Return 'positive' where a probability reaches the threshold, else 'negative'.
-
-    Give it probabilities as they are written, with `DIGITS` decimals, so that a table agrees with
-    its decisions.
-    """
+    """Return 'positive' where a probability, as written with `DIGITS` decimals, is not below it."""
     return np.where(np.asarray(probability) >= threshold, "positive", "negative")
 
 
 def load_run(folder: str | Path, fallback: str | Path | None = None) -> Run:
     """Read a run and check that its parts belong together.
 
-    Where `folder` is not there, `fallback` is loaded with a warning, if its name is the same: so
-    `runs/cardiomegaly` may stand for `medical/models/cardiomegaly` until it is trained.
+    A RunError tells of no run there, of a file changed since it was written, and of a backbone,
+    weights or reading of images other than those it was trained with. Where `folder` is not there,
+    `fallback` is loaded with a warning, if its name is the same: so `runs/cardiomegaly` may stand
+    for `medical/models/cardiomegaly` until it is trained.
 
-    Raises
-    ------
-    RunError
-        No run there, a file changed since it was written, or a backbone, weights or reading of
-        images other than those it was trained with.
-
-    Examples
-    --------
     >>> import cxrlib as cxr
     >>> run = cxr.load_run("medical/models/cardiomegaly")
     >>> round(run.metrics["test"]["auc"]["value"], 2)
@@ -164,15 +160,15 @@ def load_run(folder: str | Path, fallback: str | Path | None = None) -> Run:
         folder = Path(fallback)
     facts = read_facts(folder)
     path, size = folder / MODELS[facts["stage"]], facts["image_size"]
+    given = facts.get("embeddings")
+    wanted = (given["dimension"],) if given else (size, size, 1)
     try:
-        given = facts.get("embeddings")
-        alone = given or facts["stage"] != "head"
         model = keras.models.load_model(path, safe_mode=True)
-        model = model if alone else join(load_run_backbone(folder, facts), model)
-        model_shape = model.input_shape, model.output_shape
-        wanted = (given["dimension"],) if given else (size, size, 1)
-        if model_shape != ((None, *wanted), (None, 1)) or not is_finite(model):
-            raise ValueError(f"weights that are no numbers, or other shapes: {model_shape}")
+        if facts["stage"] == "head" and not given:
+            model = join(load_run_backbone(folder, facts), model)
+        shapes = model.input_shape, model.output_shape
+        if shapes != ((None, *wanted), (None, 1)) or not is_finite(model):
+            raise ValueError(f"weights that are no numbers, or other shapes: {shapes}")
     except OUT_OF_MEMORY as error:
         raise RunError(f"{folder}: too little memory to load it. End other programs.") from error
     except (BackboneError, RunError):
@@ -188,15 +184,11 @@ def load_run(folder: str | Path, fallback: str | Path | None = None) -> Run:
 def load_run_backbone(folder: str | Path, facts: dict) -> Backbone:
     """Load the backbone that a run was trained on, before any fine-tuning.
 
-    Raises
-    ------
-    BackboneError, RunError
-        Its weights cannot be had, or are not those it was trained on.
+    BackboneError or RunError where its weights cannot be had, or are not those it was trained on.
     """
     wanted = facts_of_images(folder, facts)["backbone"]
-    weights = wanted["weights"]
+    name, weights, layer, seed, digest = (wanted[key] for key in MADE_OF)
     weights = weights if weights in KNOWN_WEIGHTS else Path(folder) / weights
-    name, layer, seed, digest = (wanted[key] for key in ("name", "layer", "seed", "digest"))
     backbone = load_backbone(name, weights, facts["image_size"], layer, seed)
     if backbone.digest != digest:
         raise RunError(
@@ -204,18 +196,6 @@ def load_run_backbone(folder: str | Path, facts: dict) -> Backbone:
             f"(digest {digest[:12]}, now {backbone.digest[:12]}). Train again."
         )
     return replace(backbone, engine=Path(folder)) if is_fast(facts) else backbone
-
-
-def record_test(run: Run, predictions: pd.DataFrame, metrics: dict) -> Run:
-    """Add the test patients' scores and metrics to a run's files; return the run as it is now."""
-    scored = decided_rows(predictions, run.threshold)
-
-    def fill(folder):
-        both = pd.concat([run.split("train"), scored])
-        both.to_csv(folder / "predictions.csv", index=False)
-        return ["predictions.csv"]
-
-    return rewrite_run(run, {"metrics": run.metrics | {"test": metrics}}, fill)
 
 
 def rewrite_run(run: Run, facts: dict, fill: Callable[[Path], list[str]]) -> Run:

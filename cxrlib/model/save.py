@@ -22,7 +22,9 @@ from cxrlib.model.head import Fitted
 from cxrlib.model.run import (
     ALL_OTHERS,
     DIGITS,
+    IDENTITY,
     KNOWN_WEIGHTS,
+    MADE_OF,
     UNSCORED,
     Run,
     decided_rows,
@@ -78,13 +80,11 @@ def save_run(
     threshold = choose_threshold(held_out["target"], held_out["probability"], operating_point)
     metrics = evaluate(held_out, threshold, seed)
     chosen_on = f"training patients, {fitted.facts['held_out']}"
-    given = isinstance(backbone, Embeddings)
-    describe = _describe_embeddings if given else _describe_model
     facts = {
         "format": FORMAT,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         **_describe_films(study, films, finding),
-        **describe(folder, backbone, fitted),
+        **_describe_model(folder, backbone, fitted),
         "seed": seed,
         "threshold": {"value": threshold, "rule": operating_point, "chosen_on": chosen_on},
         "prevalence": metrics["prevalence"],
@@ -99,13 +99,11 @@ def save_run(
         fitted.history.to_csv(part / "history.csv", index=False)
         decided_rows(held_out, threshold).to_csv(part / "predictions.csv", index=False)
         if len(unscored := train.drop(held_out.index)):  # of a fine-tuned network
-            told = told_by_digest(unscored)[["path", "patient", "digest"]]
-            told.to_csv(part / UNSCORED, index=False)
+            told_by_digest(unscored)[IDENTITY].to_csv(part / UNSCORED, index=False)
         facts["files"] = {path.name: file_digest(path) for path in sorted(part.iterdir())}
         write_facts(part, facts)
-    is_head = fitted.stage == "head" and not given
-    model = join(backbone, fitted.model) if is_head else fitted.model
-    return Run(folder, facts, model)
+    alone = fitted.stage != "head" or isinstance(backbone, Embeddings)
+    return Run(folder, facts, fitted.model if alone else join(backbone, fitted.model))
 
 
 def keep_foreign(folder: Path) -> None:
@@ -135,32 +133,22 @@ def _describe_films(study: Study, films: pd.DataFrame, finding: str) -> dict:
     }
 
 
-def _describe_embeddings(folder: Path, embeddings: Embeddings, fitted: Fitted) -> dict:
-    made_of = {"name": embeddings.name, "digest": embeddings.digest}
-    return {
-        "stage": fitted.stage,
-        "image_size": 0,
-        "preprocessing": PREPROCESSING,
-        "backbone": made_of | {"weights": None, "layer": "embeddings", "seed": 0},
-        "grid": 0,
-        "embeddings": {"dimension": embeddings.dimension},
-        "fit": fitted.facts,
-    }
-
-
-def _describe_model(folder: Path, backbone: Backbone, fitted: Fitted) -> dict:
-    keys = ("name", "weights", "layer", "seed", "digest")
-    made_of = {key: getattr(backbone, key) for key in keys}
+def _describe_model(folder: Path, backbone: Backbone | Embeddings, fitted: Fitted) -> dict:
+    made_of = {key: getattr(backbone, key) for key in MADE_OF}
     if backbone.weights not in KNOWN_WEIGHTS:
         # From the run's folder, so that a project can be moved and nothing tells of the machine.
         made_of["weights"] = os.path.relpath(backbone.weights, folder)
-    head = fitted.model if fitted.stage == "head" else fitted.model.get_layer("head")
+    if isinstance(backbone, Embeddings):
+        of_kind = {"grid": 0, "embeddings": {"dimension": backbone.dimension}}
+    else:
+        head = fitted.model if fitted.stage == "head" else fitted.model.get_layer("head")
+        fast = backbone.engine and fitted.stage == "head"
+        of_kind = {"precision": "fast" if fast else "full", "grid": head.input_shape[1]}
     return {
         "stage": fitted.stage,
         "image_size": backbone.image_size,
         "preprocessing": PREPROCESSING,
         "backbone": made_of,
-        "precision": "fast" if backbone.engine and fitted.stage == "head" else "full",
-        "grid": head.input_shape[1],
+        **of_kind,
         "fit": fitted.facts,
     }

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
@@ -13,32 +12,10 @@ ROWS = 256  # films of a block, 33 MB of 32,000 features
 PARTS = 4  # of a block, which is brought to float32 in threads: that takes as long as the products
 
 
-@dataclass(frozen=True)
-class Subset:
-    """Some films' features, (films, ...), read when a slice of them is asked for."""
-
-    features: np.ndarray
-    index: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return len(self.index), *self.features.shape[1:]
-
-    def __len__(self):
-        return len(self.index)
-
-    def __getitem__(self, some: slice) -> np.ndarray:
-        return self.features[self.index[some]]
-
-
 def sweep(features, coef: np.ndarray | None, answer: Callable, width: int) -> np.ndarray:
     """Read all films once, block by block; return the sum of `answer.T @ block`, (width, p).
 
-    Parameters
-    ----------
-    features : (films, ...), p numbers a film, in memory or on disk, of any float type
-    coef : (fits, p), or None
-    answer : from a slice of films and their products with `coef`, (films, fits), to (films, width)
+    `answer` makes (films, width) of a slice of films and their products with `coef`, (films, fits).
     """
     size = int(np.prod(features.shape[1:]))
     buffer = np.empty((min(ROWS, len(features)), size), np.float32)
@@ -80,15 +57,8 @@ def span_of_films(features) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
     same as on all features, and a fit costs a fraction. Of more than 2,000 films the space is that
     of 2,000 among them, so memory and time grow with the films and not with their square.
 
-    Parameters
-    ----------
-    features : (films, ...), in memory or on disk
-
-    Returns
-    -------
-    rows : (films, rank), the standardised films in those coordinates
-    back : (features, rank); `back @ coef` are coefficients of standardised features
-    mean, scale : (features,), of the standardisation
+    Returns (films, rank), the standardised films in those coordinates; (p, rank), by which
+    coefficients in them become those of standardised features; mean and scale, (p,).
     """
     if len(features) <= MANY:
         flat = np.asarray(features[:]).reshape(len(features), -1).astype(np.float32)

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +36,8 @@ def gather(
 ) -> "np.ndarray | Rows":
     """Return the features of films, from the cache or computed, as `extract_features` does.
 
-    Parameters
-    ----------
-    settings : a digest of what decides the features beside the film and `shape`
-    shape : (grid, grid, channels) of one film
-    compute : takes tasks, (numbers, films), and yields (numbers, rows of features) in any order
-    batch : films per task
+    `settings` is a digest of what decides features beside the film and their `shape`. `compute`
+    takes tasks of `batch` films, (numbers, films), and yields (numbers, features) in any order.
     """
     paths = list(paths)
     if cache is None:
@@ -64,41 +61,54 @@ def gather(
             progress.update(len(numbers))
     if cache is None:
         return features
-    return kept if kept.nbytes > IN_MEMORY else kept[:]
+    return kept if len(kept) * store.size > IN_MEMORY else kept[:]
 
 
-class Rows:
-    """Rows of an array on disk in an order of their own; what is indexed is read, and no more.
+@dataclass(frozen=True)
+class OnDisk:
+    """Rows of float16 in a file, from byte `start` on: what is indexed is read, and no more.
 
-    As of an h5py data set, `rows[10:20]`, `rows[7]` and `rows[mask]` are arrays in memory, and
-    `np.asarray(rows)` is all of it. Hand it on whole, and read it block by block. It holds no open
-    file, so it may be sent to another process of the machine.
+    It is not mapped: what was read would stay in memory, and a file that is cut short would end the
+    process. It holds no open file, so it may be sent to another process of the machine.
     """
 
-    def __init__(self, file: Path, start: int, place: np.ndarray, shape: tuple[int, ...]):
-        self.file, self.start, self.place = file, start, place
-        self.shape, self.dtype, self.ndim = (len(place), *shape), np.dtype("<f2"), 1 + len(shape)
+    file: Path
+    start: int
+    shape: tuple[int, ...]
+
+    def __getitem__(self, place: np.ndarray | int) -> np.ndarray:
+        rows = np.zeros((np.size(place), *self.shape[1:]), "<f2")
+        with open(self.file, "rb", buffering=0) as file:
+            for row, at in zip(rows, np.ravel(place).tolist(), strict=True):
+                os.preadv(file.fileno(), [row], self.start + at * row.nbytes)
+        return rows.reshape(np.shape(place) + self.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of an array, in memory or on disk, in an order of their own.
+
+    As of an h5py data set, `rows[10:20]`, `rows[7]` and `rows[mask]` are arrays in memory, and
+    `np.asarray(rows)` is all of it. Hand it on whole, and read it block by block.
+    """
+
+    array: np.ndarray | OnDisk
+    place: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.place), *self.array.shape[1:]
 
     def __len__(self) -> int:
         return len(self.place)
 
-    @property
-    def nbytes(self) -> int:
-        return int(np.prod(self.shape)) * self.dtype.itemsize
-
     def __getitem__(self, key) -> np.ndarray:
         key, *rest = key if isinstance(key, tuple) else (key,)
         place = self.place[key]
-        rows = np.zeros((np.size(place), *self.shape[1:]), self.dtype)
-        size = self.nbytes // max(1, len(self))
-        with open(self.file, "rb", buffering=0) as file:
-            for row, at in zip(rows, np.ravel(place).tolist(), strict=True):
-                os.preadv(file.fileno(), [row], self.start + at * size)
-        rows = rows.reshape(np.shape(place) + self.shape[1:])
-        return rows[(slice(None),) * np.ndim(place) + tuple(rest)] if rest else rows
+        return np.asarray(self.array[place])[(slice(None),) * np.ndim(place) + tuple(rest)]
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return self[:].astype(dtype or self.dtype, copy=False)
+        return np.asarray(self[:], dtype)
 
 
 class Store:
@@ -107,30 +117,18 @@ class Store:
     A row counts once its checksum is in the index, so what a kill, a full disk or a damaged block
     spoils is made anew. Each film has its place before it is computed: the files end with the same
     bytes whoever computed which row, in whatever order. Processes may fill one store at once; only
-    to give out places they wait for each other.
-
-    Parameters
-    ----------
-    folder : made where it is not there
-    settings : what decides the features beside the film
-    shape : of one row, in float16
+    to give out places they wait for each other. A row has `shape`, in float16.
     """
 
     def __init__(self, folder: Path, settings: str, shape: tuple[int, ...]):
-        self.folder, self.shape = folder, shape
+        self.folder, self.shape, self.size = folder, shape, 2 * int(np.prod(shape))
         self.file, self.index = folder / "features.npy", folder / "index"
         first = hashlib.sha256(f"{settings} {shape}".encode()).digest()
         self.first = np.array([(first, zlib.crc32(first))], ENTRY)
         self.start = len(self._header(0))
 
     def open(self, films: Sequence[str]) -> tuple[Rows, np.ndarray]:
-        """Return the rows of films, given by their digests, and which (n,) have to be written.
-
-        Raises
-        ------
-        StoreError
-            The folder holds features of other settings, or cannot be written to.
-        """
+        """Return the rows of films, given by their digests, and which (n,) have to be written."""
         wanted = [bytes.fromhex(film) for film in films]
         with self._told():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -138,11 +136,14 @@ class Store:
             with locked(self.index):
                 entries = self._give_places(wanted)
         place = {film: at for at, film in enumerate(entries["film"].tolist(), -1)}
-        rows = Rows(self.file, self.start, np.array([place[film] for film in wanted]), self.shape)
+        stored = OnDisk(self.file, self.start, (len(entries) - 1, *self.shape))
+        places = np.array([place[film] for film in wanted], int)
+        rows = Rows(stored, places)
         checks = entries["check"][rows.place + 1]
-        whole = np.zeros(len(rows), bool)
-        for i in np.flatnonzero(checks):
-            whole[i] = _check(wanted[i], rows[i]) == checks[i]
+        whole, there = np.zeros(len(rows), bool), np.flatnonzero(checks)
+        for some in (there[i : i + 256] for i in range(0, len(there), 256)):
+            for i, row in zip(some, rows[some], strict=True):
+                whole[i] = _check(wanted[i], row) == checks[i]
         damaged = np.unique(rows.place[(checks > 0) & ~whole])
         if len(damaged):
             told = f"{len(damaged)} damaged rows of {self.file} are made anew"
@@ -156,7 +157,7 @@ class Store:
         check = np.uint32(_check(bytes.fromhex(film), row)).tobytes()
         at = (place + 1) * ENTRY.itemsize + 32  # behind the film's digest
         with self._told():
-            _write(self.file, self.start + place * row.nbytes, row.tobytes())
+            _write(self.file, self.start + place * self.size, row.tobytes())
             _write(self.index, at, check)
 
     def _give_places(self, wanted: list[bytes]) -> np.ndarray:
@@ -176,7 +177,7 @@ class Store:
         header = self._header(len(entries) - 1)
         self.file.touch()
         _write(self.file, 0, header)
-        os.truncate(self.file, len(header) + (len(entries) - 1) * 2 * int(np.prod(self.shape)))
+        os.truncate(self.file, len(header) + (len(entries) - 1) * self.size)
         return entries
 
     def _header(self, rows: int) -> bytes:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import RocCurveDisplay
 from traitlets import Any, Float, Unicode, observe
 
-from cxrlib.metrics.benefit import THRESHOLDS
+from cxrlib.metrics.report import THRESHOLDS
 from cxrlib.metrics.thresholds import at_prevalence
 from cxrlib.plots.curves import plot_confusion, plot_net_benefit, plot_scores
 from cxrlib.plots.style import NEGATIVE

@@ -9,7 +9,7 @@ from scipy.special import expit, logit
 from scipy.stats import binom
 from sklearn.linear_model import LogisticRegression
 
-from cxrlib.metrics import calibration
+from cxrlib.metrics import bootstrap
 from cxrlib.metrics.bootstrap import resample_patients
 from cxrlib.metrics.calibration import (
     calibration_error,
@@ -106,7 +106,7 @@ def test_reliability_counts_and_shares():
 
 
 def test_the_bars_of_the_reliability_diagram_cover_the_truth(monkeypatch):
-    monkeypatch.setattr(calibration, "RESAMPLES", 200)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 200)
     rng, covered, trials = np.random.default_rng(2), 0, 40
     for _ in range(trials):
         patient = np.repeat(np.arange(100), 2)

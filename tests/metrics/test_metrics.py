@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
-from cxrlib.metrics import bootstrap, report
+from cxrlib.metrics import bootstrap
 from cxrlib.metrics.bootstrap import (
     auc,
     average_precision,
@@ -402,7 +402,7 @@ def test_subgroups_are_what_the_films_of_each_group_give():
     films["view"] = np.where(np.arange(320) % 3 == 0, "AP", "")
     films["sex"] = np.where(np.arange(320) % 5 == 0, "F", "M")
     films["age"] = np.where(np.arange(320) % 7 == 0, np.nan, np.arange(320) % 90)
-    with patch.object(report, "RESAMPLES", 50):
+    with patch.object(bootstrap, "RESAMPLES", 50):
         result = evaluate(films, 0.6)
     names = {(s["group"], s["name"]) for s in result["subgroups"]}
     assert names == {
@@ -464,7 +464,7 @@ def test_one_class_leaves_undefined_what_needs_both(only, missing):
     json.dumps(result, allow_nan=False)
 
 
-@patch.object(report, "RESAMPLES", 50)  # their number does not change what is plain
+@patch.object(bootstrap, "RESAMPLES", 50)  # their number does not change what is plain
 @settings(deadline=None, max_examples=40)
 @given(scored_films(12), st.integers(0, 20))
 def test_the_result_is_plain_json(films, threshold):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_metrics import scored_films
 
-from cxrlib.metrics.benefit import tabulate_net_benefit
+from cxrlib.metrics.report import tabulate_net_benefit
 from cxrlib.metrics.thresholds import (
     at_prevalence,
     choose_threshold,

