@@ -54,8 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     option("--no-check", action="store_true", help="score any image (default: chest radiographs)")
     option("--fast", action="store_true", help="use the run's 8-bit engine (default: its model)")
     option = score.add_mutually_exclusive_group().add_argument
-    option("--workers", metavar="N", type=int, help="processes to share it (default: this one)")
-    option("--scheduler", metavar="ADDRESS", help="of dask; trust it (default: this machine)")
+    option("--workers", metavar="N", type=int, help="processes to work at once (default: this one)")
+    option("--scheduler", metavar="ADDRESS", help="a dask scheduler that you trust (default: none)")
 
     option = add("export", _export, "write a run's classifier for other software").add_argument
     option("run", metavar="RUN", type=_find_run, help=RUN)
@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     option = add("audit", _audit, "audit the predictions of any model").add_argument
     option("table", metavar="TABLE", help="CSV with image, patient, target and probability")
-    option("--threshold", metavar="T", type=float, help="of a positive call (default: Youden's)")
+    option("--threshold", metavar="T", type=float, help="positive from T on (default: Youden's)")
     report = add("report", _audit, "audit a run on its test patients").add_argument
     report("run", metavar="RUN", type=_find_run, help=RUN)
     for either in (option, report):
@@ -85,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     option = add("phantom", _phantom, "write a study of simulated radiographs").add_argument
     option("--patients", metavar="N", type=int, default=130, help="how many (default: 130)")
-    option("--seed", metavar="S", type=int, default=0, help="of all that is random (default: 0)")
+    option("--seed", metavar="S", type=int, default=0, help="seed of all random draws (default: 0)")
     option("--site", default="A", help="simulated hospital, A or B (default: A)")
     option("--out", metavar="DIR", required=True, type=Path, help="folder to write (required)")
 

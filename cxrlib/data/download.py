@@ -36,13 +36,10 @@ def download_nih_sample(
 ) -> Path:
     """Fetch the NIH sample into a study folder, or complete one that is there in part.
 
-    The archive (about 248 MB) is fetched into `folder/.download` in up to four attempts. Files that
-    are missing or have another hash are written, `labels.csv` last; after an error the next call
-    goes on with what is good. Only one call at a time may work on a folder.
-
-    The radiographs are from ChestX-ray14 (X. Wang et al., CVPR 2017, pp. 3462-3471) of the NIH
-    Clinical Center, https://nihcc.app.box.com/v/ChestXray-NIHCC, which sets no restriction on their
-    use and asks to be acknowledged. github.com/adleberg/medical-ai gathered the sample.
+    The archive (about 248 MB) is fetched into `folder/.download` in up to four attempts. Each file
+    whose hash is right takes its place, whole or not at all, `labels.csv` last. Right files are
+    left alone, others replaced. After an error or an interruption the next call goes on with what
+    is good. Only one call at a time may work on a folder.
 
     Parameters
     ----------
@@ -57,8 +54,15 @@ def download_nih_sample(
     Raises
     ------
     DownloadError
-        No network, an HTTP error, an answer that is no archive, a transfer cut off four times, a
-        file that is missing or not as the manifest says, a folder or disk that cannot be written.
+        No network, an HTTP error, an answer that is not an archive, or a transfer cut off four
+        times. A file that is missing or not as the manifest says, or a folder that cannot be
+        written.
+
+    Notes
+    -----
+    The radiographs are from ChestX-ray14 (X. Wang et al., CVPR 2017, pp. 3462-3471) of the NIH
+    Clinical Center, https://nihcc.app.box.com/v/ChestXray-NIHCC, which sets no restriction on their
+    use and asks to be acknowledged. github.com/adleberg/medical-ai gathered the sample.
 
     Examples
     --------

@@ -97,18 +97,18 @@ def colour_of(path: Film) -> float:
 def read_image(path: Film, size: int | None = None) -> np.ndarray:
     """Read a radiograph as grey values.
 
-    Colour becomes luma (ITU-R BT.601), transparency lies over black, and the orientation an EXIF
-    tag asks for is applied. White is 255 in 8 bits; in 16 bits it is the greatest value of the
-    fewest of 8, 10, 12, 14 or 16 bits that hold 99 % of the pixels, see `cxrlib.data.grey.spread`.
-    DICOM films appear as a viewer shows them, see `cxrlib.data.grey.show`.
+    Colour becomes luma (ITU-R BT.601), transparency lies over black, and the orientation that an
+    EXIF tag asks for is applied. White is 255 in 8 bits. In 16 bits it is the greatest value of the
+    fewest of 8, 10, 12, 14 or 16 bits that hold 99 % of the pixels (`cxrlib.data.grey.spread`).
+    DICOM films appear as a viewer shows them (`cxrlib.data.grey.show`).
 
     Parameters
     ----------
     path : an image file, or a binary file object that can seek, read from its start
     size : side of the square to return, in pixels; None keeps the image as it is. The longer side
-        is scaled to `size` by an antialiased bilinear reduction, and black is added on both sides
-        of the shorter one: a crop could cut off a costophrenic angle, and stretching would change
-        the cardiothoracic ratio.
+        is scaled to `size` by an antialiased bilinear reduction, and black is added beside the
+        shorter one. A crop could cut off a costophrenic angle, and stretching would change the
+        cardiothoracic ratio.
 
     Returns
     -------

@@ -26,14 +26,16 @@ class Study:
     ----------
     folder : Path
     findings : DataFrame, one row per finding
-        The usable rows of the table, with `patient`; boxes in pixels of the image, NaN without one.
+        The usable rows of `labels.csv`, with `patient`. Boxes are in pixels of the image file, NaN
+        where there is none.
     films : DataFrame, one row per image
-        filename, path, file (as seen from the study's folder), patient, view ('PA', 'AP',
-        'lateral', '' if unknown), sex ('F', 'M', ''), age (years), original_width, original_height
-        (pixels of the detector), all NaN if unknown, labels and doubt (findings that it has, and
-        may have, tuples of str), width, height (pixels of the image), split ('train' or 'test').
+        filename, path, file (as seen from the study's folder), patient. view ('PA', 'AP',
+        'lateral', '' if unknown), sex ('F', 'M', '' if unknown), age (years, NaN if unknown).
+        original_width and original_height (pixels of the detector, NaN if unknown), labels and
+        doubt (findings that it has or may have, tuples of str). width, height (pixels of the image
+        file), split ('train' or 'test').
     problems : DataFrame, one row per problem
-        row (line of the table, 1 for what was assumed of the whole), filename, problem, fix,
+        row (line of `labels.csv`, 1 for what was assumed of the whole), filename, problem, fix,
         outcome.
     publisher, patients_from, split_rule : str
         Whose table it is, where the patients come from, and who decides the split.
@@ -67,19 +69,23 @@ class Study:
 def read_study(folder: str | Path, decode: bool = False) -> Study:
     """Read and check a study: `labels.csv` and `images/`, or what a publisher gives.
 
-    docs/studies.md says what is known. Rows that cannot be trusted are left out, with a warning,
-    and listed in `problems`, and so is what was assumed.
+    docs/studies.md says which tables and folders are known. Rows that cannot be trusted are left
+    out and listed in `problems`, with a warning, and so is what was assumed. Where NIH's
+    `Data_Entry_2017.csv` (or `..._v2020.csv`) lies beside `labels.csv`, age and sex are taken from
+    it by image name.
 
     Parameters
     ----------
     folder : the study's folder
-    decode : decode every image, so that files cut short are found too; else headers alone are read
+    decode : decode every image fully, so that files cut short are found too; else only headers
+        are read.
 
     Raises
     ------
     StudyError
-        Nothing that is known, required columns missing, or no usable row; a table of NIH beside
-        `labels.csv` that is of other images; an own split that a patient crosses.
+        Nothing that is known, required columns missing, or not one usable row. Entries of NIH that
+        are not such a table, or have none of the study's images. An own split that a patient
+        crosses.
 
     Examples
     --------
@@ -128,9 +134,9 @@ def choose_films(study: Study, finding: str, against: str = NO_FINDING) -> pd.Da
 
     Parameters
     ----------
-    finding : whatever its case, blanks or hyphens
-    against : 'No Finding', so that films with other findings only are not part of the question; or
-        'others', every film without the finding, as published results on NIH's films have it
+    finding : in any spelling that `Study.name_of` knows
+    against : 'No Finding' leaves films with other findings only out of the question. 'others' is
+        every film without the finding, as published results on NIH's films have it.
 
     Returns
     -------
@@ -185,6 +191,8 @@ def count_split(films: pd.DataFrame) -> pd.DataFrame:
     The share is among films of known view, 'unknown' where there is none; the films without a view
     are counted where there are any.
 
+    Examples
+    --------
     >>> import cxrlib as cxr
     >>> films = cxr.choose_films(cxr.read_study("medical"), "Cardiomegaly")
     >>> cxr.count_split(films)["patients"].to_dict()

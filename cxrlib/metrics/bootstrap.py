@@ -161,11 +161,24 @@ def compare_auc(
 ) -> dict[str, dict]:
     """Compare the AUC of two scores of the same films, in the same resamples of patients.
 
-    `target`, 0 or 1, the scores, which rise with the finding in any range, and `patients` are (n,).
-    A class of fewer than two patients is a ValueError. Returns a dict of first, second (AUC, 0..1)
-    and difference (first less second), each as a dict of value, low and high: 95 % intervals over
-    patients.
+    Parameters
+    ----------
+    target, patients : (n,), 0 or 1, and whose film it is
+    first, second : (n,), scores that rise with the finding, of any range
 
+    Returns
+    -------
+    dict
+        first, second (AUC, 0..1) and difference (first less second), each as a dict of value, low
+        and high: 95 % intervals over patients.
+
+    Raises
+    ------
+    ValueError
+        A class of fewer than two patients.
+
+    Examples
+    --------
     >>> import cxrlib as cxr
     >>> target, patients = [0, 0, 0, 1, 1, 1], ["a", "b", "c", "d", "e", "f"]
     >>> first, second = [0.1, 0.2, 0.6, 0.5, 0.8, 0.9], [0.3, 0.7, 0.6, 0.2, 0.8, 0.4]

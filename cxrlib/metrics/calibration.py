@@ -154,11 +154,21 @@ def fit_platt(score: np.ndarray, target: np.ndarray) -> tuple[float, float]:
 def shift_prevalence(probability: np.ndarray, old: float, new: float) -> np.ndarray:
     """Return probabilities at another prevalence, by Bayes' rule.
 
-    `probability` is (n,) in 0..1, calibrated at prevalence `old`; a prevalence that is not between
-    0 and 1 is a ValueError. Exact where the two populations differ in the share of films with the
-    finding alone, and each kind of film looks the same (Saerens, Latinne and Decaestecker, Neural
-    Computation 2002).
+    It is exact where two populations differ in the share of films with the finding alone, and each
+    kind of film looks the same (Saerens, Latinne and Decaestecker, Neural Computation 2002).
 
+    Parameters
+    ----------
+    probability : (n,) in 0..1, calibrated at prevalence `old`
+    old, new : prevalence, between 0 and 1
+
+    Raises
+    ------
+    ValueError
+        A prevalence that is not between 0 and 1.
+
+    Examples
+    --------
     >>> import cxrlib as cxr
     >>> cxr.shift_prevalence([0.1, 0.5, 0.9], old=0.5, new=0.05).round(2)
     array([0.01, 0.05, 0.32])

@@ -66,9 +66,9 @@ def plan_test(
     """Say how wide each 95 % interval of a test is, and how many patients the wanted width takes.
 
     Published formulas count independent films; see `films_for_auc`, `films_for_rate` and
-    `films_for_calibration`. Films of a patient resemble each other: their number is multiplied by
-    the design effect of the films at hand (Kish, Survey Sampling, 1965; of an AUC Obuchowski,
-    Biometrics 1997). New patients are taken to bring films in the same way.
+    `films_for_calibration`. Films of a patient resemble each other, so their number is multiplied
+    by the design effect of the films at hand. (Kish, Survey Sampling, 1965; of an AUC Obuchowski,
+    Biometrics 1997.) New patients are taken to bring films in the same way.
 
     Parameters
     ----------

@@ -33,20 +33,20 @@ def evaluate(predictions: pd.DataFrame, threshold: float, seed: int = 0) -> dict
 
     Parameters
     ----------
-    predictions : DataFrame with target (0 or 1), probability (0..1), patient, view ('' where it is
-        unknown); sex ('F', 'M') and age (years) where they are known
+    predictions : DataFrame with target (0 or 1), probability (0..1), patient and view ('' where it
+        is unknown). Also sex ('F', 'M') and age (years), where they are known.
     threshold : films at or above it are called positive
 
     Returns
     -------
     dict
-        films, patients, positives, prevalence; auc, average_precision, sensitivity, specificity,
-        ppv, npv, auc_PA and auc_AP (films of one view among themselves), auc_view_matched (see
-        `auc`), brier, calibration_slope, calibration_intercept and observed_to_expected (see
-        `measure_calibration`), each as a dict of value, low and high, None where undefined;
-        confusion as {tn, fp, fn, tp}; calibration (see `decompose_brier`);
-        net_benefit, a list of the rows of `tabulate_net_benefit` at thresholds of 0.1 to 0.9;
-        subgroups, a list of dicts (see `evaluate_subgroups`). All plain: it can be stored as JSON.
+        Counts: films, patients, positives, prevalence. As a dict of value, low and high, None where
+        undefined: auc, average_precision, sensitivity, specificity, ppv, npv, brier; auc_PA and
+        auc_AP (films of one view among themselves), auc_view_matched (see `auc`);
+        calibration_slope, calibration_intercept and observed_to_expected (see
+        `measure_calibration`). confusion as {tn, fp, fn, tp}; calibration (see `decompose_brier`).
+        net_benefit: rows of `tabulate_net_benefit` at thresholds of 0.1 to 0.9. subgroups: a list
+        of dicts (see `evaluate_subgroups`). All is plain, so that it can be stored as JSON.
 
     Examples
     --------

@@ -18,15 +18,22 @@ def choose_threshold(
 ) -> float:
     """Return the probability from which a film is called positive.
 
-    `target`, 0 or 1, and `probability`, 0..1, both (n,), are of training patients, by models that
-    did not see them, never of test patients. An unknown rule, or films of one class only, are a
-    ValueError.
+    Parameters
+    ----------
+    target, probability : (n,), 0 or 1, and 0..1. Of training patients, by models that did not see
+        them, never of test patients.
+    rule : 'youden' maximises sensitivity + specificity - 1 (Youden, Cancer 1950). 'sensitivity=0.9'
+        is the highest threshold that reaches it, 'specificity=0.9' the lowest. 'cost=5' minimises
+        the cost where a missed film costs as much as five false alarms, at the prevalence of these
+        films (Metz, Semin Nucl Med 1978). A number in 0..1 is taken as it is.
 
-    The rule 'youden' maximises sensitivity + specificity - 1 (Youden, Cancer 1950);
-    'sensitivity=0.9' is the highest threshold that reaches it, 'specificity=0.9' the lowest;
-    'cost=5' minimises the cost where a missed film costs as much as five false alarms, at the
-    prevalence of these films (Metz, Semin Nucl Med 1978); a number in 0..1 is taken as it is.
+    Raises
+    ------
+    ValueError
+        An unknown rule, or films of one class only.
 
+    Examples
+    --------
     >>> import cxrlib as cxr
     >>> import numpy as np
     >>> target, probability = np.array([0, 0, 1, 0, 1]), np.array([0.1, 0.2, 0.4, 0.5, 0.8])

@@ -64,18 +64,18 @@ def load_backbone(
 ) -> Backbone:
     """Load a network and cut it at a layer: one of `keras.applications`, or one of your own.
 
-    Grey values are repeated over three channels and brought to the range that a network of
+    Grey values are repeated over three channels, in the range that a network of
     `keras.applications` was trained on (-1..1 for InceptionV3, Szegedy et al., CVPR 2016). A
     network of your own is given 0..1: it brings what it needs beyond that as its first layers.
 
     Parameters
     ----------
     name : a network of `keras.applications`, such as InceptionV3, DenseNet121 or ResNet50V2; or
-        EfficientNetLite2 (Tan and Le, ICML 2019), see `cxrlib.model.network`; any name of your own
-    weights : 'bundled' comes with cxrlib, for InceptionV3 and EfficientNetLite2; 'imagenet' is
-        downloaded by Keras; the path of a `.weights.h5` file, or of Keras' own `..._notop.h5`;
-        None is random, by `seed`. The path of a `.keras` file is a whole network of your own, from
-        (n, image_size, image_size, 3), or 1 for 3; a run points to it, so keep it.
+        EfficientNetLite2 (Tan and Le, ICML 2019), see `cxrlib.model.lite`; any name of your own
+    weights : 'bundled' comes with cxrlib, for InceptionV3 and EfficientNetLite2. 'imagenet' is
+        downloaded by Keras. None is random, by `seed`. Else it is the path of a `.weights.h5` file,
+        or of Keras' own `..._notop.h5`. The path of a `.keras` file is a whole network of your own,
+        from (n, image_size, image_size, 3 or 1); a run points to it, so keep it.
     image_size : side of the square films, in pixels
     layer : name of the layer whose output is the features; 'top' is the last. None is mixed8 of
         InceptionV3, stage5 of EfficientNetLite2, and the last of others. Tokens that fill a square
@@ -85,8 +85,8 @@ def load_backbone(
     Raises
     ------
     BackboneError
-        Unknown network or layer, a size it cannot take, weights that cannot be had, or an output
-        that is neither a map nor tokens that fill a square.
+        Unknown network or layer, a size that it cannot take, or weights that cannot be had. An
+        output that is neither a map nor tokens that fill a square.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def extract_features(
 
     Parameters
     ----------
-    grid : cells a side; 1 is global average pooling
+    grid : cells per side; 1 is global average pooling
     cache : folder that keeps features, in one file per backbone and grid (`cxrlib.model.store`);
         an interrupted call goes on where it stopped, with the same bytes on one machine. Damaged
         rows are made anew, with one warning. None keeps nothing.

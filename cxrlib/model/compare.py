@@ -19,12 +19,27 @@ def compare_runs(runs: Sequence[Run], seed: int = 0) -> pd.DataFrame:
 
     The test patients are not read, so the choice among runs does not flatter the one that is kept.
     Differences are paired: both runs score the same films, in the same resamples of patients.
-    RunError where there are fewer than two runs, several findings, or labels, patients or films
-    that disagree. One row per run: its folder's name, films (scored by all runs), auc, auc_low,
-    auc_high (0..1), gain, gain_low, gain_high (AUC less that of the first run; 95 % intervals over
-    patients), seconds (median per film on this machine, without reading; of the head alone for
-    embeddings).
 
+    Parameters
+    ----------
+    runs : two or more of the same study and finding; the first is what others are compared with
+    seed : of the resamples
+
+    Returns
+    -------
+    DataFrame, one row per run
+        run (name of its folder), films (scored by all runs). auc, auc_low, auc_high (0..1); gain,
+        gain_low, gain_high (AUC less that of the first run). Intervals are 95 %, over patients.
+        seconds (median per film on this machine, without reading; of the head alone for
+        embeddings).
+
+    Raises
+    ------
+    RunError
+        Fewer than two runs, of several findings, or with labels, patients or films that disagree.
+
+    Examples
+    --------
     >>> import cxrlib as cxr
     >>> run = cxr.load_run("medical/models/cardiomegaly")
     >>> cxr.compare_runs([run, run])[["films", "gain", "gain_low"]].to_numpy().tolist()

@@ -22,15 +22,25 @@ def score_study(run: Run, study: Study) -> pd.DataFrame:
     """Score all films of the run's question in any labelled study, such as another hospital's.
 
     Films of patients whom training saw would flatter the run. They are told by the patient's id
-    (case, blanks and leading zeros aside) and by the film's digest, get no score, and a warning
-    counts them. Films that the check refuses, or that cannot be read, keep their row.
+    (case, blanks and leading zeros aside) and by the film's digest. They get no score, and a
+    warning counts them. Films that the check refuses, or that cannot be read, keep their row.
 
-    One row per film: the columns of `choose_films` (target is 0 or 1), and study (name of its
-    folder), digest, status ('ok', 'refused', 'unreadable' or 'training'), probability (0..1, NaN
-    unless ok), decision ('positive' from the run's threshold on, 'negative' or '') and reason. A
-    StudyError says that the study has no film with the finding, or none to hold against it, a
-    RunError that training has seen all patients with the finding, or all without it.
+    Returns
+    -------
+    DataFrame, one row per film
+        The columns of `choose_films` (target is 0 or 1), and study (name of its folder), digest,
+        status ('ok', 'refused', 'unreadable' or 'training'), probability (0..1, NaN unless ok),
+        decision ('positive' from the run's threshold on, 'negative' or '') and reason.
 
+    Raises
+    ------
+    StudyError
+        The study has no film with the finding, or none to hold against it.
+    RunError
+        Training has seen all patients with the finding, or all without it.
+
+    Examples
+    --------
     >>> import cxrlib as cxr
     >>> run = cxr.load_run("medical/models/cardiomegaly")
     >>> scores = cxr.score_study(run, cxr.read_study("medical"))  # its own: the test patients

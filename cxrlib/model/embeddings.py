@@ -86,8 +86,8 @@ def read_embeddings(
     Raises
     ------
     EmbeddingError
-        A file of another kind or layout, a film with two vectors, a number that is not finite, or
-        not one film of the study.
+        A file of another kind or layout, a film with two vectors, or a number that is not finite.
+        Not one film of the study.
 
     Examples
     --------

@@ -14,17 +14,29 @@ from cxrlib.model.run import Run
 def map_evidence(run: Run, path: str | Path) -> tuple[np.ndarray, float]:
     """Split a film's logit over the positions of the network's last layer.
 
-    Each standardised feature times its weight on the logit, summed over channels. A feature is an
-    average over positions, so each position gets its part of it. With a linear head this is exact:
-    the map and the remainder sum to the logit, and the remainder is the logit of the average
+    It is each standardised feature times its weight on the logit, summed over channels. A feature
+    is an average over positions, so each position gets its part of it. With a linear head this is
+    exact: the map and the remainder sum to the logit. The remainder is the logit of the average
     training features. With a dense head it is a first-order approximation (gradient times input,
-    Ancona et al., ICLR 2018). A position also sees its surroundings, up to the whole film at a late
-    layer: the map hints at a place and does not outline it.
+    Ancona et al., ICLR 2018). A position also sees its surroundings, at a late layer up to the
+    whole film. So the map hints at a place and does not outline it.
 
-    `path` is an image file or a binary file object; FileNotFoundError or ImageError where it cannot
-    be read. Returns the evidence, float32 of (height, width) of the layer, in logits, and the
-    remainder. Positive speaks for the finding. The positions cover the padded square film.
+    Parameters
+    ----------
+    path : an image file, or a binary file object
 
+    Returns
+    -------
+    evidence : float32 array, (height, width) of the layer, in logits
+        Positive speaks for the finding. The positions cover the padded square film.
+    remainder : float, what the map leaves to the logit
+
+    Raises
+    ------
+    FileNotFoundError, ImageError
+
+    Examples
+    --------
     >>> import cxrlib as cxr
     >>> run = cxr.load_run("medical/models/cardiomegaly")
     >>> evidence, remainder = cxr.map_evidence(run, "medical/images/00060001_000.jpg")

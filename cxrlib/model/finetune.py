@@ -45,12 +45,10 @@ def fine_tune(
     The head is first fitted again on those four folds, so that large early gradients do not spoil
     the backbone (Kumar et al., ICLR 2022). The one left out decides when to stop and calibrates.
     Batch normalisation stays frozen. After each epoch everything is saved: a call that was
-    interrupted goes on where it stopped, and one with other settings starts anew. What returns is
-    of stage 'finetuned', with probabilities for the films of the fold left out alone. Epoch 0 of
-    its history is the model as it was before, which is kept where no epoch is better.
+    interrupted goes on where it stopped, and one with other settings starts anew.
 
     Several devices share each batch of 16, rounded up to a multiple of their number
-    (`tf.distribute.MirroredStrategy`): the steps are those of one device up to rounding, so an
+    (`tf.distribute.MirroredStrategy`). The steps are those of one device up to rounding, so an
     interrupted call may go on with more devices or fewer. GPUs with units for it compute in 16 bits
     (mixed precision, Micikevicius et al., ICLR 2018); weights, head and the model that returns have
     32.
@@ -62,14 +60,20 @@ def fine_tune(
     from_layer : layers after this one are trained
     learning_rate : of Adam, the highest
     epochs : at most
-    augment : turn by up to 5 degrees, shift by 4 %, zoom by 8 %, change contrast by 15 %; never a
-        mirror image, since the heart lies on one side
+    augment : turn by up to 5 degrees, shift by 4 %, zoom by 8 %, change contrast by 15 %. There is
+        never a mirror image, since the heart lies on one side.
     seed : of order and augmentation
-    devices : names such as 'GPU:0' and 'GPU:1' to train on, the same in all calls of a process;
-        None takes all GPUs where there are two or more, else what TensorFlow takes (GPU or CPU)
+    devices : names such as 'GPU:0' and 'GPU:1' to train on, the same in all calls of a process.
+        None takes all GPUs where there are two or more, else what TensorFlow takes (GPU or CPU).
     warm_up : epochs over which the learning rate rises from 0 to its height
     decay : whether it then falls to 0 along a cosine (Loshchilov and Hutter, ICLR 2017)
     weight_decay : of all trained weights, per step and learning rate (AdamW, same, ICLR 2019)
+
+    Returns
+    -------
+    Fitted
+        Of stage 'finetuned'; probabilities for the films of the fold left out alone. Epoch 0 of the
+        history is the model before fine-tuning, and is what returns where no epoch is better.
 
     Raises
     ------

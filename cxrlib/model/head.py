@@ -57,16 +57,17 @@ def fit_head(
 ) -> Fitted:
     """Fit a head on standardised features, and score each film by one that never saw its patient.
 
-    A linear head is an L2-regularised logistic regression; cross-validation chooses the penalty,
+    A linear head is an L2-regularised logistic regression. Cross-validation chooses the penalty,
     and an outer cross-validation repeats that choice without the held-out patients (nested, Varma
-    and Simon, BMC Bioinformatics 2006). A dense head has a hidden layer and dropout, is trained by
-    Adam (Kingma and Ba, ICLR 2015), and stops after a fixed number of epochs. Both classes weigh
-    the same in a fit; a logistic calibration on held-out logits (Platt, 1999) then brings the
-    probabilities to the prevalence of the training films.
+    and Simon, BMC Bioinformatics 2006). A dense head has a hidden layer and dropout. It is trained
+    by Adam (Kingma and Ba, ICLR 2015) for a fixed number of epochs. Both classes weigh the same in
+    a fit. A logistic calibration on held-out logits (Platt, 1999) then brings the probabilities to
+    the prevalence of the training films.
 
-    Of more than 2,000 films, all linear heads are fitted together from blocks of films, so that
-    memory and time grow with the films alone; each standardises by the films that it is fitted to.
-    A dense head then sees the 2,000 leading directions of as many films.
+    Of more than 2,000 films, all linear heads are fitted together from blocks of films. Memory and
+    time then grow with the films alone, and each head standardises by the films that it is fitted
+    to. A dense head then sees the 2,000 leading directions of as many films. A fit that is
+    interrupted (Ctrl-C) leaves nothing behind: start it again on the same features.
 
     Parameters
     ----------

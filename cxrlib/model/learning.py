@@ -27,25 +27,26 @@ def learning_curve(
     """Measure AUC and Brier score over the number of training patients, and what twice would bring.
 
     In each repeat the patients fall into folds as in `fit_head`. Nested subsets of the patients of
-    four folds, classes in proportion, each fit its logistic regression, and the fifth is scored by
-    it; held-out scores of the four calibrate it. A power law a - b n^-c goes through the means,
-    larger subsets weighing more (Figueroa et al., BMC Medical Informatics and Decision Making 2012;
-    Viering and Loog, IEEE TPAMI 2023). Beyond 2,000 films, heads see the leading 2,000
-    directions of the features.
+    four folds, classes in proportion, each fit a logistic regression. It scores the fifth fold,
+    calibrated by held-out scores of the four. A power law a - b n^-c goes through the means, larger
+    subsets weighing more (Figueroa et al., BMC Medical Informatics and Decision Making 2012;
+    Viering and Loog, IEEE TPAMI 2023). Beyond 2,000 films, heads see the leading 2,000 directions
+    of the features.
 
     Parameters
     ----------
-    features, films : of training patients, as given to `fit_head`
+    features, films : (films, grid, grid, channels) of training patients, as given to `fit_head`
     strength : C of the logistic regression, such as `run.facts["fit"]["strength"]`
     repeats : partitions into folds and orders of patients
 
     Returns
     -------
-    points, curve : DataFrames, one row per metric ('AUC', 'Brier score') and number of patients
-        metric, patients (in training, of points the mean), value, low, high (95 % intervals over
-        patients and repeats). The curve has the power law up to twice the patients, and kind:
+    points : DataFrame, one row per metric ('AUC', 'Brier score') and subset
+        metric, patients (mean number of training patients), value, low, high
+    curve : DataFrame, one row per metric and number of patients
+        metric, patients (up to twice those there are), value, low, high (of the power law), kind:
         'fitted', 'extrapolated', and three more rows: 'now' (all patients train, as in a run),
-        'twice' and 'gain' (twice less now).
+        'twice' and 'gain' (twice less now). 95 % intervals over patients and repeats.
 
     Raises
     ------

@@ -42,10 +42,10 @@ def score_films(
     Returns
     -------
     DataFrame, one row per film
-        path, status ('ok', 'refused' or 'unreadable'), probability of the finding (0..1 with six
-        decimals, at the prevalence of the training films; NaN unless ok), decision ('positive'
-        from the run's threshold on, 'negative' or ''), reason. An ok film that the run was trained
-        on, told by its digest, has the reason SEEN: its score tells nothing of new films.
+        path; status ('ok', 'refused' or 'unreadable'); probability of the finding (0..1 with six
+        decimals, at the prevalence of the training films; NaN unless ok); decision ('positive' from
+        the run's threshold on, 'negative' or ''); reason. An ok film that the run was trained on,
+        told by its digest, has the reason SEEN. Its score tells nothing of new films.
 
     Raises
     ------
@@ -75,10 +75,22 @@ def score_embeddings(
 ) -> pd.DataFrame:
     """Score films by their embeddings, with a run that was trained on embeddings of the same kind.
 
-    One row per film as `score_films` returns it, whose path is the film's name, in the order of
-    the column filename of `films`; None is all of `embeddings`. An EmbeddingError tells of another
-    network or dimension than the run's, of a run without, and of a film without an embedding.
+    Parameters
+    ----------
+    films : DataFrame with filename, in whose order the rows come; None is all of `embeddings`
 
+    Returns
+    -------
+    DataFrame, one row per film, as `score_films` returns it; path is the film's name
+
+    Raises
+    ------
+    EmbeddingError
+        Embeddings of another network or another dimension than the run's, or a run without; a film
+        without an embedding.
+
+    Examples
+    --------
     >>> import cxrlib as cxr
     >>> import numpy as np
     >>> from tempfile import mkdtemp
@@ -121,10 +133,16 @@ def score_test(run: Run, study: Study, embeddings: Embeddings | None = None) -> 
 
     `embeddings` are those of `read_embeddings`, for a run that was trained on them, and no others.
     Called again on the same films it returns what is recorded. No film is refused here: who
-    labelled it says that it is one, and leaving out odd films would flatter the classifier. A
-    RunError says that the study is not the one the run was trained on, has patients on other sides,
-    a test film that cannot be read, or no test film with the finding or without.
+    labelled it says that it is one, and leaving out odd films would flatter the classifier.
 
+    Raises
+    ------
+    RunError
+        The study is not the one the run was trained on, or has patients on other sides. A test film
+        cannot be read, or none has the finding, or none is without.
+
+    Examples
+    --------
     >>> import cxrlib as cxr
     >>> run = cxr.load_run("medical/models/cardiomegaly")
     >>> tested = cxr.score_test(run, cxr.read_study("medical"))

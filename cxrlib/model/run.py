@@ -143,11 +143,17 @@ def decide(probability, threshold: float) -> np.ndarray:
 def load_run(folder: str | Path, fallback: str | Path | None = None) -> Run:
     """Read a run and check that its parts belong together.
 
-    A RunError tells of no run there, of a file changed since it was written, and of a backbone,
-    weights or reading of images other than those it was trained with. Where `folder` is not there,
-    `fallback` is loaded with a warning, if its name is the same: so `runs/cardiomegaly` may stand
-    for `medical/models/cardiomegaly` until it is trained.
+    Where `folder` is not there, `fallback` is loaded with a warning, if its name is the same. So
+    `runs/cardiomegaly` may stand for `medical/models/cardiomegaly` until it is trained.
 
+    Raises
+    ------
+    RunError
+        No run there, a file changed since it was written, or a backbone, weights or reading of
+        images other than those it was trained with.
+
+    Examples
+    --------
     >>> import cxrlib as cxr
     >>> run = cxr.load_run("medical/models/cardiomegaly")
     >>> round(run.metrics["test"]["auc"]["value"], 2)

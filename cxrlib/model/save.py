@@ -56,7 +56,7 @@ def save_run(
     Raises
     ------
     RunError
-        The folder holds something that is no run; a weight of the model is not finite.
+        The folder holds something that is not a run, or a weight of the model is not finite.
 
     Examples
     --------

@@ -26,8 +26,8 @@ SQUARE = {"xlim": (0, 1), "ylim": (0, 1), "aspect": "equal"}  # two shares
 def plot_history(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Draw the history of a fit.
 
-    Of a linear head, the AUC in each fold over the strength C of its features; of a dense head, the
-    loss over the epochs; of fine-tuning, the AUC of training and of validation over the epochs.
+    Of a linear head it is the AUC in each fold over the strength C of its features. Of a dense head
+    it is the loss over the epochs, of fine-tuning the AUC of training and of validation.
 
     >>> import cxrlib as cxr
     >>> import pandas as pd

@@ -29,9 +29,9 @@ def plot_evidence(
     """Draw a radiograph under its map of evidence: red speaks for the finding, blue against it.
 
     `film` is (side, side) in 0..1, as `read_image` gives it with a size; `evidence` is (height,
-    width) in logits, as `map_evidence` gives it. It is drawn per 1 % of the image's area, so that
-    one colour means the same on every radiograph and for every network; the colours end at `limit`.
-    It is interpolated, and the more transparent the nearer it is to 0. The film has less contrast
+    width) in logits, as `map_evidence` gives it. It is drawn per 1 % of the image's area: one
+    colour means the same on every radiograph and for every network. The colours end at `limit`. The
+    map is interpolated, and the more transparent the nearer it is to 0. The film has less contrast
     than on its own, so that a dark place does not look like a strong one.
 
     >>> import cxrlib as cxr

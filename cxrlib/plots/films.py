@@ -22,8 +22,8 @@ def show_films(
 ) -> Figure:
     """Show `films`, one per row of filename and path, in a grid, aspect ratio kept.
 
-    `findings` with filename and xmin..ymax in pixels of the file are drawn as boxes; `captions`
-    take the place of file names above the films; `columns` is films per row.
+    `findings` with filename and xmin..ymax, in pixels of the file, are drawn as boxes. `captions`
+    take the place of file names above the films, and `columns` is films per row.
 
     >>> import cxrlib as cxr
     >>> study = cxr.read_study("medical")

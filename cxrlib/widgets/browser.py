@@ -39,8 +39,8 @@ class Browser(FilmWidget):
     Attributes, besides those of `cxrlib.widgets.base.FilmWidget`
     ----------
     finding, view, split, patient, outcome : str
-        Filters; '' means no filter. `patient` is a whole id or its beginning; `outcome` one of
-        'true positive', 'false positive', 'false negative' and 'true negative'.
+        Filters; '' means not filtered. `patient` is a whole id or its beginning. `outcome` is one
+        of 'true positive', 'false positive', 'false negative' and 'true negative'.
     order : 'as in the study', 'highest probability first' or 'lowest probability first'
     position : int, of the film shown, among those that pass
     step : an outcome, to which 'previous' and 'next' go; '' for any film

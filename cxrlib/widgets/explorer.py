@@ -24,8 +24,8 @@ class Explorer(Widget):
     ----------
     threshold, prevalence : float in 0..1, what the sliders stand at
     numbers : Series, what the widget shows at them
-        Counts tp, fp, fn and tn; sensitivity, specificity, ppv and npv in 0..1, NaN where
-        undefined; false alarms and missed findings among 100 films of the prevalence; net benefit
+        Counts tp, fp, fn and tn. sensitivity, specificity, ppv and npv in 0..1, NaN where
+        undefined. False alarms and missed findings among 100 films of the prevalence. Net benefit
         per film, see `tabulate_net_benefit`, NaN at a threshold of 1.
 
     Raises
