@@ -68,15 +68,14 @@ class Reader(FilmWidget):
         file = io.BytesIO(content)
         file.name = name
         scores = score_films(self._run, [file])
-        row, evidence, looks = scores.iloc[0], None, []
-        if row["status"] == "ok":
-            evidence, _ = map_evidence(self._run, file)
-        elif row["status"] == "refused":
-            looks = _looks(read_image(file, self._run.image_size))
-        told: dict = {"name": name, "finding": self._run.finding, "looks": looks}
+        row, evidence = scores.iloc[0], None
+        told: dict = {"name": name, "finding": self._run.finding}
         told |= {"status": row["status"], "sentence": self._sentence(row)}
         if row["status"] == "ok":
+            evidence, _ = map_evidence(self._run, file)
             told["probability"] = float(row["probability"])
+        elif row["status"] == "refused":
+            told["looks"] = _looks(read_image(file, self._run.image_size))
         if row["status"] != "unreadable" and (spacing := spacing_of(file)):
             told["millimetres"] = spacing * max(image_size(file))
         self._entries.append({"file": file, "scores": scores, "evidence": evidence, "told": told})
