@@ -36,8 +36,8 @@ CXR = Path(sys.executable).with_name("cxr")
 
 
 @pytest.fixture(scope="module")
-def run(trained_run):
-    return load_run(trained_run[0])
+def run(small_run):
+    return small_run
 
 
 @pytest.fixture(scope="module")
