@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,10 @@ from PIL import Image
 from scipy.special import expit
 
 from cxrlib import cli
-from cxrlib.audit import groups, metadata
 from cxrlib.audit.questions import NOT_SHOWN, SHOWN, UNTOLD, ask_all
 from cxrlib.audit.report import report_run, write_report
 from cxrlib.audit.table import NAMES, AuditError, audited_rows, read_predictions
 from cxrlib.data.study import read_study
-from cxrlib.metrics import bootstrap, calibration, thresholds
-from cxrlib.metrics import report as measures
 from facts import edit
 
 CLAIMS = ("ranks", "calibrated", "helps", "groups", "metadata", "apart", "labels")
@@ -41,8 +39,8 @@ def predictions(films=400, seed=0, **columns):
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
     """A tenth of them tells these faults as well."""
-    for module in (bootstrap, calibration, groups, measures, metadata, thresholds):
-        if hasattr(module, "RESAMPLES"):
+    for name, module in list(sys.modules.items()):
+        if name.startswith("cxrlib.") and hasattr(module, "RESAMPLES"):
             monkeypatch.setattr(module, "RESAMPLES", 200)
 
 
