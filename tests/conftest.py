@@ -129,6 +129,14 @@ def trained_run(tmp_path_factory, medical):
 
 
 @pytest.fixture(scope="session")
+def small_run(trained_run):
+    """The run of `trained_run`; read it and leave it as it is."""
+    from cxrlib.model.run import load_run
+
+    return load_run(trained_run[0])
+
+
+@pytest.fixture(scope="session")
 def chromium():
     """A headless browser; what needs it is skipped where none is installed."""
     with open_chromium() as browser:

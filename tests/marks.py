@@ -8,7 +8,6 @@ import ast
 import dis
 import inspect
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -65,20 +64,22 @@ def loads_tensorflow(path: Path) -> bool:
     return KERAS in seen
 
 
-def names_reached(function) -> Iterator[str]:
-    """Yield each name that a function of the tests mentions, helpers in tests/ included."""
-    waiting, seen = [inspect.unwrap(function)], set()
+@cache
+def names_reached(function) -> set[str]:
+    """Return the names that a function of the tests mentions, helpers in tests/ included."""
+    waiting, seen, names = [inspect.unwrap(function)], set(), set()
     while waiting:
         function = waiting.pop()
         codes = [function.__code__]
         for code in codes:
-            yield from code.co_names
+            names |= {*code.co_names}
             codes += filter(inspect.iscode, code.co_consts)
             for step in dis.get_instructions(code):
                 other = function.__globals__.get(step.argval) if step.opname == GLOBAL else None
                 if inspect.isfunction(other) and is_ours(other) and other not in seen:
                     seen.add(other)
                     waiting.append(other)
+    return names
 
 
 def is_ours(function) -> bool:
@@ -89,7 +90,7 @@ def marks_of(item) -> set[str]:
     """Return the marks that a collected test gets for what it uses."""
     found = [each for several in item._fixtureinfo.name2fixturedefs.values() for each in several]
     fixtures = [each.func for each in found if is_ours(inspect.unwrap(each.func))]
-    names = {name for each in [item.function, *fixtures] for name in names_reached(each)}
+    names = set().union(*map(names_reached, [item.function, *fixtures]))
     files = [item.path]
     for name in names:
         files += files_of(f"cxrlib.{name}" if name in FACADE else name)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from cxrlib.phantom.shapes import EDGE, Ellipsoid, fade
+from cxrlib.phantom.shapes import EDGE, Ellipsoid, fade, stamp
 
 FRONT_BACK = (-14.0, 16.0)  # y between which the whole body lies
 LOWEST_DOME = 4.5  # fall of the diaphragm from quiet expiration to full inspiration
@@ -180,24 +180,15 @@ class Chest:
         width, depth = _TRUNK_WIDTH(z) + fat, _TRUNK_DEPTH(z) + 0.8 * fat
         trunk = np.abs(x) ** 2.5 * np.float32(width**-2.5)
         body = fade(trunk + np.abs(y + 0.6) ** 2.5 * np.float32(depth**-2.5), 12)
-        for part in self.limbs:
-            part.stamp(body, x, y, z)
-        tissues["body"] += body
-
-        gas = np.zeros_like(body)
-        for part in self.gas:
-            part.stamp(gas, x, y, z)
-        tissues["gas"] += gas
-
+        tissues["body"] += stamp(body, self.limbs, x, y, z)
+        tissues["gas"] += stamp(np.zeros_like(body), self.gas, x, y, z)
         column = np.clip(0.5 + 4 * (1 - (x / 1.9) ** 2 - ((y + 7.6) / 1.6) ** 2), 0, 1)
         disc = 0.5 + 0.5 * np.cos(2 * np.pi * z / 2.35)
         tissues["vertebra"] += column * (1 - 0.75 * disc**6)
 
         if np.abs(y + 0.3).min() > 9:  # in front of the ribs or behind them
             return
-        solid = np.zeros_like(body)
-        for part in self.heart + self.mediastinum:
-            part.stamp(solid, x, y, z)
+        solid = stamp(np.zeros_like(body), self.heart + self.mediastinum, x, y, z)
         apex = ((np.abs(x) - 5.2) / 7) ** 2 + ((z - 17) / 6.4) ** 2
         lung = fade(self.cavity(x, y, z), 11) * fade(np.where(z > 17, apex, 0), 6) * (1 - solid)
         lung *= np.clip((z - self.diaphragm(x, y)) / EDGE, 0, 1)

@@ -20,20 +20,6 @@ class Ellipsoid:
         self.reach = np.linalg.norm(self.axes, axis=0)
         self.radius = radii.prod() ** (1 / 3)
 
-    def stamp(self, out, x, y, z):
-        """Raise `out` (rows, columns) to the coverage 0..1 of a slice by this ellipsoid."""
-        x, y, z = x - self.centre[0], y - self.centre[1], z - self.centre[2]
-        columns = (abs(x[0]) < self.reach[0] + EDGE) & (abs(y[0]) < self.reach[1] + EDGE)
-        columns = np.flatnonzero(columns)
-        rows = np.flatnonzero(abs(z[:, 0]) < self.reach[2] + EDGE)
-        if not len(columns) or not len(rows):
-            return
-        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        x, y, z, q = x[:, box[1]], y[:, box[1]], z[box[0]], self.matrix.astype(np.float32)
-        level = q[0, 0] * x**2 + 2 * q[0, 1] * x * y + q[1, 1] * y**2 + q[2, 2] * z**2
-        level += 2 * (q[0, 2] * x + q[1, 2] * y) * z
-        np.maximum(out[box], fade(level, self.radius), out=out[box])
-
     def surface(self, n=2000):
         """Points (n, 3) spread over the surface on a Fibonacci lattice."""
         height = 1 - (2 * np.arange(n) + 1) / n
@@ -44,6 +30,21 @@ class Ellipsoid:
         """Whether points (n, 3) lie inside."""
         d = points - self.centre
         return np.einsum("ij,jk,ik->i", d, self.matrix, d) < 1
+
+
+def stamp(out, ellipsoids, x, y, z):
+    """Raise `out` (rows, columns) to the coverage 0..1 of a slice by ellipsoids; return it."""
+    for shape in ellipsoids:
+        (cx, cy, cz), (rx, ry, rz) = shape.centre, shape.reach + EDGE
+        rows = np.abs(z[:, 0] - cz) < rz
+        columns = (np.abs(x[0] - cx) < rx) & (np.abs(y[0] - cy) < ry)
+        u, v, w = x[:, columns] - cx, y[:, columns] - cy, z[rows] - cz
+        q = shape.matrix.astype(np.float32)
+        level = q[0, 0] * u**2 + 2 * q[0, 1] * u * v + q[1, 1] * v**2 + q[2, 2] * w**2
+        level += 2 * (q[0, 2] * u + q[1, 2] * v) * w
+        box = np.ix_(rows, columns)
+        out[box] = np.maximum(out[box], fade(level, shape.radius))
+    return out
 
 
 def fade(level, radius):

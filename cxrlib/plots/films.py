@@ -35,16 +35,15 @@ def show_films(
     )
     for ax in axes.flat:
         ax.axis("off")
-    boxes = pd.DataFrame() if findings is None else findings.dropna(subset=["xmin"])
+    boxes = films.head(0) if findings is None else findings.dropna(subset=["xmin"])
     captions = films["filename"] if captions is None else captions
     for ax, film, caption in zip(axes.flat, films.itertuples(), captions, strict=False):
         ax.imshow(read_image(film.path), cmap="gray", vmin=0, vmax=1)
         ax.set_title(literal(str(caption).strip(" ,;")), fontsize=9)  # no view, no comma before it
-        for box in boxes.itertuples():
-            if box.filename == film.filename:
-                size = box.xmax - box.xmin, box.ymax - box.ymin
-                style = {"fill": False, "color": BOX_COLOUR, "lw": 1.5}
-                ax.add_patch(Rectangle((box.xmin, box.ymin), *size, **style))
+        for box in boxes[boxes["filename"] == film.filename].itertuples():
+            size = box.xmax - box.xmin, box.ymax - box.ymin
+            style = {"fill": False, "color": BOX_COLOUR, "lw": 1.5}
+            ax.add_patch(Rectangle((box.xmin, box.ymin), *size, **style))
     return figure
 
 

@@ -15,11 +15,7 @@ SIDES = {"train": 0, "test": 1}  # the line of each, with the other or alone
 
 
 def styled(parts: dict) -> Iterator[tuple]:
-    """Yield colour, line, name and value of each part; a side of the split keeps its own colour.
-
-    >>> [colour == POSITIVE for colour, _, _, _ in styled({"test": 0})]
-    [True]
-    """
+    """Yield colour, line, name and value of each part; a side of the split keeps its own colour."""
     order = SIDES if parts.keys() <= SIDES.keys() else {name: n for n, name in enumerate(parts)}
     for name, part in parts.items():
         yield *LINES[order[name] % len(LINES)], name, part
@@ -39,9 +35,5 @@ def plain(ax: Axes, legend: dict | None = None, **labels) -> Axes:
 
 
 def literal(text: str) -> str:
-    r"""Return text that figures show as it is: two dollar signs would make a formula of it.
-
-    >>> literal("$100 or $200")
-    '\\$100 or \\$200'
-    """
+    """Return text that figures show as it is: two dollar signs would make a formula of it."""
     return str(text).replace("$", r"\$")

@@ -29,11 +29,7 @@ def script(*names: str) -> str:
 
 
 def to_bytes(pixels: np.ndarray) -> bytes:
-    """Return grey values in 0..1 as little-endian 16-bit integers: the depth that windowing needs.
-
-    >>> to_bytes(np.array([[0, 1]])).hex()
-    '0000ffff'
-    """
+    """Return grey values in 0..1 as little-endian 16-bit integers, deep enough for windowing."""
     return (pixels * 65535 + 0.5).astype("<u2").tobytes()
 
 
@@ -74,10 +70,8 @@ class Widget(anywidget.AnyWidget):
         png, figure = io.BytesIO(), self.static_figure()
         figure.savefig(png, format="png", dpi=2 * SHOWN)  # sharp where a screen has fine pixels
         picture = base64.b64encode(png.getvalue()).decode("ascii")
-        size = dict(
-            zip(("width", "height"), np.rint(figure.get_size_inches() * SHOWN), strict=True)
-        )
-        metadata = {**metadata, "image/png": {name: int(n) for name, n in size.items()}}
+        width, height = (round(SHOWN * inches) for inches in figure.get_size_inches())
+        metadata = {**metadata, "image/png": {"width": width, "height": height}}
         return {**data, "text/plain": type(self).__name__, "image/png": picture}, metadata
 
 

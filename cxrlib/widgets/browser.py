@@ -76,18 +76,16 @@ class Browser(FilmWidget):
     def __init__(self, study: Study, run: Run | None = None):
         self._run = run
         self._films = study.films if run is None else _with_scores(study.films, run)
-        self._boxes = study.findings.dropna(subset=["xmin"])
+        boxes = study.findings.dropna(subset=["xmin"])
+        self._boxes = boxes.assign(colour=pd.factorize(boxes["label"], sort=True)[0])
         ordered = self._films.sort_values(["patient", "filename"])
         self._earlier = ordered.index.to_series().groupby(ordered["patient"]).shift()
         self._truth = read_truth(study.folder)
-        each = self._films["labels"].explode()
-        self._of_finding = each.groupby(each).groups
-        self._rows = np.arange(len(self._films))
         self._thumbnail = lru_cache(KEPT["thumbnails"])(_thumbnail)
         self._picture = lru_cache(KEPT["pictures"])(_picture)
         self._evidence = lru_cache(KEPT["maps"])(self._map)
         choices = {
-            "finding": sorted(self._of_finding),
+            "finding": sorted(set(self._films["labels"].explode())),
             **{name: sorted(set(self._films[name].unique()) - {""}) for name in ("view", "split")},
             "outcome": OUTCOMES[1:] if run else [],
             "order": ORDERS if run else ORDERS[:1],
@@ -95,10 +93,6 @@ class Browser(FilmWidget):
         }
         super().__init__(choices=choices)
         self._filter()
-
-    @property
-    def shown(self) -> pd.DataFrame:
-        return self._films.iloc[self._rows]
 
     def static_figure(self) -> Figure:
         films = self.shown.iloc[self.position - self.position % 8 :][:8]
@@ -125,29 +119,26 @@ class Browser(FilmWidget):
     @observe("finding", "view", "split", "patient", "outcome", "order")
     def _filter(self, _=None) -> None:
         films = self._films
-        passes = films["patient"].str.startswith(self.patient).to_numpy(bool, copy=True)
+        passes = films["patient"].str.startswith(self.patient)
         if self.finding:
-            passes &= films.index.isin(self._of_finding.get(self.finding, []))
+            passes &= films["labels"].map(lambda labels: self.finding in labels)
         for name in ("view", "split", "outcome"):
             if getattr(self, name):
-                passes &= (films[name] == getattr(self, name)).to_numpy()
-        rows = np.flatnonzero(passes)
-        if self.order != ORDERS[0]:
-            # Films without a score come last in both orders.
-            scores = films["probability"].iloc[rows].to_numpy()
-            scores = -scores if self.order == ORDERS[1] else scores
-            rows = rows[np.argsort(scores, kind="stable")]
-        self._rows = rows
+                passes &= films[name] == getattr(self, name)
+        self.shown = films[passes]
+        if self.order != ORDERS[0]:  # films without a score come last in both orders
+            upwards = self.order == ORDERS[2]
+            self.shown = self.shown.sort_values("probability", ascending=upwards, kind="stable")
         with self.hold_sync():
             self.version += 1
-            self.count = len(rows)
+            self.count = len(self.shown)
             self.position = 0
             self._select()
 
     @observe("position")
     def _select(self, _=None) -> None:
         self._lay_lines()
-        self.selected = self._films.iloc[self._rows[self.position]] if self.count else None
+        self.selected = self.shown.iloc[self.position] if self.count else None
         self._describe()
 
     def _describe(self, note: str = "") -> None:
@@ -157,7 +148,7 @@ class Browser(FilmWidget):
             return
         said, truth = self._say(film), self._truth.get(film["filename"], {})
         if film.get("outcome"):
-            said |= {"probability": film["probability"]}
+            said["probability"] = film["probability"]
             said["caption"] += f" · threshold {self._run.threshold:.3f} · {film['outcome']}"
         if note:
             said["caption"] += f" · {note}"
@@ -182,13 +173,10 @@ class Browser(FilmWidget):
     def _boxes_of(self, film: pd.Series) -> list[dict]:
         """Return boxes as fractions of the padded square that the view shows."""
         boxes = self._boxes[self._boxes["filename"] == film["filename"]]
-        on_square = boxes_on_square(boxes[BOX].to_numpy(), film["width"], film["height"]).tolist()
-        colours = {label: n for n, label in enumerate(sorted(self._boxes["label"].unique()))}
-        return [
-            {"label": label, "colour": colours[label], "x": x, "y": y, "width": to - x}
-            | {"height": bottom - y}
-            for label, (x, y, to, bottom) in zip(boxes["label"], on_square, strict=True)
-        ]
+        on_square = boxes_on_square(boxes[BOX].to_numpy(), film["width"], film["height"])
+        x, y, right, bottom = on_square.T
+        places = {"x": x, "y": y, "width": right - x, "height": bottom - y}
+        return boxes[["label", "colour"]].assign(**places).to_dict("records")
 
     def _answer(self, _, question: dict, __) -> None:
         """Send what the front end asks for of the films at some positions of the list."""
@@ -204,7 +192,7 @@ class Browser(FilmWidget):
         answer, buffers = {**question, "reasons": {}}, []
         for at in question["at"]:
             try:
-                row = self._rows[at]
+                row = self.shown.index[at]
                 if question["kind"] == "earlier" and np.isnan(row := self._earlier[row]):
                     raise FileNotFoundError  # the page was quicker than the film's description
                 drawing = draw(self._films["path"].loc[row])

@@ -12,6 +12,8 @@ from cxrlib.plots.curves import plot_confusion, plot_net_benefit, plot_scores
 from cxrlib.plots.style import NEGATIVE
 from cxrlib.widgets.base import Widget, script
 
+NAMES = {"false_alarms": "false alarms per 100", "missed": "missed per 100"}
+
 
 class Explorer(Widget):
     """Histogram, ROC curve, confusion matrix and what follows from them, at one threshold.
@@ -72,29 +74,19 @@ class Explorer(Widget):
 
     @observe("threshold", "prevalence")
     def _count(self, _=None) -> None:
-        tp = int((self._positive >= self.threshold).sum())
-        fp = int((self._negative >= self.threshold).sum())
-        fn, tn = len(self._positive) - tp, len(self._negative) - fp
-        sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
-        worth = at_prevalence(sensitivity, specificity, self.prevalence)
-        counts = {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
-        rates = {"sensitivity": sensitivity, "specificity": specificity}
-        names = {"false_alarms": "false alarms per 100", "missed": "missed per 100"}
-        numbers = pd.Series(counts | rates | worth).rename(names)
-        curve = self._benefit(np.array([self.threshold]))
-        self.numbers = pd.concat([numbers, curve["model"].set_axis(["net benefit"])])
+        self.numbers = self._measure(np.array([self.threshold])).iloc[0]
 
-    def _benefit(self, thresholds: np.ndarray) -> pd.DataFrame:
-        """Return net benefit as `tabulate_net_benefit`, at this prevalence, without intervals."""
-        sensitivity, alarms = (
-            1 - np.searchsorted(scores, thresholds) / len(scores)
-            for scores in (self._positive, self._negative)
-        )
+    def _measure(self, thresholds: np.ndarray) -> pd.DataFrame:
+        """Return `numbers`, one row per threshold."""
+        fn, tn = (np.searchsorted(x, thresholds) for x in (self._positive, self._negative))
+        tp, fp = len(self._positive) - fn, len(self._negative) - tn
+        rates = {"sensitivity": tp / (tp + fn), "specificity": tn / (tn + fp)}
+        worth = at_prevalence(**rates, prevalence=self.prevalence)
+        table = pd.DataFrame({"tp": tp, "fp": fp, "fn": fn, "tn": tn} | rates | worth)
         odds = thresholds / np.where(thresholds < 1, 1 - thresholds, np.nan)
-        cost = (1 - self.prevalence) * odds
-        model = self.prevalence * sensitivity - cost * alarms
-        columns = {"threshold": thresholds, "treat_all": self.prevalence - cost, "model": model}
-        return pd.DataFrame(columns | {"model_low": model, "model_high": model})
+        found = self.prevalence * table["sensitivity"]
+        table["net benefit"] = found - odds * table["false_alarms"] / 100
+        return table.rename(columns=NAMES)
 
     def static_figure(self) -> Figure:
         now = self.numbers
@@ -107,7 +99,11 @@ class Explorer(Widget):
         )
         middle.plot(1 - now["specificity"], now["sensitivity"], "o", color=NEGATIVE)
         middle.set(xlabel="1 - specificity", ylabel="sensitivity")
-        plot_net_benefit(self._benefit(np.array(THRESHOLDS)), benefit)
+        at = np.array(THRESHOLDS)
+        model = self._measure(at)["net benefit"]
+        curve = {"threshold": at, "model": model, "model_low": model, "model_high": model}
+        curve["treat_all"] = self.prevalence - (1 - self.prevalence) * at / (1 - at)
+        plot_net_benefit(pd.DataFrame(curve), benefit)
         benefit.axvline(self.threshold, color="black", ls="--")
         counts = {name: int(now[name]) for name in ("tn", "fp", "fn", "tp")}
         plot_confusion({"confusion": counts}, self.finding, right)

@@ -68,23 +68,20 @@ class Reader(FilmWidget):
         file = io.BytesIO(content)
         file.name = name
         scores = score_films(self._run, [file])
-        row, evidence, looks = scores.iloc[0], None, []
-        if row["status"] == "ok":
-            evidence, _ = map_evidence(self._run, file)
-        elif row["status"] == "refused":
-            looks = _looks(read_image(file, self._run.image_size))
-        told: dict = {"name": name, "finding": self._run.finding, "looks": looks}
+        row, evidence = scores.iloc[0], None
+        told: dict = {"name": name, "finding": self._run.finding}
         told |= {"status": row["status"], "sentence": self._sentence(row)}
         if row["status"] == "ok":
+            evidence, _ = map_evidence(self._run, file)
             told["probability"] = float(row["probability"])
+        elif row["status"] == "refused":
+            told["looks"] = _looks(read_image(file, self._run.image_size))
         if row["status"] != "unreadable" and (spacing := spacing_of(file)):
             told["millimetres"] = spacing * max(image_size(file))
         self._entries.append({"file": file, "scores": scores, "evidence": evidence, "told": told})
-        kept = 0
-        for entry in reversed(self._entries):
-            kept += len(entry["file"].getbuffer()) if entry["file"] else 0
-            if kept > KEPT and entry["file"] is not file:
-                entry["file"] = None
+        held = [entry for entry in self._entries if entry["file"]]
+        while len(held) > 1 and sum(len(entry["file"].getbuffer()) for entry in held) > KEPT:
+            held.pop(0)["file"] = None  # the oldest
         self.worklist = pd.concat([e["scores"] for e in self._entries], ignore_index=True)
         rows = self.worklist.astype(object).where(self.worklist.notna(), None)
         self.files = rows.to_dict("records")

@@ -356,7 +356,6 @@ function filmView(state, about, ...more) {
   }
   return {
     node,
-    film: () => view.film,
     show(film) {
       view.show(film);
       tell();
@@ -367,7 +366,6 @@ function filmView(state, about, ...more) {
       note.textContent = words;
       redraw();
     },
-    redraw,
     // Returns whether the key was used.
     key(event) {
       const { centre } = view.place();

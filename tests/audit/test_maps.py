@@ -7,12 +7,11 @@ from cxrlib.data.study import choose_films
 from cxrlib.model._keras import keras
 from cxrlib.model.evidence import map_evidence
 from cxrlib.model.head import EPSILON
-from cxrlib.model.run import load_run
 
 
 @pytest.fixture(scope="module")
-def run(trained_run):
-    return load_run(trained_run[0])
+def run(small_run):
+    return small_run
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.special import logit
 
 from cxrlib.audit.recalibrate import recalibrate
-from cxrlib.data.study import StudyError, choose_films, read_study
+from cxrlib.data.study import StudyError, choose_films
 from cxrlib.model.backbone import extract_features, join, load_backbone
 from cxrlib.model.elsewhere import score_study
 from cxrlib.model.facts import RunError
@@ -23,9 +23,8 @@ from cxrlib.model.save import save_run
 
 
 @pytest.fixture(scope="module")
-def runs(medical, tmp_path_factory):
+def runs(study, tmp_path_factory):
     """A run of each stage, of a small random backbone."""
-    study = read_study(medical)
     films = choose_films(study, "Cardiomegaly")
     train = films[films["split"] == "train"]
     backbone = load_backbone("MobileNetV2", None, 32, "Conv1")

@@ -19,7 +19,6 @@ from cxrlib.data.frontal import (
     turn,
 )
 from cxrlib.data.images import read_image
-from cxrlib.data.study import read_study
 
 pytestmark = pytest.mark.portable
 
@@ -27,9 +26,9 @@ TONES = [("black", "#fff0d0"), ("#101830", "white"), ("black", "#c0e0ff")]
 
 
 @pytest.fixture(scope="module")
-def paths(medical):
+def paths(study):
     """Test patients' films of the bundled study; the check was fitted on others."""
-    return read_study(medical).films.query("split == 'test'")["path"].tolist()
+    return study.films.query("split == 'test'")["path"].tolist()
 
 
 @pytest.fixture(scope="module")

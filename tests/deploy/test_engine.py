@@ -31,9 +31,9 @@ def train(trained_run):
 
 
 @pytest.fixture(scope="module")
-def full(trained_run, train):
+def full(small_run, train):
     """Probabilities of training films by the model."""
-    return load_run(trained_run[0]).predict(train[1])
+    return small_run.predict(train[1])
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,13 @@ from cxrlib.data.images import ImageError, read_image
 from cxrlib.data.study import choose_films
 from cxrlib.model.evidence import feature_maps, map_evidence
 from cxrlib.model.head import EPSILON
-from cxrlib.model.run import load_run
 
 pytestmark = pytest.mark.portable
 
 
 @pytest.fixture(scope="module")
-def run(trained_run):
-    return load_run(trained_run[0])
+def run(small_run):
+    return small_run
 
 
 @pytest.fixture(scope="module")

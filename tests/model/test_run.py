@@ -37,9 +37,8 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def parts(medical, weights):
+def parts(study, weights):
     """What `save_run` is given after the folder, made with a small backbone."""
-    study = read_study(medical)
     films = choose_films(study, "Cardiomegaly")
     train = films[films["split"] == "train"]
     backbone = load_backbone("MobileNetV2", str(weights), 32, "Conv1")

@@ -54,6 +54,13 @@ def project(tmp_path):
     return folder.parent
 
 
+@pytest.fixture
+def training(project):
+    """The same without the second notebook, for what the first one tells: a kernel less."""
+    (project / "notebooks" / "03_evaluate.ipynb").unlink()
+    return project
+
+
 def execute(project, *arguments, **variables):
     """Run execute.py in this process, which has imported papermill already; kernels are real."""
     out, err, code = io.StringIO(), io.StringIO(), 0
@@ -137,12 +144,11 @@ def test_a_page_finds_the_pictures_and_pages_that_the_text_names(project):
     assert len(named) == 3 and all((page.parent / name).exists() for name in named)
 
 
-def test_what_an_interrupted_series_left_of_another_run_does_not_stop_this_one(project):
-    left = project / "runs" / "mine-scores.csv.parts"
+def test_what_an_interrupted_series_left_of_another_run_does_not_stop_this_one(training):
+    left = training / "runs" / "mine-scores.csv.parts"
     left.mkdir(parents=True)
     (left / "plan.json").write_text("of another run")
-    (project / "notebooks" / "03_evaluate.ipynb").unlink()
-    assert execute(project, CXR_RUN="runs/mine").returncode == 0
+    assert execute(training, CXR_RUN="runs/mine").returncode == 0
     assert not left.exists()
 
 
@@ -156,10 +162,10 @@ def test_parameters_reach_only_the_notebooks_that_have_them(project):
     assert not (project / "runs" / "cardiomegaly").exists()
 
 
-def test_relative_folders_in_the_environment_start_where_make_is_called(project):
-    done = execute(project, CXR_DATA="films", CXR_RUN="runs/mine")
+def test_relative_folders_in_the_environment_start_where_make_is_called(training):
+    done = execute(training, CXR_DATA="films", CXR_RUN="runs/mine")
     assert done.returncode == 0, done.stderr
-    assert facts(project, "mine")["study"] == str(project / "films")
+    assert facts(training, "mine")["study"] == str(training / "films")
 
 
 def test_an_unknown_parameter_is_refused_before_anything_runs(project):
@@ -181,23 +187,16 @@ def test_findings_have_folders_of_their_own_and_none_lies_in_another(project):
     assert folder_name(decomposed) == folder_name("Épanchement")
 
 
-def test_a_finding_that_is_a_path_stays_in_runs(project):
-    (project / "notebooks" / "03_evaluate.ipynb").unlink()
-    done = execute(project, "--finding", "../../x")
+def test_any_finding_reaches_the_notebooks_word_for_word_and_stays_in_runs(training):
+    finding = "../../Épaississement/x'$(touch y)\"`"
+    done = execute(training, "--finding", finding)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in project.iterdir()} == {"notebooks", "runs"}
-    assert [path.name for path in project.parent.iterdir()] == ["project"]
-    assert {path.name for path in (project / "runs").iterdir()} == {
-        *("notebooks", folder_name("../../x"))
+    assert facts(training, folder_name(finding))["finding"] == finding
+    assert {path.name for path in training.iterdir()} == {"notebooks", "runs"}
+    assert [path.name for path in training.parent.iterdir()] == ["project"]
+    assert {path.name for path in (training / "runs").iterdir()} == {
+        *("notebooks", folder_name(finding))
     }
-
-
-def test_any_finding_reaches_the_notebooks_word_for_word(project):
-    finding = "Épaississement/x'$(touch y)\"`"
-    (project / "notebooks" / "03_evaluate.ipynb").unlink()
-    done = execute(project, "--finding", finding)
-    assert done.returncode == 0, done.stderr
-    assert facts(project, folder_name(finding))["finding"] == finding
 
 
 def test_a_checked_cell_that_shows_something_else_fails_the_series(project):
@@ -211,11 +210,11 @@ def test_a_checked_cell_that_shows_something_else_fails_the_series(project):
     assert "03_evaluate.ipynb: a checked cell" in done.stderr and "now: True" in done.stderr
 
 
-def test_a_run_that_is_not_the_bundled_one_fails_the_series(project):
-    bundled = project / "medical" / "models" / "cardiomegaly"
+def test_a_run_that_is_not_the_bundled_one_fails_the_series(training):
+    bundled = training / "medical" / "models" / "cardiomegaly"
     bundled.mkdir(parents=True)
     (bundled / "run.json").write_text('{"metrics": {"test": {"auc": {"value": 0.99}}}}')
-    done = execute(project)
+    done = execute(training)
     assert "The test AUC is 0.930, that of the bundled run 0.990." in done.stderr
     assert done.returncode != 0
 
@@ -312,11 +311,11 @@ def test_what_is_kept_under_runs_tells_of_no_patient_and_no_path(project, tmp_pa
     assert "films" in (project / "runs" / "notebooks" / "03_evaluate.ipynb").read_text()
 
 
-def test_kernels_run_in_this_environment_whatever_the_user_has_installed(project, tmp_path):
+def test_kernels_run_in_this_environment_whatever_the_user_has_installed(training, tmp_path):
     own = tmp_path / "jupyter" / "kernels" / "python3"
     own.mkdir(parents=True)
     spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"}
     (own / "kernel.json").write_text(json.dumps(spec))
-    done = execute(project, PATH="/usr/bin:/bin", JUPYTER_DATA_DIR=str(tmp_path / "jupyter"))
+    done = execute(training, PATH="/usr/bin:/bin", JUPYTER_DATA_DIR=str(tmp_path / "jupyter"))
     assert done.returncode == 0, done.stderr
-    assert facts(project)["python"] == sys.executable
+    assert facts(training)["python"] == sys.executable

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -38,6 +39,7 @@ EMBEDDED = re.compile(r"data:[\w/+.-]+;base64,[\w+/=\s]+")
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
+@cache
 def read(path):
     return nbformat.read(path, as_version=4)
 

@@ -56,11 +56,6 @@ def nih(tmp_path):
     return folder
 
 
-@pytest.fixture(scope="module")
-def bundled(medical):
-    return read_study(medical)
-
-
 def test_the_series_runs_in_order_from_a_clean_state(tmp_path, nih):
     run, out = tmp_path / "run", tmp_path / "out"
     small = SMALL | {"repeats": 1, "count": 32, "elsewhere": tmp_path / "site-b", "patients": 4}
@@ -151,9 +146,9 @@ def put_films(films, names, folder):
 
 
 @pytest.fixture
-def two_columns(bundled, tmp_path):
+def two_columns(study, tmp_path):
     """File name and label alone, patients named by letters, 12 test films."""
-    films, folder = films_of(bundled, 25), tmp_path / "study"
+    films, folder = films_of(study, 25), tmp_path / "study"
     # Letters move patients to other sides: keep as many as give 12 test films.
     named = films.assign(name="PÄ" + films["filename"])
     put_films(named, named["name"], folder)
@@ -170,9 +165,9 @@ def two_columns(bundled, tmp_path):
 
 
 @pytest.fixture
-def rare_view(bundled, tmp_path):
+def rare_view(study, tmp_path):
     """One AP film with the finding, boxes in training alone, other findings, films refused."""
-    films, folder = films_of(bundled, 10), tmp_path / "study"
+    films, folder = films_of(study, 10), tmp_path / "study"
     put_films(films, films["filename"], folder)
     first = films["ill"].idxmax()
     rows = []
@@ -191,9 +186,9 @@ def rare_view(bundled, tmp_path):
 
 
 @pytest.fixture
-def one_view(bundled, tmp_path):
+def one_view(study, tmp_path):
     """PA films alone, boxes in test alone."""
-    films, folder = films_of(bundled, 8), tmp_path / "study"
+    films, folder = films_of(study, 8), tmp_path / "study"
     films = films[films["ill"] | films["labels"].map(lambda labels: "No Finding" in labels)]
     put_films(films, films["filename"], folder)
     label = np.where(films["ill"], "Cardiomegaly", "No Finding")
@@ -218,7 +213,7 @@ def test_one_view_and_boxes_in_test_alone_end_nothing(one_view, tmp_path, capsys
     assert "needs boxes on both sides and is left out" in capsys.readouterr().out
 
 
-def test_two_columns_are_enough(two_columns, bundled, tmp_path, capsys):
+def test_two_columns_are_enough(two_columns, medical, tmp_path, capsys):
     study, question = two_columns
     places = {"study": str(study), "run": str(tmp_path / "run")}
     run_cells("01", study=str(study), image_size=128, **question)
@@ -230,7 +225,7 @@ def test_two_columns_are_enough(two_columns, bundled, tmp_path, capsys):
     assert list(run_cells("05", **places, repeats=1)["models"].index) == ["image"]
     assert "Nothing in this table differs between films" in capsys.readouterr().out
     run_cells("07", **places)
-    run_cells("09", **places, elsewhere=str(bundled.folder))  # it has no such finding
+    run_cells("09", **places, elsewhere=str(medical))  # it has no such finding
     said = capsys.readouterr().out
     assert "has no film with it" in said and said.count("This part needs what is missing") > 5
 

@@ -249,8 +249,8 @@ def test_a_record_that_is_none(tmp_path, record):
     study.mkdir()
     if record == "part":  # a kill before the first whole file
         (study / "phantom.json.7.part").write_text("{")
-        make_study(study, patients=1, workers=1)
-        assert not list(study.rglob("*.part"))
+        with claim_folder(study, {}):
+            assert not list(study.rglob("*.part"))
         return
     if record == "pipe":
         os.mkfifo(study / "phantom.json")

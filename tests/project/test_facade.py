@@ -16,13 +16,6 @@ import cxrlib as cxr
 ROOT = Path(__file__).parents[2]
 STUB = ast.parse((ROOT / "cxrlib" / "__init__.pyi").read_text())
 NAMES = {alias.asname: node.module for node in STUB.body[:-2] for alias in node.names}
-# These load TensorFlow, or their examples load a run.
-HEAVY = {name for name, module in NAMES.items() if module.startswith("model.")}
-HEAVY |= {"Reader", "plot_summary"}
-MARKED = [
-    pytest.param(name, marks=[pytest.mark.tensorflow] if name in HEAVY else [])
-    for name in [*NAMES, "versions"]
-]
 
 
 @cache
@@ -31,8 +24,10 @@ def once(function):
     return cache(function)
 
 
-@pytest.mark.parametrize("name", MARKED)
+@pytest.mark.parametrize("name", [*NAMES, "versions"])
 def test_each_name_has_an_example_that_runs(name, monkeypatch, tmp_path):
+    from cxrlib.model import run
+
     thing = getattr(cxr, name)
     examples = [
         test
@@ -43,10 +38,7 @@ def test_each_name_has_an_example_that_runs(name, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     plt.switch_backend("agg")
-    if name in HEAVY:  # many examples load the same run, which takes seconds
-        from cxrlib.model import run
-
-        monkeypatch.setattr(run, "load_run", once(run.load_run))
+    monkeypatch.setattr(run, "load_run", once(run.load_run))  # many load it, which takes seconds
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for test in examples:
         assert runner.run(test).failed == 0, f"{name}: the example gives something else"

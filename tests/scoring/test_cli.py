@@ -26,7 +26,7 @@ def parsers():
 def test_alone_it_shows_its_help(capsys):
     cli.main([])
     shown = capsys.readouterr().out
-    assert shown == cli.build_parser().format_help()
+    assert shown == cli.build_parser().format_help() and "not a medical device" in shown
     assert all(f"\n    {name} " in shown for name in parsers())
 
 
@@ -79,6 +79,26 @@ def test_what_cannot_be_is_said_in_a_sentence(arguments, message, tmp_path, monk
     assert ended.value.code.startswith("cxr: ") and message in ended.value.code
     assert "\n" not in ended.value.code and "Errno" not in ended.value.code
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["diagnose"], f"invalid choice: 'diagnose' (choose from {', '.join(parsers())})"),
+        (["score"], "the following arguments are required: RUN, PATH"),
+        (["score", "run", "--out", "x.csv"], "the following arguments are required: PATH"),
+        (["download", "everything"], "invalid choice: 'everything'"),
+        (["phantom"], "the following arguments are required: --out"),
+        (["phantom", "--patients", "many", "--out", "x"], "--patients: invalid int value: 'many'"),
+    ],
+)
+def test_wrong_arguments_end_with_usage_and_status_2(arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    shown, said = capsys.readouterr()
+    assert ended.value.code == 2 and shown == "" and said.startswith("usage: cxr")
+    quoted = ", ".join(f"'{command}'" for command in parsers())  # by older versions of Python
+    assert message in said.replace(quoted, ", ".join(parsers()))
 
 
 @pytest.fixture

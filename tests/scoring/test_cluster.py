@@ -22,8 +22,8 @@ FILMS = 48
 
 
 @pytest.fixture(scope="module")
-def run(trained_run):
-    return load_run(trained_run[0])
+def run(small_run):
+    return small_run
 
 
 @pytest.fixture(scope="module")

@@ -37,8 +37,8 @@ CXR = Path(sys.executable).with_name("cxr")
 
 
 @pytest.fixture(scope="module")
-def run(trained_run):
-    return load_run(trained_run[0])
+def run(small_run):
+    return small_run
 
 
 @pytest.fixture(scope="module")
@@ -334,50 +334,6 @@ def test_a_missing_run_is_said_in_one_sentence(films, tmp_path):
     expected = f"cxr: {tmp_path}/none holds no run.json: train first, or give a run's folder"
     assert ended.value.code == expected
     assert not list(tmp_path.iterdir())
-
-
-COMMANDS = "score, export, engine, doctor, download, audit, report, phantom, study"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["diagnose"], f"invalid choice: 'diagnose' (choose from {COMMANDS})"),
-        (["score"], "the following arguments are required: RUN, PATH"),
-        (["score", "run", "--out", "x.csv"], "the following arguments are required: PATH"),
-        (["download", "everything"], "invalid choice: 'everything'"),
-        (["phantom"], "the following arguments are required: --out"),
-        (["phantom", "--patients", "many", "--out", "x"], "--patients: invalid int value: 'many'"),
-    ],
-)
-def test_wrong_arguments_end_with_usage_and_status_2(arguments, message):
-    done = cxr(*arguments)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("usage: cxr")
-    quoted = ", ".join(f"'{command}'" for command in COMMANDS.split(", "))
-    assert message in done.stderr.replace(quoted, COMMANDS)
-
-
-def test_help_names_every_command():
-    done = cxr("--help")
-    assert done.returncode == 0 and "not a medical device" in done.stdout
-    assert all(f"\n    {name} " in done.stdout for name in ("score", "download", "phantom"))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--patients", "0"], "cxr: patients is 0: give 1 to 100,000"),
-        (["--seed", "-1"], "cxr: seed is -1: give 0 to 9,223"),
-        ([], "holds no simulated study: give an empty or a new folder"),
-    ],
-)
-def test_phantom_says_in_one_sentence_what_is_wrong(tmp_path, options, message):
-    (tmp_path / "notes.txt").write_text("mine")
-    done = cxr("phantom", *options, "--out", tmp_path)
-    assert done.returncode == 1 and message in done.stderr
-    assert done.stderr.startswith("cxr: ") and done.stderr.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def test_a_box_lies_on_the_padded_film(make_tiny_study, tmp_path):
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.5, 0.9, 1.0])
-def test_the_explorers_numbers_are_those_of_the_metrics(scored, threshold):
+def test_the_explorers_numbers_are_those_of_the_metrics(scored, threshold, monkeypatch):
+    monkeypatch.setattr("cxrlib.metrics.bootstrap.RESAMPLES", 9)  # intervals are not looked at
     explorer = Explorer(scored.predictions, threshold)
     measured, numbers = evaluate(scored.predictions, threshold), explorer.numbers
     assert {name: numbers[name] for name in ("tn", "fp", "fn", "tp")} == measured["confusion"]
