@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlib.metrics.bootstrap import FEW, RESAMPLES, auc, resample_patients, share
-from cxrlib.metrics.report import AGES, BANDS
+from cxrlib.metrics.report import age_bands
 
 
 def groups_of(table: pd.DataFrame) -> dict[str, pd.Series]:
@@ -26,8 +26,7 @@ def compare_groups(films: pd.DataFrame, threshold: float) -> tuple[pd.DataFrame,
     """
     groups, rows, enough, left_out = groups_of(films), {}, {}, []
     if films["age"].notna().any():
-        bands = pd.cut(films["age"], AGES, right=False, labels=BANDS)
-        groups["age"] = bands.astype(object).fillna("")
+        groups["age"] = age_bands(films["age"])
     patients, ill = films["patient"].to_numpy(), films["target"].to_numpy() == 1
     for group, names in groups.items():
         known = sorted(set(names) - {""})

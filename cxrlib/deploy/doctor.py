@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +66,10 @@ def examine() -> pd.DataFrame:
     one row per step: step; same (bool); found, a sentence with the numbers; advice, what a
     difference means and what to do, '' where there is none.
     """
-    rows, looks = [], _look()
+    rows, golden, made = [], json.loads((GOLDEN / "golden.json").read_text()), {}
     for step, advice in STEPS.items():
         try:
-            same, found = next(looks)
+            same, found = LOOKS[step](golden, made)
         except Exception as error:  # whatever a broken installation raises, the step is the news
             same, found = False, f"{type(error).__name__}: {error}"
         rows.append((step, same, found, "" if same else advice))
@@ -78,35 +78,51 @@ def examine() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "same", "found", "advice"])
 
 
-def _look() -> Iterator[tuple[bool, str]]:
-    """Yield for each of `STEPS` whether it is as stored, and a sentence with the numbers."""
-    golden = json.loads((GOLDEN / "golden.json").read_text())
-    files = (BUNDLED, "weights"), (FILM, "film"), (HEAD, "head"), (CHECK_FILE, "check")
-    for path, name in files:
-        yield _compare(file_digest(path), golden[name])
-
-    grey = read_image(FILM, SIZE)
+def _grey(golden: dict, made: dict) -> tuple[bool, str]:
+    grey = made["grey"] = read_image(FILM, SIZE)
     off = 255 * abs(tile_means(grey) - golden["grey_means"]).max()
     more = f"; means of {TILES} x {TILES} tiles are off by up to {off:.3f} of 255"
-    yield _compare(hashlib.sha256(grey.tobytes()).hexdigest(), golden["grey"], more)
+    return _compare(hashlib.sha256(grey.tobytes()).hexdigest(), golden["grey"], more)
 
-    backbone = load_backbone(image_size=SIZE)
-    yield _compare(backbone.digest, golden["network"])
 
+def _network(golden: dict, made: dict) -> tuple[bool, str]:
+    made["backbone"] = load_backbone(image_size=SIZE)
+    return _compare(made["backbone"].digest, golden["network"])
+
+
+def _features(golden: dict, made: dict) -> tuple[bool, str]:
     head = keras.models.load_model(HEAD, safe_mode=True)
-    features, score = apply_network(backbone, head, grey)
+    features, made["score"] = apply_network(made["backbone"], head, made["grey"])
     stored = np.load(FEATURES).astype(float)
     off = abs(features - stored).max() / stored.std()
     more = f"; off by up to {off:.2g} standard deviations, {FEATURE_OFF} allowed"
     digest = hashlib.sha256(features.tobytes()).hexdigest()
     same, found = _compare(digest, golden["features"], more)
-    yield same or off <= FEATURE_OFF, found
+    return same or off <= FEATURE_OFF, found
 
-    off = abs(score - golden["probability"])
-    yield off <= SCORE_OFF, f"{score:.6f}, off by {off:.2g}, {SCORE_OFF} allowed"
 
-    reason = find_reasons(grey[None])["reason"][0]
-    yield not reason, reason or "a frontal chest radiograph, as it is"
+def _score(golden: dict, made: dict) -> tuple[bool, str]:
+    off = abs(made["score"] - golden["probability"])
+    return off <= SCORE_OFF, f"{made['score']:.6f}, off by {off:.2g}, {SCORE_OFF} allowed"
+
+
+def _check(_: dict, made: dict) -> tuple[bool, str]:
+    reason = find_reasons(made["grey"][None])["reason"][0]
+    return not reason, reason or "a frontal chest radiograph, as it is"
+
+
+# Each compares with what is stored, and leaves what it made to those behind it.
+LOOKS: dict[str, Callable[[dict, dict], tuple[bool, str]]] = {
+    "weights file": lambda golden, _: _compare(file_digest(BUNDLED), golden["weights"]),
+    "film file": lambda golden, _: _compare(file_digest(FILM), golden["film"]),
+    "head file": lambda golden, _: _compare(file_digest(HEAD), golden["head"]),
+    "check file": lambda golden, _: _compare(file_digest(CHECK_FILE), golden["check"]),
+    "grey values": _grey,
+    "network": _network,
+    "features": _features,
+    "score": _score,
+    "check": _check,
+}
 
 
 def _compare(found: str, stored: str, more: str = "") -> tuple[bool, str]:

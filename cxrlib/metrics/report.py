@@ -93,6 +93,11 @@ def measure_decisions(films: pd.DataFrame, threshold: float, weights: np.ndarray
     }
 
 
+def age_bands(years: pd.Series) -> pd.Series:
+    """Return the band of each age, '' where it is unknown."""
+    return pd.cut(years, AGES, right=False, labels=BANDS).astype(object).fillna("")
+
+
 def evaluate_subgroups(
     predictions: pd.DataFrame, threshold: float, weights: np.ndarray
 ) -> list[dict]:
@@ -105,8 +110,7 @@ def evaluate_subgroups(
     if "sex" in predictions and predictions["sex"].ne("").any():
         groups["sex"] = predictions["sex"]
     if "age" in predictions and predictions["age"].notna().any():
-        bands = pd.cut(predictions["age"], AGES, right=False, labels=BANDS)
-        groups["age"] = bands.astype(object).fillna("")
+        groups["age"] = age_bands(predictions["age"])
     result = []
     for group, names in groups.items():
         for name in sorted(set(names.replace("", "unknown"))):

@@ -71,7 +71,7 @@ def load_backbone(
     Parameters
     ----------
     name : a network of `keras.applications`, such as InceptionV3, DenseNet121 or ResNet50V2; or
-        EfficientNetLite2 (Tan and Le, ICML 2019), see `cxrlib.model.lite`; any name of your own
+        EfficientNetLite2 (Tan and Le, ICML 2019), see `cxrlib.model.network`; any name of your own
     weights : 'bundled' comes with cxrlib, for InceptionV3 and EfficientNetLite2. 'imagenet' is
         downloaded by Keras. None is random, by `seed`. Else it is the path of a `.weights.h5` file,
         or of Keras' own `..._notop.h5`. The path of a `.keras` file is a whole network of your own,
