@@ -47,7 +47,7 @@ def test_each_name_has_an_example_that_runs(name, monkeypatch, tmp_path):
 
 def test_the_facade_names_no_more_than_a_reader_can_hold():
     assert sorted(NAMES) == sorted(set(NAMES) & set(cxr.__all__))
-    assert len(NAMES) <= 54
+    assert len(NAMES) <= 50
     assert cxr.__version__ == cxr.versions()["cxrlib"]
 
 
