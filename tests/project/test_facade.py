@@ -26,7 +26,7 @@ def once(function):
 
 @pytest.mark.parametrize("name", [*NAMES, "versions"])
 def test_each_name_has_an_example_that_runs(name, monkeypatch, tmp_path):
-    from cxrlib.model import run
+    from cxrlib.model.run import load_run
 
     thing = getattr(cxr, name)
     examples = [
@@ -38,7 +38,7 @@ def test_each_name_has_an_example_that_runs(name, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     plt.switch_backend("agg")
-    monkeypatch.setattr(run, "load_run", once(run.load_run))  # many load it, which takes seconds
+    monkeypatch.setattr(cxr, "load_run", once(load_run))  # many load it, which takes seconds
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for test in examples:
         assert runner.run(test).failed == 0, f"{name}: the example gives something else"
