@@ -74,7 +74,7 @@ class Explorer(Widget):
 
     @observe("threshold", "prevalence")
     def _count(self, _=None) -> None:
-        self.numbers = self._measure(np.array([self.threshold])).iloc[0]
+        self.numbers = self._measure(np.array([self.threshold])).iloc[0].rename(None)
 
     def _measure(self, thresholds: np.ndarray) -> pd.DataFrame:
         """Return `numbers`, one row per threshold."""
