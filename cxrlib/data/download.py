@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import threading
 import zipfile
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -120,13 +121,15 @@ def git_hash(content: bytes) -> str:
 def _fetch(url: str, archive: Path, expected_bytes: int) -> None:
     """Fetch `url` unless `archive` is there; pooch retries, and moves it in place if whole."""
 
-    def receive(url, output_file):
+    def receive(url, output_file, stop):
         # pooch's own downloader shows no progress without a Content-Length, and takes any answer.
         bar = {"desc": "Downloading", "unit": "B", "unit_scale": True}
         with requests.get(url, stream=True, timeout=30) as answer, open(output_file, "wb") as file:
             answer.raise_for_status()
             with tqdm(total=expected_bytes, **bar) as progress:
                 for chunk in answer.iter_content(2**16):
+                    if stop.is_set():
+                        return
                     progress.update(file.write(chunk))
                     if file.tell() > 2 * expected_bytes + 2**20:
                         raise DownloadError(f"{url} sends far more than the sample: is it right?")
@@ -137,11 +140,14 @@ def _fetch(url: str, archive: Path, expected_bytes: int) -> None:
             )
 
     def download(url, output_file, _):
+        stop = threading.Event()
         try:  # in a thread of its own, which a trickling answer may keep for ever
             with ThreadPool(1) as readers:
-                readers.apply_async(receive, (url, output_file)).get(3600 * HOURS)
+                readers.apply_async(receive, (url, output_file, stop)).get(3600 * HOURS)
         except multiprocessing.TimeoutError:
             raise DownloadError(f"{url} is too slow: not done in {HOURS} hours") from None
+        finally:  # after an interruption too: nothing goes on behind the notebook's back
+            stop.set()
 
     for left_by_a_killed_call in archive.parent.glob("tmp*"):
         left_by_a_killed_call.unlink()

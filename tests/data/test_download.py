@@ -258,6 +258,25 @@ def test_an_endless_or_trickling_answer_is_left(
     assert contents(tmp_path / "s") == {}
 
 
+def test_nothing_is_fetched_any_more_after_an_end(server, manifest, tmp_path, monkeypatch):
+    gone = threading.Event()
+
+    def answer(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        try:
+            while not gone.wait(0.5):  # too slow to send more than the sample within the 5 s below
+                handler.wfile.write(bytes(2**16))
+        except OSError:  # whoever asked has gone
+            gone.set()
+
+    monkeypatch.setattr(download, "HOURS", 5e-5)
+    server.answers = [answer]
+    with pytest.raises(DownloadError, match="not done in 5e-05 h"):
+        download_nih_sample(tmp_path / "s", server.url, manifest)
+    assert gone.wait(5)
+
+
 @pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX: ", b"", CHUNKED + b"1;"])
 def test_headers_that_trickle_are_left(server, manifest, tmp_path, monkeypatch, start):
     left = threading.Event()
