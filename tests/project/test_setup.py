@@ -129,6 +129,15 @@ def test_every_room_has_its_directions():
     assert rooms == set(MAY_IMPORT)
 
 
+@pytest.mark.parametrize(
+    "path",
+    sorted((ROOT / "cxrlib").rglob("*.py")),
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_a_module_can_be_read_in_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= 250, "split it, or do less by hand"
+
+
 def test_an_index_can_show_the_package():
     project = PYPROJECT["project"]
     assert not re.search(r"!\[|\]\((?!https:)|<img", project["readme"]["text"])
