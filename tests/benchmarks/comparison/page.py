@@ -188,8 +188,8 @@ def render(study: Study, ways: list[Way], out: Path) -> str:
         resamples=RESAMPLES,
         timed=TIMED,
         rounds=ROUNDS,
-        fits="; ".join(
-            f"{row.seconds:.0f} s for {row.numbers:,} numbers per image"
+        fits=", ".join(
+            f"{row.seconds:.0f} s for {row.numbers:,}{' numbers per image' * (row.Index == 0)}"
             for row in scores.fits.itertuples()
         ),
         fitted=len(study.films[FINDINGS[0]]),
