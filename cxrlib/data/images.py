@@ -98,8 +98,8 @@ def read_image(path: Film, size: int | None = None) -> np.ndarray:
     """Read a radiograph as grey values.
 
     Colour becomes luma (ITU-R BT.601), transparency lies over black, and the orientation that an
-    EXIF tag asks for is applied. White is 255 in 8 bits. In 16 bits it is the greatest value of the
-    fewest of 8, 10, 12, 14 or 16 bits that hold 99 % of the pixels (`cxrlib.data.grey.spread`).
+    EXIF tag asks for is applied. White is 255 in 8 bits. In 16 bits it is the greatest value of 8,
+    10, 12, 14 or 16 bits: the fewest that hold 99 % of the pixels (`cxrlib.data.grey.spread`).
     DICOM films appear as a viewer shows them (`cxrlib.data.grey.show`).
 
     Parameters

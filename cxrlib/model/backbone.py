@@ -64,9 +64,9 @@ def load_backbone(
 ) -> Backbone:
     """Load a network and cut it at a layer: one of `keras.applications`, or one of your own.
 
-    Grey values are repeated over three channels, in the range that a network of
-    `keras.applications` was trained on (-1..1 for InceptionV3, Szegedy et al., CVPR 2016). A
-    network of your own is given 0..1: it brings what it needs beyond that as its first layers.
+    Grey values are repeated over three channels. A network of `keras.applications` gets them in
+    the range it was trained on: -1..1 for InceptionV3 (Szegedy et al., CVPR 2016). One of your own
+    is given 0..1: it brings what it needs beyond that as its first layers.
 
     Parameters
     ----------
