@@ -51,7 +51,7 @@ def main():
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(SITE, part, ignore=shutil.ignore_patterns("*.j2"))
 
-    sources = [ROOT / "README.md", *sorted(NOTEBOOKS.glob("0[1-9]_*.ipynb")), *documents()]
+    sources = [ROOT / "README.md", *sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")), *documents()]
     modules = api_modules()
     pages = {source: page_of(source) for source in [*sources, *modules]}
     titles = {source: title(read(source)) for source in sources}

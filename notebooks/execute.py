@@ -42,7 +42,8 @@ PICTURE = "picture"  # tag of the cell whose figure opens its notebook, as pictu
 logging.getLogger("papermill").setLevel(logging.ERROR)
 AUC_MOVES = 0.02  # between processors; another split or head moves it further
 # Seconds of each notebook on the bundled study, two cores: how much of the series is behind.
-SECONDS = dict(zip("123456789", (20, 110, 35, 45, 45, 100, 25, 75, 110), strict=True))
+SECONDS = {"01": 20, "02": 110, "03": 35, "04": 45, "05": 45, "06": 100, "07": 25, "08": 75}
+SECONDS |= {"09": 110}
 
 
 class Progress:
@@ -53,7 +54,7 @@ class Progress:
 
     def __init__(self, sources: list[Path]):
         self.sources, self.start = sources, time.monotonic()
-        self.weights = [SECONDS.get(source.name[1], 60) for source in sources]
+        self.weights = [SECONDS.get(source.name[:2], 60) for source in sources]
         self.renews = sys.stdout.isatty()
         self.at, self.share, self.heading, self.ended = -1, 0.0, "", threading.Event()
         if self.renews:
@@ -136,7 +137,7 @@ def main():
         if os.environ.get(name):
             os.environ[name] = os.path.abspath(os.environ[name])
 
-    sources = sorted(NOTEBOOKS.glob("0[1-9]_*.ipynb"))
+    sources = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     known = {source: parameters_of(source) for source in sources}
     parameters = chosen_parameters(args)
     if unknown := parameters.keys() - set().union(*known.values()):

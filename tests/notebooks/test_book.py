@@ -157,7 +157,7 @@ def test_no_link_and_no_picture_is_broken_and_no_other_host_is_asked(chromium, s
         waiting += [
             link for link in inside if link.endswith(".html") and link not in {*seen, *waiting}
         ]
-    sources = [*ROOT.glob("notebooks/0[1-9]_*.ipynb"), *ROOT.glob("docs/*.md")]
+    sources = [*ROOT.glob("notebooks/[0-9][0-9]_*.ipynb"), *ROOT.glob("docs/*.md")]
     places = {str(source.relative_to(ROOT).with_suffix(".html")) for source in sources}
     modules = {f"api/cxrlib{part}.html" for part in ("", "/model/head", "/audit/leakage")}
     found = {unquote(address.removeprefix(home)) for address in seen}

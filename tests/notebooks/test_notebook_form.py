@@ -19,7 +19,7 @@ KNOBS = {
     "01_explore": {"study", "finding", "image_size", "seed"},
     "02_train": {
         *("study", "finding", "run", "seed"),
-        *("image_size", "backbone", "weights", "learning_rate"),
+        *("image_size", "backbone", "weights", "learning_rate", "at_most"),
     },
     "03_evaluate": {"study", "run", "seed"},
     "04_infer": {"study", "run"},
@@ -79,27 +79,25 @@ def test_the_series_is_there():
 
 
 @every_notebook
-def test_opens_with_one_title_a_paragraph_and_the_minutes_it_takes(path):
+def test_opens_with_one_title_and_a_paragraph(path):
     first = read(path).cells[0]
     assert first.cell_type == "markdown"
-    titles = [line for line in first.source.splitlines() if line.startswith("# ")]
-    assert len(titles) == 1 and first.source.startswith(titles[0])
-    prose = [line for line in first.source.splitlines()[1:] if not line.startswith("#")]
-    assert len(" ".join(prose).split()) >= 10, "the paragraph says what the reader will know"
-    assert "minute" in first.source and "two cores" in first.source
+    title, blank, paragraph, *_ = first.source.splitlines()
+    assert title.startswith("# ") and not blank and paragraph[:1].isalpha()
+    assert not re.search(r"^#", first.source[1:], re.M), "one title, and no heading below it"
 
 
 @every_notebook
-def test_opens_with_a_picture_and_has_a_verdict_at_its_end(path):
+def test_opens_with_a_picture_and_ends_under_a_heading(path):
     first, *others = read(path).cells
     ((text, place),) = re.findall(r"^!\[(.+)\]\((\S+)\)$", first.source, re.M)
     picture = path.parent / place
-    assert len(text) > 30 and picture.suffix == ".png" and picture.is_file()
+    assert text != place and picture.suffix == ".png" and picture.is_file()
     if picture.parent.name == "pictures":
         assert picture.stem == path.stem and picture.stat().st_size < 60_000
         assert len([cell for cell in others if "picture" in tags(cell)]) == 1
-    headings = re.findall(r"^## (.+)", "\n".join(cell.source for cell in others[-4:]), re.M)
-    assert any(heading.startswith("Verdict") for heading in headings)
+    end = [cell.source for cell in others[-4:] if cell.cell_type == "markdown"]
+    assert re.search(r"^## .", "\n".join(end), re.M), "the verdict has a heading of its own"
 
 
 @every_notebook
@@ -121,11 +119,12 @@ def test_imports_stand_in_one_cell_and_the_core_is_one_of_them(path):
 
 
 @every_notebook
-def test_what_follows_three_arguments_is_named(path):
+def test_of_more_than_three_arguments_all_but_two_are_named(path):
     for cell in code_cells(path):
         calls = [node for node in ast.walk(tree(cell)) if isinstance(node, ast.Call)]
-        long = [ast.unparse(call) for call in calls if len(call.args) > 3]
-        assert not [call for call in long if not call.startswith("print(")]
+        long = [each for each in calls if len(each.args) + len(each.keywords) > 3]
+        unnamed = [ast.unparse(call) for call in long if len(call.args) > 2]
+        assert not [call for call in unnamed if not call.startswith("print(")]
 
 
 @every_notebook
@@ -137,7 +136,7 @@ def test_no_cell_digs_in_the_facts_of_a_run(path):
 @every_notebook
 def test_one_parameters_cell_holds_the_knobs(path):
     assert len([cell for cell in read(path).cells if "parameters" in tags(cell)]) == 1
-    assert parameters_of(path) >= KNOBS[path.stem]
+    assert parameters_of(path) >= KNOBS.get(path.stem, {"study"})
 
 
 @every_notebook
@@ -147,8 +146,10 @@ def test_links_lead_to_files_of_the_project(path):
     for link in links:
         if not link.startswith("https://"):
             assert (path.parent / link.partition("#")[0]).is_file(), link
-    others = {other.name for other in NOTEBOOKS} - {path.name}
-    assert others & set(links), "it links to a neighbour"
+    at = NOTEBOOKS.index(path)
+    neighbours = [*NOTEBOOKS[max(at - 1, 0) : at], *NOTEBOOKS[at + 1 : at + 2]]
+    last = re.findall(r"\]\(([^)\s]+)\)", read(path).cells[-1].source.splitlines()[-1])
+    assert last == [*(other.name for other in neighbours), "../docs/api.md"]
 
 
 @every_notebook
@@ -213,20 +214,19 @@ def test_code_cells_are_short(path):
 
 
 @every_notebook
-def test_every_figure_has_prose_beside_it(path):
+def test_below_every_figure_its_takeaway_comes_first_and_in_bold(path):
     cells = read(path).cells
     for number, cell in enumerate(cells):
         if cell.cell_type == "code" and "image/png" in mime_types(cell):
-            beside = [cells[number - 1], *cells[number + 1 : number + 2]]
-            prose = [c.source for c in beside if c.cell_type == "markdown"]
-            assert any(re.search(r"\w[.?:)]\s*$", text) for text in prose), cell.source
+            below = next(c for c in cells[number + 1 :] if c.cell_type == "markdown")
+            assert below.source.startswith("**"), cell.source
+            beside = (cells[number - 1], cells[number + 1])
+            assert "markdown" in {c.cell_type for c in beside}, cell.source
 
 
 @every_notebook
-def test_closes_with_what_to_try_next(path):
-    last = read(path).cells[-1]
-    assert last.cell_type == "markdown"
-    assert re.search(r"\b(try|next)\b", last.source, re.IGNORECASE)
+def test_closes_with_text(path):
+    assert read(path).cells[-1].cell_type == "markdown"
 
 
 @every_notebook
