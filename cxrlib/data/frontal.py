@@ -24,18 +24,18 @@ TINT = 0.03  # mean range of the colour channels
 CONTRAST = 0.05  # range from the 2nd to the 98th percentile of the grey values
 EXTREME = 0.75  # share of values that are black or white
 
-REASONS = {
-    "film": "",
+TURNS = {
     "inverted": "inverted: black and white are exchanged",
     "upside down": "upside down",
     "upside down, mirrored": "upside down",
     "on its left side": "on its side: turn it clockwise",
     "on its right side": "on its side: turn it counter-clockwise",
+}
+REASONS = TURNS | {
     "part": "not a whole chest: a part of one, or something else",
     "lateral": "looks like a lateral radiograph",
     "else": "does not look like a frontal chest radiograph",
 }
-TURNS = list(REASONS)[1:6]
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def load_check() -> Check:
         name: Density(*(named[f"{name} {part}"] for part in ("mean", "axes", "variance", "rest")))
         for name in ("film", "part", "lateral")
     }
-    return Check(densities, {name: float(named[f"margin {name}"]) for name in list(REASONS)[1:]})
+    return Check(densities, {name: float(named[f"margin {name}"]) for name in REASONS})
 
 
 def _grey_reason(film: np.ndarray) -> str:
