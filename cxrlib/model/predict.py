@@ -32,7 +32,7 @@ def score_films(
 ) -> pd.DataFrame:
     """Score films in memory; one that cannot be read or is refused gets a row that says why.
 
-    For more films than memory holds, `cxrlib.scoring.write_scores` writes the same table to a file.
+    For more films than memory holds, use `cxrlib.scoring.write.write_scores`, which writes a file.
 
     Parameters
     ----------

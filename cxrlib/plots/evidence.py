@@ -66,7 +66,7 @@ def plot_summary(run: Run, film: np.ndarray, evidence: np.ndarray) -> Figure:
     >>> figure = cxr.plot_summary(run, cxr.read_image(path, run.image_size), evidence)
     """
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    plot_evidence(film, evidence, "evidence on a test film", left, run.finding)
+    plot_evidence(film, evidence, "evidence on a test radiograph", left, run.finding)
     plot_roc({name: run.split(name) for name in run.metrics}, run.metrics, run.threshold, middle)
     plot_scores(run.split("test"), run.threshold, right)
     middle.set_title(literal(f"{run.finding} against {run.facts['negative']}"), fontsize=9)
