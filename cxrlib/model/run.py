@@ -41,6 +41,12 @@ class Run:
     model : keras.Model, from films (n, image_size, image_size, 1) in 0..1 to the logit (n, 1)
     engine : a faster way to those logits, with a `name`, where `cxrlib.deploy.engine.load_fast`
         loaded the run; else None
+    finding, against, caution : str
+    image_size : int, pixels
+    threshold, prevalence : float in 0..1
+    metrics : dict
+    predictions, unscored : DataFrame, one row per film
+    trained_on : frozenset of str
 
     Examples
     --------
@@ -57,6 +63,7 @@ class Run:
 
     @property
     def finding(self) -> str:
+        """The finding that it tells from films without it, as the study spells it."""
         return self.facts["finding"]
 
     @property
@@ -66,6 +73,7 @@ class Run:
 
     @property
     def image_size(self) -> int:
+        """Side of the square films that it takes; RunError where it takes embeddings."""
         return facts_of_images(self.folder, self.facts)["image_size"]
 
     @property
@@ -75,6 +83,7 @@ class Run:
 
     @property
     def threshold(self) -> float:
+        """The probability from which on the decision is 'positive'."""
         return self.facts["threshold"]["value"]
 
     @property
