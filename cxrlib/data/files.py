@@ -19,7 +19,7 @@ Film = str | Path | BinaryIO  # a binary file object can seek, and is read from 
 DICOM = ".dcm", ".dicom"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", *DICOM}
 JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # what systems lay beside files
-PART = ".cxrlib-part."  # so start the names of what is unfinished; no reader takes them
+UNFINISHED = ".cxrlib-part."  # so start the names of what is unfinished; no reader takes them
 
 
 def regular_file(path: Film) -> Film:
@@ -181,7 +181,7 @@ def _part_beside(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     with ExitStack() as stack:
         part = None
         while not (part and part.exists()):  # or it was taken for left over before it was locked
-            part = path.with_name(f"{PART}{secrets.token_hex(6)}{path.suffix}")
+            part = path.with_name(f"{UNFINISHED}{secrets.token_hex(6)}{path.suffix}")
             try:
                 make(part)
             except OSError as error:  # of a name that nobody gave
@@ -197,7 +197,7 @@ def _part_beside(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
 @cache
 def _tidy(folder: Path) -> None:
     """Delete what killed processes left in a folder; once per process, since folders are large."""
-    for path in folder.glob(f"{PART}*"):
+    for path in folder.glob(f"{UNFINISHED}*"):
         with suppress(OSError), locked(path, fcntl.LOCK_NB):
             _delete(path)
 

@@ -74,7 +74,7 @@ def add_entries(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
     return rows
 
 
-def read_facts(rows: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
+def read_fields(rows: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
     """Return rows with one known view, sex, age and original size per film, or none."""
     rows = rows.assign(**rows[ORIGINAL].apply(read_number))
     for name, read in (

@@ -13,7 +13,7 @@ from cxrlib.data.images import film_digest
 from cxrlib.data.labels import NO_FINDING, ProblemLog, check_boxes, check_labels, spelled_as
 from cxrlib.data.patients import HASH_RULE, assign_patients, split_films
 from cxrlib.data.publishers import OWN
-from cxrlib.data.rows import add_entries, gather_films, leave_out_copies, read_facts, standard_rows
+from cxrlib.data.rows import add_entries, gather_films, leave_out_copies, read_fields, standard_rows
 from cxrlib.data.source import find_labels, read_source
 from cxrlib.data.table import StudyError
 
@@ -104,7 +104,7 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     rows = match_files(rows, root, log)
     twice = rows.index[rows.duplicated(rows.columns.drop("row"))]
     log.add(twice, "same row as one above", "delete it")
-    rows = read_facts(add_entries(rows, folder) if own else rows, log)
+    rows = read_fields(add_entries(rows, folder) if own else rows, log)
     headers = read_headers(rows, root, decode, log)
     rows = take_views(rows, headers, log)
     rows = check_labels(rows, log, where, own)

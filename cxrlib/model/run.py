@@ -25,7 +25,7 @@ MADE_OF = ("name", "weights", "layer", "seed", "digest")  # of a backbone, in `r
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
 ALL_OTHERS = "all other films"  # as `choose_films(..., against="others")` gives them
 DIGITS = 6  # decimals of a probability that is written; what follows differs between processors
-COLUMNS = "path,patient,view,sex,age,split,target,probability,decision,digest".split(",")
+PREDICTION_COLUMNS = "path,patient,view,sex,age,split,target,probability,decision,digest".split(",")
 IDENTITY = ["path", "patient", "digest"]
 UNSCORED = "training.csv"  # such of training films without a held-out score
 
@@ -230,7 +230,7 @@ def rewrite_run(run: Run, facts: dict, fill: Callable[[Path], list[str]]) -> Run
 def decided_rows(films: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Return films with a probability as the rows of `predictions.csv`."""
     decision = decide(films["probability"], threshold)
-    return told_by_digest(films).assign(decision=decision)[COLUMNS]
+    return told_by_digest(films).assign(decision=decision)[PREDICTION_COLUMNS]
 
 
 def told_by_digest(films: pd.DataFrame) -> pd.DataFrame:
