@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 Film = str | Path | BinaryIO  # a binary file object can seek, and is read from its start
+AnyFilm = TypeVar("AnyFilm", bound=Film)
 DICOM = ".dcm", ".dicom"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", *DICOM}
 JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # what systems lay beside files
 UNFINISHED = ".cxrlib-part."  # so start the names of what is unfinished; no reader takes them
 
 
-def regular_file(path: Film) -> Film:
+def regular_file(path: AnyFilm) -> AnyFilm:
     """Return what is given if it can be opened and read to an end: a file, links followed.
 
     Ask here before opening a file from outside: a pipe and `/proc/kmsg` are waited for, `/dev/zero`
@@ -88,7 +89,7 @@ def files_below(folder: str | Path, follow: bool = False) -> Iterator[str]:
 
     Links to folders are passed over, or followed, each folder once.
     """
-    seen, waiting = set(), [str(folder)]  # no recursion: folders may be nested deeply
+    seen, waiting = set[tuple](), [str(folder)]  # no recursion: folders may be nested deeply
     while waiting:
         path = waiting.pop()
         if not os.path.isdir(path):

@@ -113,7 +113,8 @@ def describe(films: np.ndarray) -> np.ndarray:
     are standardised, so that neither exposure nor window decides.
     """
     shown = [Image.fromarray(np.ascontiguousarray(_content(f), np.float32)) for f in films]
-    thumbs = np.stack([image.resize((SIDE, SIDE), Image.Resampling.BILINEAR) for image in shown])
+    small = [image.resize((SIDE, SIDE), Image.Resampling.BILINEAR) for image in shown]
+    thumbs = np.stack([np.asarray(image) for image in small])
     thumbs -= thumbs.mean(axis=(1, 2), keepdims=True)
     thumbs /= thumbs.std(axis=(1, 2), keepdims=True) + 0.02
     down, right = np.gradient(thumbs, axis=(1, 2))

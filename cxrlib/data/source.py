@@ -10,7 +10,7 @@ import pandas as pd
 from cxrlib.data.files import is_film, regular_file
 from cxrlib.data.filing import list_files
 from cxrlib.data.labels import NO_FINDING, VOCABULARY, spelled_as
-from cxrlib.data.publishers import CLASSES, OWN, PUBLISHERS, WIDE, find_publisher
+from cxrlib.data.publishers import CLASSES, OWN, PUBLISHERS, WIDE, Publisher, find_publisher
 from cxrlib.data.table import KNOWN, StudyError, plain, read_table
 
 NAMES = re.compile(r"labels\.(csv|tsv|txt)(\.gz)?", re.I)
@@ -32,7 +32,7 @@ def find_labels(folder: Path) -> Path | None:
 
 def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str, pd.DataFrame]:
     """Return whose table a folder has, and its rows: of `labels`, or else of what else is there."""
-    tables, beside, unknown, broken = defaultdict(dict), [], [], []
+    tables, beside, unknown, broken = defaultdict[Publisher, dict](dict), [], [], []
     if labels:
         table, notes = read_table(labels, find_publisher)
         said += notes
@@ -80,7 +80,7 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
             "classes where one is named after a finding of NIH, or Normal."
         )
     publisher = next(p for p in (*PUBLISHERS, WIDE) if p in tables)
-    own, films = {}, set()
+    own, films = {}, set[str]()
     found = sorted(tables[publisher].items(), reverse=publisher.name in EDITIONS)
     for name, table in sorted(found, key=lambda item: -len(item[1])):  # a sample comes last
         named = _in_plain(table)
@@ -136,8 +136,8 @@ def _read_classes(folder: Path, files: list[str]) -> pd.DataFrame:
         if by_name := re.search(r"(?:CHN|MCU)CXR_\d+_([01])\.\w+$", name):
             found[name] = "Tuberculosis" if by_name[1] == "1" else NO_FINDING
         else:
-            classes = [p for p in PurePosixPath(name).parts[:-1] if not NO_CLASS.fullmatch(p)]
-            found[name] = classes[-1] if classes else ""
+            above = [p for p in PurePosixPath(name).parts[:-1] if not NO_CLASS.fullmatch(p)]
+            found[name] = above[-1] if above else ""
     classes = set(found.values())
     if "" in classes or not any(spelled_as(name, VOCABULARY) for name in classes):
         found = {}

@@ -94,7 +94,7 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     >>> len(study.films), study.patients_from
     (245, 'NIH (245 films)')
     """
-    folder, said = Path(folder), []
+    folder, said = Path(folder), list[str]()
     labels = find_labels(folder)
     publisher, table = read_source(folder, labels, said)
     own, where = publisher == OWN.name, labels or folder

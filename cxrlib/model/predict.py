@@ -243,5 +243,5 @@ def _score(run: Run, film, status: str, reason: str, pixels: np.ndarray | None) 
 
 def name_of(film: str | Path | BinaryIO) -> str:
     """Return the name of a film; what is not UTF-8 in it is escaped, and what ends a CSV's row."""
-    name = film.name if hasattr(film, "read") else str(film)
+    name = str(film) if isinstance(film, str | Path) else film.name
     return name.encode("utf-8", "backslashreplace").decode().replace("\r", "\\r")

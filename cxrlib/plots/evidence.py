@@ -44,7 +44,7 @@ def plot_evidence(
     density = evidence * (evidence.size / 100)
     frame = (0, film.shape[1], film.shape[0], 0)
     ax.imshow(film, cmap="gray", vmin=-0.6, vmax=1.4, extent=frame)
-    how = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "interpolation": "hanning"}
+    how: dict = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "interpolation": "hanning"}
     alpha = 0.8 * np.minimum(np.abs(density) / limit, 1)
     heat = ax.imshow(density, alpha=alpha, extent=frame, **how)
     scale = ScalarMappable(heat.norm, heat.cmap)
