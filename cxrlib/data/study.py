@@ -94,13 +94,13 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     >>> len(study.films), study.patients_from
     (245, 'NIH (245 films)')
     """
-    folder, said = Path(folder), list[str]()
+    folder = Path(folder)
     labels = find_labels(folder)
-    publisher, table = read_source(folder, labels, said)
+    publisher, table, said = read_source(folder, labels)
     own, where = publisher == OWN.name, labels or folder
     root = folder / "images" if labels and (folder / "images").is_dir() else folder
-    rows, columns = standard_rows(table, labels if own else None, said)
-    log = ProblemLog(rows, said)
+    rows, columns, more = standard_rows(table, labels if own else None)
+    log = ProblemLog(rows, said + more)
     rows = match_files(rows, root, log)
     twice = rows.index[rows.duplicated(rows.columns.drop("row"))]
     log.add(twice, "same row as one above", "delete it")
