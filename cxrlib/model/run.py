@@ -69,7 +69,7 @@ class Run:
     @property
     def against(self) -> str:
         """What the finding was held against, as `choose_films` takes it."""
-        return "others" if self.facts.get("negative") == ALL_OTHERS else NO_FINDING
+        return "others" if self.facts["negative"] == ALL_OTHERS else NO_FINDING
 
     @property
     def image_size(self) -> int:
