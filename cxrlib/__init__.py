@@ -3,8 +3,8 @@
 For teaching and research. Not a medical device.
 
 `import cxrlib as cxr` gives the core: studies, features, heads, runs, scores, metrics, plots and
-widgets. Each name is loaded when it is used. Four wings are imported by name: `cxrlib.audit`,
-`cxrlib.scoring`, `cxrlib.deploy` and `cxrlib.phantom`.
+widgets. A film is one radiograph. Each name is loaded when it is used. Four wings are imported by
+name: `cxrlib.audit`, `cxrlib.scoring`, `cxrlib.deploy` and `cxrlib.phantom`.
 """
 
 from importlib.metadata import version

@@ -148,8 +148,9 @@ def _export(options) -> str:
     card = export_run(load_run(options.run), options.format, options.out)
     check = card["check"]
     return (
-        f"{options.out}: {', '.join(card['files'])} and card.json; on {check['films']} films "
-        f"{check['runtime']} differs from the run by at most {check['largest_difference']:.1g}"
+        f"{options.out}: {', '.join(card['files'])} and card.json; on {check['films']} "
+        f"radiographs {check['runtime']} differs from the run by at most "
+        f"{check['largest_difference']:.1g}"
     )
 
 
@@ -220,4 +221,4 @@ def _phantom(options) -> str:
     from cxrlib.phantom.study import make_study
 
     labels = make_study(options.out, options.patients, options.seed, site=options.site)
-    return f"{options.out}: {labels['filename'].nunique()} simulated films"
+    return f"{options.out}: {labels['filename'].nunique()} simulated radiographs"

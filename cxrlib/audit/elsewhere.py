@@ -118,7 +118,7 @@ def _describe(films: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def compare_with_metadata(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def measure_shortcuts(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Return `tabulate_metadata` of the other place: what a shortcut would be worth there.
 
     The metadata models are trained on folds of its patients; TrainError with fewer than five of a

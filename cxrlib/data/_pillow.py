@@ -10,7 +10,7 @@ from PIL import Image, TiffImagePlugin
 Image.core.set_blocks_max(8)
 Image.core.set_block_size(33 * 2**20)
 
-TIFF = TiffImagePlugin.OPEN_INFO
+TIFF: dict = TiffImagePlugin.OPEN_INFO
 for order, raw in ((TiffImagePlugin.II, "F;64F"), (TiffImagePlugin.MM, "F;64BF")):
     TIFF.pop((order, 1, (2,), 1, (8,), ()), None)  # signed, and Pillow reads it as unsigned
     TIFF[order, 1, (3,), 1, (64,), ()] = ("F", raw)

@@ -16,12 +16,12 @@ def describe_study(study: Study) -> str:
     ages = films["age"].dropna()
     patients = films.groupby("split")["patient"].nunique()
     sides = [
-        f"{count} films of {patients[side]} patients {side}"
+        f"{count} radiographs of {patients[side]} patients {side}"
         for side, count in films["split"].value_counts().items()
     ]
     lines = {
         "table": study.publisher,
-        "films": len(films),
+        "radiographs": len(films),
         "patients": f"{films['patient'].nunique()}, from {study.patients_from}",
         "findings": _list(films["labels"].explode().fillna("none that is named")),
         "boxes": study.findings["xmin"].notna().sum(),
@@ -31,7 +31,7 @@ def describe_study(study: Study) -> str:
         + f"{len(films) - len(ages)} unknown",
         "split": f"{', '.join(sides)}; by {study.split_rule}",
     }
-    told = [f"{name:10}{text}" for name, text in lines.items()]
+    told = [f"{name:12}{text}" for name, text in lines.items()]
     kind = study.problems["problem"].str.replace("^same film.*", "", regex=True)  # each its own
     for _, rows in study.problems.groupby([kind, "outcome", "fix"], sort=False):
         one = rows.iloc[0]
@@ -55,7 +55,7 @@ def write_labels(study: Study, path: Path) -> str:
     with whole_file(path) as part:
         table[[name for name in columns if name in table]].to_csv(part, index=False)
     bare = (films["labels"].map(len) == 0).sum()
-    return f"without {bare} films that have no label" if bare else "with all films"
+    return f"without {bare} radiographs that have no label" if bare else "with all radiographs"
 
 
 def _list(values: pd.Series) -> str:

@@ -134,7 +134,7 @@ def _read_elements(path, names: Iterable[str], pixels: bool = False, most: int =
     warnings.filterwarnings("ignore", module=r"pydicom|pylibjpeg|libjpeg|openjpeg")
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     config.settings.reading_validation_mode = config.IGNORE
-    how = {"stop_before_pixels": not pixels, "specific_tags": list(names)}
+    how: dict = {"stop_before_pixels": not pixels, "specific_tags": list(names)}
     with opened(path) as file:
         if file.seek(0, os.SEEK_END) > bounds.BYTES:
             raise ValueError(f"too large to be a radiograph: more than {bounds.BYTES:,} bytes")

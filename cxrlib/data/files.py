@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 Film = str | Path | BinaryIO  # a binary file object can seek, and is read from its start
+AnyFilm = TypeVar("AnyFilm", bound=Film)
 DICOM = ".dcm", ".dicom"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", *DICOM}
 JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}  # what systems lay beside files
-PART = ".cxrlib-part."  # so start the names of what is unfinished; no reader takes them
+UNFINISHED = ".cxrlib-part."  # so start the names of what is unfinished; no reader takes them
 
 
-def regular_file(path: Film) -> Film:
+def regular_file(path: AnyFilm) -> AnyFilm:
     """Return what is given if it can be opened and read to an end: a file, links followed.
 
     Ask here before opening a file from outside: a pipe and `/proc/kmsg` are waited for, `/dev/zero`
@@ -88,7 +89,7 @@ def files_below(folder: str | Path, follow: bool = False) -> Iterator[str]:
 
     Links to folders are passed over, or followed, each folder once.
     """
-    seen, waiting = set(), [str(folder)]  # no recursion: folders may be nested deeply
+    seen, waiting = set[tuple](), [str(folder)]  # no recursion: folders may be nested deeply
     while waiting:
         path = waiting.pop()
         if not os.path.isdir(path):
@@ -181,7 +182,7 @@ def _part_beside(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     with ExitStack() as stack:
         part = None
         while not (part and part.exists()):  # or it was taken for left over before it was locked
-            part = path.with_name(f"{PART}{secrets.token_hex(6)}{path.suffix}")
+            part = path.with_name(f"{UNFINISHED}{secrets.token_hex(6)}{path.suffix}")
             try:
                 make(part)
             except OSError as error:  # of a name that nobody gave
@@ -197,7 +198,7 @@ def _part_beside(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
 @cache
 def _tidy(folder: Path) -> None:
     """Delete what killed processes left in a folder; once per process, since folders are large."""
-    for path in folder.glob(f"{PART}*"):
+    for path in folder.glob(f"{UNFINISHED}*"):
         with suppress(OSError), locked(path, fcntl.LOCK_NB):
             _delete(path)
 

@@ -40,7 +40,7 @@ def match_files(rows: pd.DataFrame, root: Path, log: ProblemLog) -> pd.DataFrame
                 ends[tail].append((file, way))
     meant, bad = {}, {}
     for name in rows.loc[~rows["filename"].isin(files), "filename"].unique():
-        found, ways = [], _ways(name.removeprefix("file://").rstrip("/\\"))
+        found, ways = list[str](), _ways(name.removeprefix("file://").rstrip("/\\"))
         for way in (way.lstrip("/") for way in ways):
             for tail in _tails(way):  # the whole of the name, or of the file's path
                 found = found or [

@@ -24,18 +24,18 @@ TINT = 0.03  # mean range of the colour channels
 CONTRAST = 0.05  # range from the 2nd to the 98th percentile of the grey values
 EXTREME = 0.75  # share of values that are black or white
 
-REASONS = {
-    "film": "",
+TURNS = {
     "inverted": "inverted: black and white are exchanged",
     "upside down": "upside down",
     "upside down, mirrored": "upside down",
     "on its left side": "on its side: turn it clockwise",
     "on its right side": "on its side: turn it counter-clockwise",
+}
+REASONS = TURNS | {
     "part": "not a whole chest: a part of one, or something else",
     "lateral": "looks like a lateral radiograph",
     "else": "does not look like a frontal chest radiograph",
 }
-TURNS = list(REASONS)[1:6]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def describe(films: np.ndarray) -> np.ndarray:
     are standardised, so that neither exposure nor window decides.
     """
     shown = [Image.fromarray(np.ascontiguousarray(_content(f), np.float32)) for f in films]
-    thumbs = np.stack([image.resize((SIDE, SIDE), Image.Resampling.BILINEAR) for image in shown])
+    small = [image.resize((SIDE, SIDE), Image.Resampling.BILINEAR) for image in shown]
+    thumbs = np.stack([np.asarray(image) for image in small])
     thumbs -= thumbs.mean(axis=(1, 2), keepdims=True)
     thumbs /= thumbs.std(axis=(1, 2), keepdims=True) + 0.02
     down, right = np.gradient(thumbs, axis=(1, 2))
@@ -149,7 +150,7 @@ def load_check() -> Check:
         name: Density(*(named[f"{name} {part}"] for part in ("mean", "axes", "variance", "rest")))
         for name in ("film", "part", "lateral")
     }
-    return Check(densities, {name: float(named[f"margin {name}"]) for name in list(REASONS)[1:]})
+    return Check(densities, {name: float(named[f"margin {name}"]) for name in REASONS})
 
 
 def _grey_reason(film: np.ndarray) -> str:

@@ -147,7 +147,7 @@ def read_batch(paths: Iterable[str | Path], size: int, pool: ThreadPoolExecutor)
     return np.stack(list(pool.map(lambda path: read_image(path, size), paths)))[..., None]
 
 
-def read_ahead(read: Callable, batches: Iterable[list], size: int) -> Iterator:
+def read_ahead(read: Callable, batches: Iterable, size: int) -> Iterator:
     """Yield `read(batch, size, pool)` of each batch of films, reading the next one meanwhile."""
     with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as ahead:
         jobs = (ahead.submit(read, batch, size, readers) for batch in batches)

@@ -69,8 +69,8 @@ def split_cells(rows: pd.DataFrame) -> pd.DataFrame:
     """Give each finding of a cell a row of its own: 'A|B', 'A; B', 'A, B' or "['A', 'B']"."""
 
     def split(cell: str) -> list[str]:
-        names = SEPARATORS.split(re.sub(r"^[\[({](.*)[\])}]$", r"\1", cell))
-        names = dict.fromkeys(name.strip("'\" ") for name in names)
+        given = SEPARATORS.split(re.sub(r"^[\[({](.*)[\])}]$", r"\1", cell))
+        names = dict.fromkeys(name.strip("'\" ") for name in given)
         return [name for name in names if name.casefold() not in NOTHING] or [""]
 
     parts = {cell: split(cell) for cell in rows["label"].unique()}
@@ -100,8 +100,8 @@ def check_labels(rows: pd.DataFrame, log: ProblemLog, where: Path, own: bool) ->
         near = [] if plain(label) in OTHERS.split() else near
         if label.endswith("?"):
             same, near = None, [spelled_as(label, names) or label.rstrip(" ?")]
-        words = re.findall(r"[^\W_]+", label) if own else ()
-        parts = {name for word in words if (name := spelled_as(word, NIH_FINDINGS))}
+        told = re.findall(r"[^\W_]+", label) if own else ()
+        parts = {name for word in told if (name := spelled_as(word, NIH_FINDINGS))}
         if not label:
             log.add(indices if own else (), "no label", f"name the finding, or '{NO_FINDING}'")
         elif same:

@@ -94,7 +94,7 @@ def _unite(patients: pd.Series, in_path: dict[str, str], log: ProblemLog) -> pd.
 
     A path's spelling comes first, since tables lose zeros; else the longest, since none was lost.
     """
-    groups, named = defaultdict(list), {}
+    groups, named = defaultdict(list), dict[str, str]()
     for patient in patients.unique():
         groups[plain_id(patient)].append(patient)
     for key, ids in groups.items():
@@ -172,7 +172,7 @@ def split_films(films: pd.DataFrame, folder: Path, log: ProblemLog) -> tuple[pd.
 
 def _read_lists(folder: Path) -> dict[str, str]:
     """Return 'train' or 'test' by stem; a StudyError says why NIH's lists cannot be used."""
-    side_of = {}
+    side_of: dict[str, str] = {}
     for side, name in LISTS.items():
         path = folder / name
         try:

@@ -1,8 +1,8 @@
 """Tables as publishers give them, as rows such as `labels.csv` has.
 
 Each is one record of `PUBLISHERS`: known by its columns, read by one function from (table, tables
-beside it, said) with columns in plain letters, several findings in a cell joined by '|'. What a
-function assumes is appended to `said`, and docs/studies.md has it in a table.
+beside it) with columns in plain letters, several findings in a cell joined by '|'. Behind the rows
+it returns sentences on what it assumes; docs/studies.md has them in a table.
 """
 
 from collections.abc import Callable
@@ -42,8 +42,8 @@ def _beside(tables: list[pd.DataFrame], *columns: str) -> pd.DataFrame | None:
     return None if table is None else table[list(columns)]
 
 
-def _read_nih(table, beside, said):
-    rows = table.rename(columns={"height": "originalheight"})
+def _read_nih(table, beside):
+    rows, said = table.rename(columns={"height": "originalheight"}), []
     if others := [n for n in table.columns.drop("row") if {*table[n]} <= {"YES", "NO"}]:
         said.append(f"labels of other readers are not used: {', '.join(others)}")
     boxes = _beside(beside, "filename", "label", *"xywh")
@@ -54,13 +54,13 @@ def _read_nih(table, beside, said):
         rows = rows.merge(boxes, "left", ["filename", "label"])
         found = rows["x"].notna().sum()
         said.append(f"{found} of {len(boxes)} boxes belong to a film and finding of the table")
-    return rows.fillna("")
+    return rows.fillna(""), said
 
 
-def _read_rsna(table, beside, said):
+def _read_rsna(table, beside):
     label = table["target"].str.removesuffix(".0").map({"1": "Pneumonia", "0": NO_FINDING})
     rows = table.assign(filename=table["patientid"], label=label)
-    said.append("patientId is one per film: which films are of one patient is not known")
+    said = ["patientId is one per film: which films are of one patient is not known"]
     classes = _beside(beside, "patientid", "class")
     if classes is None:
         said.append(
@@ -75,10 +75,10 @@ def _read_rsna(table, beside, said):
         count = len({*rows["patientid"]} & {*headers["patientid"]})
         said.append(f"sex, age and view of {count} films are those of a table of DICOM headers")
         rows = rows.merge(headers.drop_duplicates("patientid"), "left", "patientid")
-    return rows.fillna("")
+    return rows.fillna(""), said
 
 
-def _read_vindr(table, beside, said):
+def _read_vindr(table, beside):
     if "radid" not in table:  # as in the test part, whose readers agreed on one answer
         table = table.assign(radid="")
     readers = table.groupby("filename")["radid"].transform("nunique")
@@ -87,27 +87,27 @@ def _read_vindr(table, beside, said):
     few = table[~most & ~healthy].groupby("filename")["label"]
     doubt = few.agg(lambda names: "|".join(dict.fromkeys(names)))
     rest = table[~table["filename"].isin(table.loc[most, "filename"])].drop_duplicates("filename")
-    said.append(
+    said = (
         f"{len(doubt)} films have a finding that half of their readers or fewer saw: they are left "
         f"out of a question about it. {len(rest)} films have no label that most readers gave"
     )
     rest = rest.assign(label="", **dict.fromkeys(BOX, ""))
     rows = pd.concat([table[most], rest], ignore_index=True)
     rows = rows.drop_duplicates(["filename", "label", *BOX], ignore_index=True)
-    return rows.fillna("").assign(doubt=[doubt.get(name, "") for name in rows["filename"]])
+    return rows.fillna("").assign(doubt=[doubt.get(n, "") for n in rows["filename"]]), [said]
 
 
-def _read_votes(table, beside, said):
+def _read_votes(table, beside):
     rows = table.melt(["row", "filename", "radid"], var_name="label")
     rows = rows[rows.pop("value").isin(PRESENT)].replace({"label": table.attrs["written"]})
-    return _read_vindr(rows, beside, said)
+    return _read_vindr(rows, beside)
 
 
-def _read_siim(table, beside, said):
+def _read_siim(table, beside):
     runs = table["encodedpixels"].replace("-1", "")
     rows = table[["row", "filename"]].assign(label=np.where(runs == "", NO_FINDING, "Pneumothorax"))
     rows[BOX] = [_box_of_runs(text) if text else [""] * 4 for text in runs]
-    return rows
+    return rows, []
 
 
 def _box_of_runs(text: str, side: int = 1024) -> list[str]:
@@ -120,7 +120,7 @@ def _box_of_runs(text: str, side: int = 1024) -> list[str]:
     return [str(number) for number in (columns[0], rows.min(), columns[1] + 1, rows.max() + 1)]
 
 
-def _read_padchest(table, beside, said):
+def _read_padchest(table, beside):
     odd = table["projection"].isin(["COSTAL", "EXCLUDE"])
     odd |= table["label"].str.contains("'exclude'|'suboptimal study'")
     label = table["label"].str.replace(r"'unchanged'\s*,?", "", regex=True)
@@ -128,28 +128,28 @@ def _read_padchest(table, beside, said):
     if {"studydatedicom", "patientbirth"} <= set(rows):
         year, birth = (read_number(rows[n].str[:4]) for n in ("studydatedicom", "patientbirth"))
         rows["age"] = (year - birth).map("{:g}".format)
-    said.append(f"{odd.sum()} films of ribs, or marked 'exclude' or 'suboptimal study', left out")
-    return rows
+    said = f"{odd.sum()} films of ribs, or marked 'exclude' or 'suboptimal study', left out"
+    return rows, [said]
 
 
-def _read_covid(table, beside, said):
+def _read_covid(table, beside):
     ray = table["modality"].str.casefold().isin(["x-ray", "xray", ""])
     known = ~table["finding"].str.casefold().isin(["unknown", "todo", ""])
-    said.append(f"{(~ray).sum()} rows of CT and {(ray & ~known).sum()} without a finding left out")
-    return table.assign(label=table["finding"].str.replace("/", "|"))[ray & known]
+    said = f"{(~ray).sum()} rows of CT and {(ray & ~known).sum()} without a finding left out"
+    return table.assign(label=table["finding"].str.replace("/", "|"))[ray & known], [said]
 
 
-def _read_tbx(table, beside, said):
+def _read_tbx(table, beside):
     names = {"healthy": NO_FINDING, "health": NO_FINDING, "tb": "Tuberculosis"}
     label = table["imagetype"].str.casefold().map(names).fillna("Sick but not tuberculosis")
     numbers = table.get("bbox", pd.Series("", table.index)).str.findall(r"-?\d+(?:\.\d+)?")
     rows = table.drop(columns="bbox", errors="ignore").assign(label=label)
     rows = rows.rename(columns={"source": "split"})
     rows[list("xywh")] = [box if len(box) == 4 else [""] * 4 for box in numbers]
-    return rows
+    return rows, []
 
 
-def _read_wide(table, beside, said):
+def _read_wide(table, beside):
     given = {"row", "studyid", *(name for names in KNOWN.values() for name in names)}
     values = table.drop(columns=given, errors="ignore").apply(
         lambda column: column.str.casefold().str.replace(",", ".")
@@ -167,6 +167,10 @@ def _read_wide(table, beside, said):
     values = values[names].rename(columns=written)
     present, doubt, absent = (values.isin(kind) for kind in (PRESENT, DOUBT, ABSENT))
     healthy, uncertain = spelled_as(NO_FINDING, values), doubt.any(axis=1).sum()
+    said = [
+        f"{uncertain} films have an uncertain finding (-1): they are left out of a "
+        "question about it. A blank counts as not present"
+    ]
     if healthy is None:
         present[NO_FINDING] = absent.all(axis=1)
         said.append(f"{present[NO_FINDING].sum()} films with 0 for each finding: '{NO_FINDING}'")
@@ -178,25 +182,21 @@ def _read_wide(table, beside, said):
             f"{both.sum()} films have '{healthy}' and Support Devices, which are no disease: "
             f"they count as '{NO_FINDING}', and are left out of a question about devices"
         )
-    said.append(
-        f"{uncertain} films have an uncertain finding (-1): they are left out of a "
-        "question about it. A blank counts as not present"
-    )
     marked = {"label": present, "doubt": doubt}
     marked = {new: marks.astype(bool).dot(marks.columns + "|") for new, marks in marked.items()}
-    return table.drop(columns=names).assign(**marked)
+    return table.drop(columns=names).assign(**marked), said
 
 
-def _read_chexpert(table, beside, said):
+def _read_chexpert(table, beside):
     lateral = table["frontallateral"].str.casefold().str.startswith("lat")
     view = table.get("appa", pd.Series("", table.index)).mask(lateral, "lateral")
     rows = table.drop(columns=["frontallateral", "appa"], errors="ignore").assign(view=view)
-    return _read_wide(rows, beside, said)
+    return _read_wide(rows, beside)
 
 
-def _read_mimic(table, beside, said):
+def _read_mimic(table, beside):
     if "filename" in table:
-        return _read_wide(table, beside, said)
+        return _read_wide(table, beside)
     films = _beside(beside, "filename", "studyid", "viewposition")
     if films is None:
         raise StudyError(
@@ -209,11 +209,11 @@ def _read_mimic(table, beside, said):
     films, labels = (t.replace({"studyid": r"\.0$"}, "", regex=True) for t in (films, table))
     rows = labels.merge(films, "inner", "studyid")
     rows.attrs = table.attrs
-    return _read_wide(rows, beside, said)
+    return _read_wide(rows, beside)
 
 
 CLASSES = "folders that are classes"
-OWN = Publisher("labels.csv", "filename label", lambda table, beside, said: table)
+OWN = Publisher("labels.csv", "filename label", lambda table, beside: (table, []))
 WIDE = Publisher("a column per finding", "", _read_wide)
 PUBLISHERS = (
     Publisher("NIH ChestX-ray14", "imageindex findinglabels", _read_nih),

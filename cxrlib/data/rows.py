@@ -28,12 +28,9 @@ STAND_IN = 1_000  # names of one file, from which it stands for films that are n
 FILM = ["patient", "view", "sex", "age", *ORIGINAL, "split"]
 
 
-def standard_rows(
-    table: pd.DataFrame, own: Path | None, said: list[str]
-) -> tuple[pd.DataFrame, dict]:
-    """Return rows with all columns, a finding each, and how they were called; `own` is its file."""
-    rows, unused, columns = name_columns(table.reset_index(drop=True))
-    said += unused if own else []
+def standard_rows(table: pd.DataFrame, own: Path | None) -> tuple[pd.DataFrame, dict, list[str]]:
+    """Return rows with all columns, a finding each, their old names, and notes on an `own` file."""
+    rows, said, columns = name_columns(table.reset_index(drop=True))
     for name in (n for n in table if own and plain(n) in TOLD):
         values, label = table[name].str.casefold().set_axis(rows.index), rows["label"]
         denied = {x for x in set(label[values.isin(ABSENT)]) if not spelled_as(x, [NO_FINDING])}
@@ -53,7 +50,7 @@ def standard_rows(
         said.append(
             f"cells that hold several findings are split: {len(rows)} rows become {len(whole)}"
         )
-    return whole, columns
+    return whole, columns, said if own else []
 
 
 def add_entries(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -74,7 +71,7 @@ def add_entries(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
     return rows
 
 
-def read_facts(rows: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
+def read_fields(rows: pd.DataFrame, log: ProblemLog) -> pd.DataFrame:
     """Return rows with one known view, sex, age and original size per film, or none."""
     rows = rows.assign(**rows[ORIGINAL].apply(read_number))
     for name, read in (

@@ -10,7 +10,7 @@ import pandas as pd
 from cxrlib.data.files import is_film, regular_file
 from cxrlib.data.filing import list_files
 from cxrlib.data.labels import NO_FINDING, VOCABULARY, spelled_as
-from cxrlib.data.publishers import CLASSES, OWN, PUBLISHERS, WIDE, find_publisher
+from cxrlib.data.publishers import CLASSES, OWN, PUBLISHERS, WIDE, Publisher, find_publisher
 from cxrlib.data.table import KNOWN, StudyError, plain, read_table
 
 NAMES = re.compile(r"labels\.(csv|tsv|txt)(\.gz)?", re.I)
@@ -30,16 +30,16 @@ def find_labels(folder: Path) -> Path | None:
     return None
 
 
-def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str, pd.DataFrame]:
-    """Return whose table a folder has, and its rows: of `labels`, or else of what else is there."""
-    tables, beside, unknown, broken = defaultdict(dict), [], [], []
+def read_source(folder: Path, labels: Path | None) -> tuple[str, pd.DataFrame, list[str]]:
+    """Return whose table a folder has, its rows, of `labels` or what else is there, and notes."""
+    tables, beside, unknown, broken = defaultdict[Publisher, dict](dict), [], [], []
+    said: list[str] = []
     if labels:
-        table, notes = read_table(labels, find_publisher)
-        said += notes
+        table, said = read_table(labels, find_publisher)
         columns = {plain(name) for name in table}
         publisher = find_publisher(columns)
         if publisher is OWN:
-            return OWN.name, table
+            return OWN.name, table, said
         if not publisher:
             missing = [name for name in ("filename", "label") if not columns & {*KNOWN[name]}]
             raise StudyError(
@@ -70,7 +70,7 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
         if not (rows := _read_classes(folder, files)).empty:
             classes = ", ".join(sorted(set(rows["label"])))
             said.append(f"no table: folders' or films' names give the labels {classes}")
-            return CLASSES, rows
+            return CLASSES, rows, said
         if broken:
             raise StudyError(f"{folder / OWN.name} does not exist, and {broken[0]}")
         hint = f" Its tables are not known: {'; '.join(unknown)}." if unknown else ""
@@ -80,7 +80,7 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
             "classes where one is named after a finding of NIH, or Normal."
         )
     publisher = next(p for p in (*PUBLISHERS, WIDE) if p in tables)
-    own, films = {}, set()
+    own, films = {}, set[str]()
     found = sorted(tables[publisher].items(), reverse=publisher.name in EDITIONS)
     for name, table in sorted(found, key=lambda item: -len(item[1])):  # a sample comes last
         named = _in_plain(table)
@@ -94,7 +94,7 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
         said.append(f"{', '.join(spare)} is not used: it labels the same films, or in another form")
     table = pd.concat(own.values(), ignore_index=True).fillna("")
     try:
-        rows = publisher.read(_in_plain(table), beside, said)
+        rows, notes = publisher.read(_in_plain(table), beside)
         if rows.empty:
             raise StudyError(
                 f"read as {publisher.name}, it has no film with a label. Are the tables beside it "
@@ -103,8 +103,8 @@ def read_source(folder: Path, labels: Path | None, said: list[str]) -> tuple[str
     except StudyError as error:
         raise StudyError(f"{folder / next(iter(own))}: {error}") from None
     rows.attrs = {}  # pandas copies them at every step
-    said.append(f"read as {publisher.name}: docs/studies.md says what is assumed")
-    return publisher.name, rows
+    notes.append(f"read as {publisher.name}: docs/studies.md says what is assumed")
+    return publisher.name, rows, said + notes
 
 
 def _in_plain(table: pd.DataFrame) -> pd.DataFrame:
@@ -136,8 +136,8 @@ def _read_classes(folder: Path, files: list[str]) -> pd.DataFrame:
         if by_name := re.search(r"(?:CHN|MCU)CXR_\d+_([01])\.\w+$", name):
             found[name] = "Tuberculosis" if by_name[1] == "1" else NO_FINDING
         else:
-            classes = [p for p in PurePosixPath(name).parts[:-1] if not NO_CLASS.fullmatch(p)]
-            found[name] = classes[-1] if classes else ""
+            above = [p for p in PurePosixPath(name).parts[:-1] if not NO_CLASS.fullmatch(p)]
+            found[name] = above[-1] if above else ""
     classes = set(found.values())
     if "" in classes or not any(spelled_as(name, VOCABULARY) for name in classes):
         found = {}

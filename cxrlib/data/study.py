@@ -13,7 +13,7 @@ from cxrlib.data.images import film_digest
 from cxrlib.data.labels import NO_FINDING, ProblemLog, check_boxes, check_labels, spelled_as
 from cxrlib.data.patients import HASH_RULE, assign_patients, split_films
 from cxrlib.data.publishers import OWN
-from cxrlib.data.rows import add_entries, gather_films, leave_out_copies, read_facts, standard_rows
+from cxrlib.data.rows import add_entries, gather_films, leave_out_copies, read_fields, standard_rows
 from cxrlib.data.source import find_labels, read_source
 from cxrlib.data.table import StudyError
 
@@ -94,17 +94,17 @@ def read_study(folder: str | Path, decode: bool = False) -> Study:
     >>> len(study.films), study.patients_from
     (245, 'NIH (245 films)')
     """
-    folder, said = Path(folder), []
+    folder = Path(folder)
     labels = find_labels(folder)
-    publisher, table = read_source(folder, labels, said)
+    publisher, table, said = read_source(folder, labels)
     own, where = publisher == OWN.name, labels or folder
     root = folder / "images" if labels and (folder / "images").is_dir() else folder
-    rows, columns = standard_rows(table, labels if own else None, said)
-    log = ProblemLog(rows, said)
+    rows, columns, more = standard_rows(table, labels if own else None)
+    log = ProblemLog(rows, said + more)
     rows = match_files(rows, root, log)
     twice = rows.index[rows.duplicated(rows.columns.drop("row"))]
     log.add(twice, "same row as one above", "delete it")
-    rows = read_facts(add_entries(rows, folder) if own else rows, log)
+    rows = read_fields(add_entries(rows, folder) if own else rows, log)
     headers = read_headers(rows, root, decode, log)
     rows = take_views(rows, headers, log)
     rows = check_labels(rows, log, where, own)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +35,6 @@ CAUSE = (
 )
 KERAS = CAUSE.format("TensorFlow or Keras", "model.backbone")
 DEVICE = "Or a driver, or less precision: try CUDA_VISIBLE_DEVICES=-1, TF_ENABLE_ONEDNN_OPTS=0."
-# What it means that a step differs while all before it are as stored.
-STEPS = dict.fromkeys(("weights file", "film file", "head file", "check file"), AGAIN) | {
-    "grey values": CAUSE.format("Pillow or NumPy", "data.images"),
-    "network": KERAS,
-    "features": f"{KERAS} {DEVICE}",
-    "score": KERAS,
-    "check": CAUSE.format("NumPy or Pillow", "data.frontal"),
-}
 
 
 def describe_machine() -> dict[str, str]:
@@ -67,9 +58,9 @@ def examine() -> pd.DataFrame:
     difference means and what to do, '' where there is none.
     """
     rows, golden, made = [], json.loads((GOLDEN / "golden.json").read_text()), {}
-    for step, advice in STEPS.items():
+    for step, look, advice in STEPS:
         try:
-            same, found = LOOKS[step](golden, made)
+            same, found = look(golden, made)
         except Exception as error:  # whatever a broken installation raises, the step is the news
             same, found = False, f"{type(error).__name__}: {error}"
         rows.append((step, same, found, "" if same else advice))
@@ -111,18 +102,19 @@ def _check(_: dict, made: dict) -> tuple[bool, str]:
     return not reason, reason or "a frontal chest radiograph, as it is"
 
 
-# Each compares with what is stored, and leaves what it made to those behind it.
-LOOKS: dict[str, Callable[[dict, dict], tuple[bool, str]]] = {
-    "weights file": lambda golden, _: _compare(file_digest(BUNDLED), golden["weights"]),
-    "film file": lambda golden, _: _compare(file_digest(FILM), golden["film"]),
-    "head file": lambda golden, _: _compare(file_digest(HEAD), golden["head"]),
-    "check file": lambda golden, _: _compare(file_digest(CHECK_FILE), golden["check"]),
-    "grey values": _grey,
-    "network": _network,
-    "features": _features,
-    "score": _score,
-    "check": _check,
-}
+# Name, a look that compares with what is stored and leaves what it made to those behind it, and
+# what it means that it differs while all before it are as stored.
+STEPS = [
+    ("weights file", lambda golden, _: _compare(file_digest(BUNDLED), golden["weights"]), AGAIN),
+    ("film file", lambda golden, _: _compare(file_digest(FILM), golden["film"]), AGAIN),
+    ("head file", lambda golden, _: _compare(file_digest(HEAD), golden["head"]), AGAIN),
+    ("check file", lambda golden, _: _compare(file_digest(CHECK_FILE), golden["check"]), AGAIN),
+    ("grey values", _grey, CAUSE.format("Pillow or NumPy", "data.images")),
+    ("network", _network, KERAS),
+    ("features", _features, f"{KERAS} {DEVICE}"),
+    ("score", _score, KERAS),
+    ("check", _check, CAUSE.format("NumPy or Pillow", "data.frontal")),
+]
 
 
 def _compare(found: str, stored: str, more: str = "") -> tuple[bool, str]:

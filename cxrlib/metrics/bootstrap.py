@@ -15,7 +15,7 @@ LARGE = 2**22  # weights at once, of which some copies are held
 FEW = 10  # patients of an outcome: with fewer, resamples that lack it decide about the interval
 
 
-def resample_patients(patients: Sequence, resamples: int, seed: int) -> np.ndarray:
+def resample_patients(patients: Sequence | np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Return how often each film stands in each resample, float32 (1 + resamples, films).
 
     Patients are drawn with replacement, all films of one together: they resemble each other, and

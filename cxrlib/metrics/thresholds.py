@@ -101,7 +101,7 @@ def tabulate_operating_points(
     """
     sides = {"train": train, "test": test}
     weights = {name: resampled(films, seed)[-1] for name, films in sides.items()}
-    rows = {}
+    rows: dict[str | float, dict] = {}
     for rule in rules:
         cut = choose_threshold(train["target"].to_numpy(), train["probability"].to_numpy(), rule)
         rows[rule] = {"threshold": round(cut, 3)}
@@ -136,7 +136,7 @@ def tabulate_prevalences(
     ill, called = target == 1, probability >= threshold
     sensitivity = share(called & ill, ill, patients, weights)
     specificity = share(~called & ~ill, ~ill, patients, weights)
-    rows = []
+    rows: list[dict] = []
     for prevalence in prevalences:
         worth = at_prevalence(sensitivity, specificity, prevalence)
         rows.append({"prevalence": prevalence})

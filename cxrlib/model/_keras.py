@@ -32,7 +32,7 @@ keras.config.set_image_data_format("channels_last")
 try:
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
 except RuntimeError:
-    THREADS = os.cpu_count()
+    THREADS = os.cpu_count() or 1
     warnings.warn(
         "TensorFlow computed before cxrlib was imported, so it takes one thread per core, and last "
         "digits depend on their number. Import cxrlib's models first.",

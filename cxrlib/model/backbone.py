@@ -157,7 +157,9 @@ def extract_features(
     Returns
     -------
     float16 array, (films, grid, grid, channels)
-        Beyond 1 GiB with a cache it is a `Rows`, which stays on disk: slices of it are arrays.
+        Beyond 1 GiB with a cache it is a `Rows`, which stays on disk. Both have `shape`, `len`, and
+        indices, slices and masks, which give arrays; `fit_head`, `fine_tune` and `learning_curve`
+        take both. `features[:]` is an array of all, in memory.
 
     Raises
     ------

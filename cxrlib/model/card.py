@@ -91,7 +91,7 @@ def describe_engine(engine: dict) -> str:
     """Say in a sentence what `engine` in `run.json` measured."""
     return (
         f"{engine['name']}, {'kept' if engine['accepted'] else 'not kept'}: on {engine['films']} "
-        f"training films the AUC moved by {engine['auc_moved']:.4f}, "
+        f"training radiographs the AUC moved by {engine['auc_moved']:.4f}, "
         f"{100 * engine['decisions_changed']:.1f} % of decisions changed, and no probability moved "
         f"by more than {engine['largest_move']:.2f}."
     )

@@ -11,7 +11,7 @@ import pandas as pd
 from cxrlib.data.images import short_digest
 from cxrlib.data.patients import plain_id
 from cxrlib.data.study import Study, choose_films
-from cxrlib.model.facts import RunError
+from cxrlib.model.facts import COLUMNS, RunError
 from cxrlib.model.predict import score_films
 from cxrlib.model.run import Run
 
@@ -66,8 +66,7 @@ def score_study(run: Run, study: Study) -> pd.DataFrame:
         same.map({True: "the film", False: "its patient"}) + " was trained on"
     )
     scores = score_films(replace(run, engine=None), films.loc[~seen, "path"])
-    columns = ["status", "probability", "decision", "reason"]
-    films.loc[~seen, columns] = scores[columns].to_numpy()
+    films.loc[~seen, COLUMNS[1:]] = scores[COLUMNS[1:]].to_numpy()  # all but the path
     return films.astype({"probability": float})
 
 

@@ -1,17 +1,17 @@
 """Where on a film the evidence for a decision comes from."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from cxrlib.data.files import Film
 from cxrlib.data.images import read_image
 from cxrlib.model._keras import keras, tf
 from cxrlib.model.backbone import BATCH
 from cxrlib.model.run import Run
 
 
-def map_evidence(run: Run, path: str | Path) -> tuple[np.ndarray, float]:
+def map_evidence(run: Run, path: Film) -> tuple[np.ndarray, float]:
     """Split a film's logit over the positions of the network's last layer.
 
     It is each standardised feature times its weight on the logit, summed over channels. A feature
@@ -48,7 +48,7 @@ def map_evidence(run: Run, path: str | Path) -> tuple[np.ndarray, float]:
     return evidence[0], float(logit[0] - evidence[0].sum())
 
 
-def feature_maps(run: Run, paths: Sequence[str | Path]) -> Iterator[np.ndarray]:
+def feature_maps(run: Run, paths: Sequence[Film]) -> Iterator[np.ndarray]:
     """Yield the output of the backbone, (films, height, width, channels), batch by batch."""
     backbone = keras.Model(run.model.input, run.model.get_layer("grid").input)
     for start in range(0, len(paths), BATCH):

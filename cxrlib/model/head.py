@@ -119,7 +119,7 @@ def fit_head(
 
 
 def fit_uncalibrated(
-    features: np.ndarray, target: np.ndarray, fold: np.ndarray, facts: dict
+    features: np.ndarray | Rows, target: np.ndarray, fold: np.ndarray, facts: dict
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Fit one head of the kind in `facts`, as `fit_head` does; return it and its history."""
     if facts["kind"] == "linear" and len(features) > MANY:

@@ -36,7 +36,7 @@ def learning_curve(
     Parameters
     ----------
     features, films : (films, grid, grid, channels) of training patients, as given to `fit_head`
-    strength : C of the logistic regression, such as `run.facts["fit"]["strength"]`
+    strength : C of the logistic regression, such as a run's `fit.strength` (docs/run.md)
     repeats : partitions into folds and orders of patients
 
     Returns

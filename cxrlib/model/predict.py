@@ -32,7 +32,7 @@ def score_films(
 ) -> pd.DataFrame:
     """Score films in memory; one that cannot be read or is refused gets a row that says why.
 
-    For more films than memory holds, `cxrlib.scoring.write_scores` writes the same table to a file.
+    For more films than memory holds, use `cxrlib.scoring.write.write_scores`, which writes a file.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def score_test(run: Run, study: Study, embeddings: Embeddings | None = None) -> 
     '0.95 (0.88 to 0.99)'
     """
     films = choose_run_films(run, study)
-    if "test" in run.facts["metrics"]:
+    if "test" in run.metrics:
         return run
     if not are_sides_kept(run.facts["split"], films):
         raise RunError(
@@ -243,5 +243,5 @@ def _score(run: Run, film, status: str, reason: str, pixels: np.ndarray | None) 
 
 def name_of(film: str | Path | BinaryIO) -> str:
     """Return the name of a film; what is not UTF-8 in it is escaped, and what ends a CSV's row."""
-    name = film.name if hasattr(film, "read") else str(film)
+    name = str(film) if isinstance(film, str | Path) else film.name
     return name.encode("utf-8", "backslashreplace").decode().replace("\r", "\\r")

@@ -25,7 +25,7 @@ MADE_OF = ("name", "weights", "layer", "seed", "digest")  # of a backbone, in `r
 KNOWN_WEIGHTS = (None, "bundled", "imagenet")
 ALL_OTHERS = "all other films"  # as `choose_films(..., against="others")` gives them
 DIGITS = 6  # decimals of a probability that is written; what follows differs between processors
-COLUMNS = "path,patient,view,sex,age,split,target,probability,decision,digest".split(",")
+PREDICTION_COLUMNS = "path,patient,view,sex,age,split,target,probability,decision,digest".split(",")
 IDENTITY = ["path", "patient", "digest"]
 UNSCORED = "training.csv"  # such of training films without a held-out score
 
@@ -41,6 +41,12 @@ class Run:
     model : keras.Model, from films (n, image_size, image_size, 1) in 0..1 to the logit (n, 1)
     engine : a faster way to those logits, with a `name`, where `cxrlib.deploy.engine.load_fast`
         loaded the run; else None
+    finding, against, caution : str
+    image_size : int, pixels
+    threshold, prevalence : float in 0..1
+    metrics : dict
+    predictions, unscored : DataFrame, one row per film
+    trained_on : frozenset of str
 
     Examples
     --------
@@ -57,15 +63,17 @@ class Run:
 
     @property
     def finding(self) -> str:
+        """The finding that it tells from films without it, as the study spells it."""
         return self.facts["finding"]
 
     @property
     def against(self) -> str:
         """What the finding was held against, as `choose_films` takes it."""
-        return "others" if self.facts.get("negative") == ALL_OTHERS else NO_FINDING
+        return "others" if self.facts["negative"] == ALL_OTHERS else NO_FINDING
 
     @property
     def image_size(self) -> int:
+        """Side of the square films that it takes; RunError where it takes embeddings."""
         return facts_of_images(self.folder, self.facts)["image_size"]
 
     @property
@@ -75,6 +83,7 @@ class Run:
 
     @property
     def threshold(self) -> float:
+        """The probability from which on the decision is 'positive'."""
         return self.facts["threshold"]["value"]
 
     @property
@@ -221,7 +230,7 @@ def rewrite_run(run: Run, facts: dict, fill: Callable[[Path], list[str]]) -> Run
 def decided_rows(films: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Return films with a probability as the rows of `predictions.csv`."""
     decision = decide(films["probability"], threshold)
-    return told_by_digest(films).assign(decision=decision)[COLUMNS]
+    return told_by_digest(films).assign(decision=decision)[PREDICTION_COLUMNS]
 
 
 def told_by_digest(films: pd.DataFrame) -> pd.DataFrame:

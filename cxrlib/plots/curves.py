@@ -123,7 +123,7 @@ def plot_scores(predictions: pd.DataFrame, threshold: float, ax: Axes | None = N
     >>> ax = cxr.plot_scores(scores[scores["split"] == "test"], threshold=0.527)
     """
     ax = ax or new_axes(WIDE)
-    bins = np.unique(np.clip(threshold + np.arange(-20, 21) / 20, 0, 1))
+    bins = np.unique(np.clip(threshold + np.arange(-20, 21) / 20, 0, 1)).tolist()
     for target, colour, hatch, name in (
         (0, NEGATIVE, "", "labelled negative"),
         (1, POSITIVE, "///", "labelled positive"),
@@ -174,7 +174,7 @@ def plot_reliability(predictions: dict[str, pd.DataFrame], ax: Axes | None = Non
         )
         counts.plot(bins["probability"], bins["films"], **style | {"linestyle": "none"})
     ax.plot([0, 1], [0, 1], color="0.6", lw=1, label="calibrated")
-    most = max(line.get_ydata().max() for line in counts.lines)
+    most = max(np.max(line.get_ydata()) for line in counts.lines)
     plain(counts, ylabel="radiographs", ylim=(0, 1.2 * most))  # markers are drawn whole
     ax.set(xlabel="mean probability in a bin", ylabel="share with the label")
     return plain(ax, {"loc": "upper left", "frameon": False}, **SQUARE)
@@ -190,7 +190,7 @@ def plot_prevalences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     ax = ax or new_axes(WIDE)
     for (colour, line), name in zip(LINES, ("ppv", "npv"), strict=False):
-        style = {"color": colour, "label": name.upper(), "clip_on": False}
+        style: dict = {"color": colour, "label": name.upper(), "clip_on": False}
         ax.plot(table["prevalence"], table[name], line, **style)
         low, high = table[f"{name}_low"], table[f"{name}_high"]
         ax.fill_between(table["prevalence"], low, high, color=colour, alpha=0.15, lw=0)
@@ -214,7 +214,7 @@ def plot_net_benefit(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = ax or new_axes(WIDE)
     threshold, highest = table["threshold"], max(table["model_high"].max(), 0.01)
     ax.plot(threshold, table["model"], color=NEGATIVE, label="by the scores")
-    band = {"color": NEGATIVE, "alpha": 0.15, "lw": 0}
+    band: dict = {"color": NEGATIVE, "alpha": 0.15, "lw": 0}
     ax.fill_between(threshold, table["model_low"], table["model_high"], **band)
     ax.plot(threshold, table["treat_all"], "--", color=POSITIVE, label="everyone")
     ax.axhline(0, color="0.5", lw=1, ls=":", label="no one")

@@ -44,7 +44,7 @@ def plot_evidence(
     density = evidence * (evidence.size / 100)
     frame = (0, film.shape[1], film.shape[0], 0)
     ax.imshow(film, cmap="gray", vmin=-0.6, vmax=1.4, extent=frame)
-    how = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "interpolation": "hanning"}
+    how: dict = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "interpolation": "hanning"}
     alpha = 0.8 * np.minimum(np.abs(density) / limit, 1)
     heat = ax.imshow(density, alpha=alpha, extent=frame, **how)
     scale = ScalarMappable(heat.norm, heat.cmap)
@@ -66,7 +66,7 @@ def plot_summary(run: Run, film: np.ndarray, evidence: np.ndarray) -> Figure:
     >>> figure = cxr.plot_summary(run, cxr.read_image(path, run.image_size), evidence)
     """
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
-    plot_evidence(film, evidence, "evidence on a test film", left, run.finding)
+    plot_evidence(film, evidence, "evidence on a test radiograph", left, run.finding)
     plot_roc({name: run.split(name) for name in run.metrics}, run.metrics, run.threshold, middle)
     plot_scores(run.split("test"), run.threshold, right)
     middle.set_title(literal(f"{run.finding} against {run.facts['negative']}"), fontsize=9)

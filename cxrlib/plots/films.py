@@ -42,7 +42,7 @@ def show_films(
         ax.set_title(literal(str(caption).strip(" ,;")), fontsize=9)  # no view, no comma before it
         for box in boxes[boxes["filename"] == film.filename].itertuples():
             size = box.xmax - box.xmin, box.ymax - box.ymin
-            style = {"fill": False, "color": BOX_COLOUR, "lw": 1.5}
+            style: dict = {"fill": False, "color": BOX_COLOUR, "lw": 1.5}
             ax.add_patch(Rectangle((box.xmin, box.ymin), *size, **style))
     return figure
 
@@ -61,7 +61,7 @@ def plot_findings(films: pd.DataFrame, ax: Axes | None = None) -> Axes:
     counts = counts.loc[counts.sum(axis=1).sort_values(kind="stable").index]
     start, names = np.zeros(len(counts)), [literal(name) for name in counts.index]
     for (colour, _), hatch, view in zip(LINES, ("", "///", "...", "xx"), counts, strict=False):
-        style = {"color": colour, "hatch": hatch, "label": literal(view or "unknown")}
+        style: dict = {"color": colour, "hatch": hatch, "label": literal(view or "unknown")}
         ax.barh(names, counts[view], left=start, **style)
         start += counts[view].to_numpy()
     legend = {"title": "view", "frameon": False} if films["view"].any() else None

@@ -26,7 +26,7 @@ def plot_learning_curve(
     ax = ax or new_axes(WIDE)
     points, curve = (table[table["metric"] == metric] for table in (points, curve))
     reach = [points["value"] - points["low"], points["high"] - points["value"]]
-    style = {"fmt": "o", "ms": 4, "color": "0.35", "elinewidth": 0.8, "clip_on": False}
+    style: dict = {"fmt": "o", "ms": 4, "color": "0.35", "elinewidth": 0.8, "clip_on": False}
     ax.errorbar(points["patients"], points["value"], reach, label="measured", **style)
     law = curve[curve["kind"].isin(["fitted", "extrapolated"])]
     ahead = law["kind"] == "extrapolated"
@@ -36,8 +36,8 @@ def plot_learning_curve(
         (law[joint], "--", "///", "extrapolated"),
     ):
         ax.plot(part["patients"], part["value"], line, color=NEGATIVE, label=name)
-        band = {"facecolor": NEGATIVE, "edgecolor": "0.5", "alpha": 0.2, "hatch": hatch, "lw": 0}
-        ax.fill_between(part["patients"], part["low"], part["high"], **band)
+        band: dict = {"facecolor": NEGATIVE, "edgecolor": "0.5", "alpha": 0.2, "hatch": hatch}
+        ax.fill_between(part["patients"], part["low"], part["high"], lw=0, **band)
     ax.set(xscale="log", xlim=(curve["patients"].min(), curve["patients"].max()))
     ticks = np.append(points["patients"].iloc[1::2], law["patients"].iloc[-1])
     ax.set_xticks(ticks, [f"{n}" for n in ticks])

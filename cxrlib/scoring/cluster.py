@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import islice
+from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 Scheduler: TypeAlias = "str | Cluster | None"
 WAIT = 60  # seconds for a scheduler to answer, and for a first worker
 ADDRESS = r"inproc://.+|((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d+"
+one_part = Lock()  # a worker with several threads has one model, which uses several cores
 
 
 class ClusterError(ValueError):
@@ -80,6 +82,15 @@ def spread(
                 f"the connection to {scheduler or 'the workers'} was lost. Give the same command "
                 "again once they answer."
             ) from error
+
+
+def refuse_other(found, wanted, what: str) -> None:
+    """Raise ClusterError, on a worker, where it has found other settings than it was sent."""
+    if found != wanted:
+        raise ClusterError(
+            f"a worker has {what}, other versions of cxrlib and its packages, or another "
+            "CXR_THREADS than this process: give it the same"
+        )
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from cxrlib.model._keras import THREADS
 from cxrlib.model.backbone import Backbone, compute_features, feature_shape, load_backbone
 from cxrlib.model.run import KNOWN_WEIGHTS
 from cxrlib.model.store import Rows, gather
-from cxrlib.scoring.cluster import ClusterError, Scheduler, spread
+from cxrlib.scoring.cluster import ClusterError, Scheduler, one_part, refuse_other, spread
 
 PART = 32  # films: what a worker is sent; what it sends back has 2 MB
 
@@ -39,7 +38,7 @@ def extract_on_workers(
     if weights not in KNOWN_WEIGHTS:
         weights = os.path.abspath(weights)
     made_of = backbone.name, weights, backbone.image_size, backbone.layer, backbone.seed
-    wanted = backbone.settings, versions(), THREADS
+    wanted = backbone.settings, str(versions()), THREADS
     there = partial(_compute_part, made_of, fast and fast.absolute(), wanted, grid)
 
     def compute(tasks):
@@ -58,23 +57,16 @@ def extract_on_workers(
     return gather(backbone.settings, shape, paths, cache, compute, PART)
 
 
-_one_part = Lock()  # a worker with several threads has one network, which uses several cores
-
-
 def _compute_part(made_of: tuple, fast: Path | None, wanted: tuple, grid: int, films: list[str]):
     """Return the features of films, (n, grid, grid, channels); what a worker runs."""
-    with _one_part:
-        backbone = _load_once(made_of, fast, wanted[0])
-        if (backbone.settings, versions(), THREADS) != wanted:
-            _load_once.cache_clear()
-            raise ClusterError(
-                "a worker has other weights, other versions of cxrlib and its packages, or another "
-                "CXR_THREADS than this process: give it the same"
-            )
+    with one_part:
+        backbone = _load_once(made_of, fast, wanted)
         ((_, rows),) = compute_features(backbone, grid, [(0, films)])
         return np.stack(rows).astype(np.float16)
 
 
 @lru_cache(1)
-def _load_once(made_of: tuple, fast: Path | None, settings: str) -> Backbone:
-    return replace(load_backbone(*made_of), engine=fast)
+def _load_once(made_of: tuple, fast: Path | None, wanted: tuple) -> Backbone:
+    backbone = replace(load_backbone(*made_of), engine=fast)
+    refuse_other((backbone.settings, str(versions()), THREADS), wanted, "other weights")
+    return backbone

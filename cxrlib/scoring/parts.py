@@ -18,7 +18,7 @@ from typing import IO
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from cxrlib.data.files import PART, place_to_write, whole_file
+from cxrlib.data.files import UNFINISHED, place_to_write, whole_file
 from cxrlib.scoring.tables import COLUMNS, is_parquet, is_scores, shield, write_parquet
 
 LOCK = "lock"
@@ -72,7 +72,7 @@ class Parts:
         OutputError as for a full disk, or where a part was cut or changed; whole parts are kept.
         """
         counts: Counter = Counter()
-        parquet, beside = is_parquet(self.out), {"prefix": PART, "dir": self.folder}
+        parquet, beside = is_parquet(self.out), {"prefix": UNFINISHED, "dir": self.folder}
         with self._told():
             with whole_file(self.out) as whole:
                 with TemporaryFile(**beside) if parquet else open(whole, "wb") as table:
@@ -119,7 +119,7 @@ class Parts:
                 "it, or give another file."
             )
         with self._told():
-            self._listed = TemporaryFile("w+", encoding="ascii", prefix=PART, dir=self.folder)
+            self._listed = TemporaryFile("w+", encoding="ascii", prefix=UNFINISHED, dir=self.folder)
         films, work = iter(films), hashlib.sha256(json.dumps([settings, self.part]).encode())
         while chunk := list(islice(films, CHUNK)):
             lines = [json.dumps(film) + "\n" for film in chunk]

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from pathlib import Path
-from threading import Lock
 from typing import BinaryIO
 
 from tqdm.auto import tqdm
@@ -18,7 +17,7 @@ from cxrlib.data.frontal import BUNDLED as CHECK_FILE
 from cxrlib.model._keras import THREADS
 from cxrlib.model.predict import MISSING, name_of, score_batches
 from cxrlib.model.run import Run, load_run
-from cxrlib.scoring.cluster import ClusterError, Scheduler, spread
+from cxrlib.scoring.cluster import ClusterError, Scheduler, one_part, refuse_other, spread
 from cxrlib.scoring.parts import open_parts
 
 PART = 64  # films: what a killed process loses, and what a worker is sent
@@ -98,19 +97,10 @@ def _settings(run: Run, check: bool) -> dict:
     }
 
 
-_one_part = Lock()  # a worker with several threads has one model, which uses several cores
-
-
 def _score_part(load: Callable, folder: str, settings: dict, films: list[str]) -> list[tuple]:
     """Return the rows of a part; what a worker of a cluster runs."""
-    with _one_part:
-        run = _load_once(load, folder, settings["run"])
-        if _settings(run, settings["check"]) != settings:
-            _load_once.cache_clear()
-            raise ClusterError(
-                f"a worker has another run at {folder}, other versions of cxrlib and its packages, "
-                "or another CXR_THREADS: give it the same"
-            )
+    with one_part:
+        run = _load_once(load, folder, json.dumps(settings))
         return [row for rows in score_batches(run, films, settings["check"]) for row in rows]
 
 
@@ -125,6 +115,8 @@ def _own_row(film: str, row: tuple) -> tuple:
 
 
 @lru_cache(1)
-def _load_once(load: Callable, folder: str, digest: str) -> Run:
-    """Return a run; `digest` has it loaded anew where a new one took its place."""
-    return load(folder)
+def _load_once(load: Callable, folder: str, settings: str) -> Run:
+    """Return a run; other `settings` have it loaded anew, as where a new one took its place."""
+    run, wanted = load(folder), json.loads(settings)
+    refuse_other(_settings(run, wanted["check"]), wanted, f"another run at {folder}")
+    return run

@@ -47,7 +47,7 @@ class Reader(FilmWidget):
 
     _esm = script("controls.js", "viewer.js", "reader.js")
     result = Dict().tag(sync=True)
-    files = List().tag(sync=True)
+    files: List = List().tag(sync=True)
     chosen = Int(-1).tag(sync=True)
     scores = Any()
     evidence = Any(None, allow_none=True)

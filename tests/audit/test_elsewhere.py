@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from cxrlib.audit.elsewhere import (
     compare_case_mix,
     compare_with_home,
-    compare_with_metadata,
     measure_recalibration,
+    measure_shortcuts,
     subtract,
 )
 from cxrlib.audit.recalibrate import apply_change, fit_change, logits
@@ -159,7 +159,7 @@ def test_case_mix_has_a_row_per_finding(medical):
 
 def test_metadata_that_tells_the_label_beats_a_coin():
     scores = draw(80).assign(view=lambda x: np.where(x["target"] == 1, "AP", "PA"))
-    table = compare_with_metadata(scores.assign(probability=0.5))
+    table = measure_shortcuts(scores.assign(probability=0.5))
     assert table.loc["view", "auc"] > 0.98 and table.loc["view", "less_high"] < 0
 
 

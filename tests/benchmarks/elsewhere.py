@@ -38,7 +38,7 @@ def main():
         show(elsewhere.compare_case_mix(run, scores, studies[home]))
         show(elsewhere.compare_with_home(run, scores))
         try:
-            show(elsewhere.compare_with_metadata(scores))
+            show(elsewhere.measure_shortcuts(scores))
         except TrainError as error:
             print(error)
         bought, left_out = elsewhere.measure_recalibration(run, scores)

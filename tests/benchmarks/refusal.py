@@ -28,7 +28,6 @@ from sklearn.metrics import roc_auc_score
 from cxrlib.audit.strangers import cut_parts, spoil_films
 from cxrlib.data.frontal import (
     REASONS,
-    TURNS,
     find_reason_in_file,
     find_reasons,
 )
@@ -149,7 +148,7 @@ def main(study) -> None:
     rows.append(row("real films, colour", [find_reason_in_file(path) for path in paths], {""}))
     table = pd.DataFrame(rows).set_index("kind").round(3)
     print(table.to_string())
-    strange = table.loc[TURNS[0] : "coloured"].drop("part, 36 % of the area")
+    strange = table.loc["inverted":"coloured"].drop("part, 36 % of the area")
     print(
         f"\nall strangers ('inverted' to 'coloured', without parts of 36 %): "
         f"{strange['refused'].sum() / strange['pictures'].sum():.4f} refused, mean over kinds "

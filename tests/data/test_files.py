@@ -238,6 +238,7 @@ def test_folders_may_be_nested_deeply(tmp_path):
 
 def test_hidden_files_and_folders_hold_no_films(tmp_path):
     (tmp_path / ".part").mkdir()
-    for name in (".film.jpg", "._film.jpg", f"{files.PART}0.jpg", ".part/film.jpg", "film.jpg"):
+    unfinished = f"{files.UNFINISHED}0.jpg"
+    for name in (".film.jpg", "._film.jpg", unfinished, ".part/film.jpg", "film.jpg"):
         (tmp_path / name).touch()
     assert list(walk_films(tmp_path)) == [tmp_path / "film.jpg"]

@@ -330,9 +330,9 @@ def test_the_command_shows_and_writes_what_is_understood(tmp_path, capsys):
     before = read_study(tmp_path)
     main(["study", str(tmp_path), "--write", str(tmp_path / "labels.csv")])
     shown = capsys.readouterr().out
-    assert shown.endswith("labels.csv, without 1 films that have no label\n")
+    assert shown.endswith("labels.csv, without 1 radiographs that have no label\n")
     for words in (
-        "table     CheXpert", "films     5", "patients  4, from CheXpert", "lateral 1",
+        "table       CheXpert", "radiographs 5", "patients    4, from CheXpert", "lateral 1",
         "No Finding 2", "50 to 68 years", "F 2", "train, ", "SHA-256", "uncertain finding",
     ):  # fmt: skip
         assert words in shown, words

@@ -17,7 +17,7 @@ from cxrlib.deploy.doctor import FEATURES, FILM, GOLDEN, HEAD, STEPS, examine
 from cxrlib.model import backbone
 from cxrlib.model.network import BUNDLED
 
-NAMES, ADVICE = zip(*STEPS.items(), strict=True)
+NAMES, _, ADVICE = zip(*STEPS, strict=True)
 
 pytestmark = pytest.mark.portable
 

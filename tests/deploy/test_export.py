@@ -60,8 +60,8 @@ def test_the_card_says_what_the_model_wants_and_gives(run, folder, tmp_path, cap
     out = tmp_path / "taken"
     cli.main(["export", str(folder), "--format", "keras", "--out", str(out)])
     card = json.loads((out / "card.json").read_text())
-    said = rf"{out}: model\.keras and card\.json; on 4 films keras 3\S+ differs from the run by at "
-    assert re.fullmatch(said + r"most \d\S*\n", capsys.readouterr().out)
+    said = rf"{out}: model\.keras and card\.json; on 4 radiographs keras 3\S+ differs from the"
+    assert re.fullmatch(said + r" run by at most \d\S*\n", capsys.readouterr().out)
     assert card["note"].startswith("Not a medical device") and "simulated" in card["note"]
     assert card["finding"] == "Cardiomegaly" and card["run"]["study"] == "medical"
     assert card["run"]["digest"] == file_digest(run.folder / "run.json")

@@ -74,7 +74,7 @@ def test_round_trip(parts, tmp_path):
         "MODEL_CARD.md",
     }
     predictions = again.predictions
-    assert list(predictions) == module.COLUMNS
+    assert list(predictions) == module.PREDICTION_COLUMNS
     pd.testing.assert_frame_equal(again.split("train"), predictions)
     assert again.split("test").empty
     assert again.split("test", study)["probability"].isna().all()

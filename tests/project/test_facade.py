@@ -45,8 +45,10 @@ def test_each_name_has_an_example_that_runs(name, monkeypatch, tmp_path):
     plt.close("all")
 
 
-def test_the_facade_names_no_more_than_a_reader_can_hold():
-    assert sorted(NAMES) == sorted(set(NAMES) & set(cxr.__all__))
+def test_the_facade_names_the_core_alone_and_no_more_than_a_reader_can_hold():
+    assert sorted(NAMES) == sorted(cxr.__all__)
+    rooms = {module.split(".")[0] for module in NAMES.values()}
+    assert rooms == {"data", "metrics", "model", "plots", "widgets"}
     assert len(NAMES) <= 50
     assert cxr.__version__ == cxr.versions()["cxrlib"]
 

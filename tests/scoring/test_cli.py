@@ -52,7 +52,7 @@ def test_a_closed_stream_stops_nothing(closed, medical):
         f'"{CXR}" study "{medical}" {redirect}', shell=True, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert ("films" in done.stdout) == (closed != "1")
+    assert ("radiographs" in done.stdout) == (closed != "1")
 
 
 def test_a_reader_that_has_read_enough_is_no_error(medical):

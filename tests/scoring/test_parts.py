@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlib.data.files import PART
+from cxrlib.data.files import UNFINISHED
 from cxrlib.scoring.parts import OutputError, open_parts
 from cxrlib.scoring.tables import COLUMNS, read_scores
 
@@ -137,7 +137,7 @@ def stop_after(out, number, **how):
 def test_what_was_half_written_counts_for_nothing(tmp_path):
     out, whole = tmp_path / "scores.csv", tmp_path / "whole.csv"
     stop_after(out, 2)
-    for name in (f"{PART}7.csv", f"{PART}7.json"):
+    for name in (f"{UNFINISHED}7.csv", f"{UNFINISHED}7.json"):
         (Path(f"{out}.parts") / name).write_text("cut sho")
     assert work(out) == [2, 3]
     work(whole)
@@ -228,7 +228,7 @@ def test_a_full_disk_ends_in_a_sentence_and_keeps_what_is_done(small_disk, tmp_p
         stopped.value
     )
     assert str(stopped.value).endswith("give the same command again: it goes on.")
-    assert not list(small_disk.rglob(f"{PART}*"))
+    assert not list(small_disk.rglob(f"{UNFINISHED}*"))
     (small_disk / "other").unlink()
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
     assert work(out, 1000) == list(range(done, 63))
@@ -409,7 +409,7 @@ def test_nothing_is_deleted_or_written_where_a_link_leads(tmp_path):
             work(out)
         parts.unlink()
     parts.mkdir()
-    for name in (f"{PART}7.csv", "0000000.csv"):
+    for name in (f"{UNFINISHED}7.csv", "0000000.csv"):
         (parts / name).symlink_to(theirs / "0000000.csv")
         with pytest.raises(OutputError, match=f"holds {name}, which is no part"):
             work(out)

@@ -323,7 +323,7 @@ def test_cxr_phantom(tmp_path):
     done = cxr("phantom", "--patients", 1, "--seed", 5, "--out", tmp_path / "made")
     study = read_study(tmp_path / "made", decode=True)
     assert done.returncode == 0
-    assert done.stdout == f"{tmp_path / 'made'}: {len(study.films)} simulated films\n"
+    assert done.stdout == f"{tmp_path / 'made'}: {len(study.films)} simulated radiographs\n"
     assert study.problems.empty
 
 
