@@ -77,7 +77,8 @@ def test_workers_of_this_call_take_orders_from_nobody_else():
 def test_a_cluster_of_this_process_brings_its_credentials():
     from distributed import LocalCluster
 
-    with LocalCluster(1, threads_per_worker=1, dashboard_address=None, security=True) as cluster:
+    one = {"n_workers": 1, "threads_per_worker": 1}
+    with LocalCluster(**one, dashboard_address=None, security=True) as cluster:
         assert cluster.scheduler_address.startswith("tls://")
         done = spread(abs, [("one", -1), ("two", -2)], scheduler=cluster)
         assert dict(done) == {"one": 1, "two": 2}

@@ -36,8 +36,8 @@ def cluster():
     """A worker, which is there anew when it dies."""
     from distributed import LocalCluster
 
-    quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
-    with LocalCluster(1, threads_per_worker=1, security=True, **quiet) as cluster:
+    one = {"n_workers": 1, "threads_per_worker": 1, "silence_logs": logging.CRITICAL}
+    with LocalCluster(**one, dashboard_address=None, security=True) as cluster:
         yield cluster
 
 
