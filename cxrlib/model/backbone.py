@@ -4,7 +4,7 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +213,7 @@ def join(backbone: Backbone, head: keras.Model) -> keras.Model:
     return keras.Model(features.input, head(features.output), name="classifier")
 
 
+@lru_cache(1)  # tracing it takes seconds, and workers compute part by part
 def _pooled(backbone: Backbone, grid: int) -> keras.Model:
     return keras.Model(backbone.model.input, _pool(backbone, grid)(backbone.model.output))
 

@@ -105,7 +105,7 @@ def fine_tune(
     refuse_test_films(films)
     names = [layer.name for layer in backbone.model.layers]
     if from_layer not in names[:-1]:
-        below = [name for name in names if name.startswith("mixed")] or names[-12:]
+        below = [name for name in names if name.startswith(("mixed", "stage"))] or names[-12:]
         raise TrainError(
             f"fine-tuning from layer '{from_layer}': give a layer of {backbone.name} below "
             f"'{backbone.layer}', such as {', '.join(below[:-1])}"

@@ -26,6 +26,12 @@ class BackboneError(ValueError):
 
 def build_network(build, pixels, weights: str | None) -> keras.Model:
     """Build a network of a known architecture on `pixels`, (n, size, size, 3), without its top."""
+    path = BRINGS[build.__name__] if weights == "bundled" else Path(str(weights))
+    if weights not in (None, "imagenet") and not path.is_file():
+        raise BackboneError(
+            f"weights '{path}' is no file. Give 'bundled', 'imagenet', the path of a weights file, "
+            "or None for random weights."
+        )
     size = pixels.shape[1]
     wait = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_WAIT)
@@ -49,12 +55,6 @@ def build_network(build, pixels, weights: str | None) -> keras.Model:
         socket.setdefaulttimeout(wait)
     if weights in (None, "imagenet"):
         return network
-    path = BRINGS[build.__name__] if weights == "bundled" else Path(weights)
-    if not path.is_file():
-        raise BackboneError(
-            f"weights '{path}' is no file. Give 'bundled', 'imagenet', the path of a weights file, "
-            "or None for random weights."
-        )
     try:
         network.load_weights(path)
     except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
@@ -99,8 +99,7 @@ def cut_network(network: keras.Model, layer: str) -> keras.Model:
 
 def as_map(output, layer: str):
     """Return the output of a layer as (n, height, width, channels): tokens on a square, by rows."""
-    shape = getattr(output, "shape", None)  # a network may give several
-    match shape:
+    match shape := getattr(output, "shape", None):  # a network may give several
         case (_, int(), int(), int()):
             return output
         case (_, int(tokens), int(channels)) if tokens - (side := int(tokens**0.5)) ** 2 < 2:

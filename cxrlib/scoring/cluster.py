@@ -67,6 +67,8 @@ def spread(
                 yield labels.pop(future), future.result()
                 fill()
         except KilledWorker as error:
+            if scheduler is None:  # a cluster that ends while a worker starts may raise
+                client.wait_for_workers(workers, timeout=WAIT)
             raise ClusterError(
                 f"{error.allowed_failures + 1} workers died of the same task, the last at "
                 f"{error.last_worker.address}: they have too little memory, or another "

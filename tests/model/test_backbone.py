@@ -39,14 +39,23 @@ def reference_film():
     return film.astype(np.float32)[None, ..., None]
 
 
+SMALL = {"name": "EfficientNetLite2", "image_size": 72, "layer": "stage3"}  # a map of 9 x 9
+RANDOM = {"name": "VGG16", "weights": None, "image_size": 32, "layer": "block2_conv2", "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def inception():
+    return load_backbone(image_size=128, layer="mixed8")
+
+
 @pytest.fixture(scope="module")
 def small():
-    return load_backbone(image_size=96, layer="mixed0")
+    return load_backbone(**SMALL)
 
 
 @pytest.fixture(scope="module")
 def random():
-    return load_backbone("MobileNetV2", None, 64, "block_6_expand_relu", seed=3)
+    return load_backbone(**RANDOM)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +81,8 @@ def test_bundled_weights_are_the_published_ones(file, digest, licence, owner):
     assert owner in file.with_name(licence).read_text()
 
 
-def test_bundled_weights_give_the_reference_activations():
-    network = load_backbone(image_size=128, layer="mixed8").model
+def test_bundled_weights_give_the_reference_activations(inception):
+    network = inception.model
     outputs = [network.get_layer(layer).output for layer in REFERENCE]
     for map_, (mean, std, values) in zip(
         keras.Model(network.input, outputs)(reference_film()), REFERENCE.values(), strict=True
@@ -89,64 +98,53 @@ def test_bundled_weights_give_the_reference_activations():
     [
         ("InceptionV3", keras.applications.inception_v3.preprocess_input),  # -1..1
         ("DenseNet121", keras.applications.densenet.preprocess_input),  # mean and std of ImageNet
-        ("ResNet50", keras.applications.resnet.preprocess_input),  # blue first, mean alone
-        ("MobileNetV2", keras.applications.mobilenet_v2.preprocess_input),
+        ("VGG16", keras.applications.vgg16.preprocess_input),  # blue first, mean alone
     ],
 )
-def test_each_network_gets_its_own_preprocessing(name, preprocess):
-    model = load_backbone(name, None, 96, layer="to_range").model
-    grey = reference_film()[:, :96, :96]
+def test_each_network_gets_its_own_preprocessing(name, preprocess, inception, random):
+    loaded = {"InceptionV3": inception, "VGG16": random}
+    model = (loaded.get(name) or load_backbone(name, None, 96, layer="to_range")).model
+    size = model.input_shape[1]
+    grey = reference_film()[:, :size, :size]
     expected = preprocess(np.repeat(grey * 255, 3, axis=-1))
-    np.testing.assert_allclose(model(grey).numpy(), expected, atol=1e-4)
+    made = keras.Model(model.input, model.get_layer("to_range").output)(grey).numpy()
+    np.testing.assert_allclose(made, expected, atol=1e-4)
 
 
 def test_random_weights_follow_the_seed(random):
     def load(seed):
-        return load_backbone("MobileNetV2", None, 64, "block_6_expand_relu", seed).digest
+        return load_backbone(**RANDOM | {"seed": seed}).digest
 
     assert load(3) == random.digest != load(4)
 
 
 def test_digest_names_weights_size_and_cut(random):
     def load(**other):
-        arguments = {"weights": None, "image_size": 64, "layer": "block_6_expand_relu", "seed": 3}
-        return load_backbone("MobileNetV2", **arguments | other).digest
+        return load_backbone(**RANDOM | other).digest
 
-    same_weights_cut_elsewhere = load(layer="block_6_expand_BN")
-    assert len({random.digest, load(image_size=96), same_weights_cut_elsewhere}) == 3
+    same_weights_cut_elsewhere = load(layer="block2_conv1")
+    assert len({random.digest, load(image_size=48), same_weights_cut_elsewhere}) == 3
 
 
-def test_no_process_and_no_users_settings_of_keras_change_a_digest(random, tmp_path):
-    settings = {"floatx": "float16", "image_data_format": "channels_first", "backend": "jax"}
-    (tmp_path / "keras.json").write_text(json.dumps(settings))
-    code = (
-        "from cxrlib.model.backbone import load_backbone;"
-        "print(load_backbone('MobileNetV2', None, 64, 'block_6_expand_relu', 3).digest,"
-        "load_backbone('EfficientNetLite2', image_size=96).digest)"
-    )
-    env = os.environ | {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "jax"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    bundled = load_backbone("EfficientNetLite2", image_size=96)
-    assert done.stdout.split() == [random.digest, bundled.digest], done.stderr
+def test_no_process_and_no_users_settings_of_keras_change_a_digest(random, small, killed):
+    assert killed[1].split() == [random.digest, small.digest]
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")  # Keras, of the wrong network
 def test_weights_from_a_path(tmp_path):
     keras.utils.set_random_seed(8)
-    network = keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=(64, 64, 3)
-    )
+    network = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(64, 64, 3))
     path = tmp_path / "mine.weights.h5"
     network.save_weights(path)
-    loaded = load_backbone("MobileNetV2", str(path), 64, "top")
+    loaded = load_backbone("MobileNet", str(path), 64, "top")
     assert loaded.layer == network.layers[-1].name
     film = reference_film()[:, :64, :64]
     expected = network(np.repeat(film * 2 - 1, 3, axis=-1)).numpy()
     assert expected.std() > 0
     made = loaded.model(film).numpy()
     np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-4 * expected.std())
-    with pytest.raises(BackboneError, match=r"mine\.weights\.h5 does not hold .* MobileNet\b"):
-        load_backbone("MobileNet", str(path), 64, "top")
+    with pytest.raises(BackboneError, match=r"mine\.weights\.h5 does not hold .* MobileNetV2"):
+        load_backbone("MobileNetV2", str(path), 64, "top")
 
 
 @pytest.mark.parametrize(
@@ -154,14 +152,20 @@ def test_weights_from_a_path(tmp_path):
     [
         ({"name": "InceptionV9"}, "'InceptionV9' is not one of .*InceptionV3.*MobileNetV2"),
         ({"name": "inception_v3"}, "'inception_v3' is not one of"),
-        ({"layer": "mixed11"}, "'mixed11' is not in InceptionV3; it has mixed0, .*mixed10"),
+        (
+            {"name": "EfficientNetLite2", "layer": "stage6"},
+            "'stage6' is not in EfficientNetLite2; it has stage1, .*stage5",
+        ),
         ({"image_size": 64}, "InceptionV3 at image_size 64: .*at least 75x75"),
         (
             {"name": "DenseNet121"},
             "those of InceptionV3 and EfficientNetLite2; for DenseNet121 give",
         ),
         ({"weights": "missing.weights.h5"}, "'missing.weights.h5' is no file. Give 'bundled'"),
-        ({"weights": __file__}, r"test_backbone\.py does not hold weights of InceptionV3"),
+        (
+            {"name": "EfficientNetLite2", "weights": __file__},
+            r"test_backbone\.py does not hold weights of EfficientNetLite2",
+        ),
     ],
 )
 def test_errors_name_the_way_out(arguments, message):
@@ -215,18 +219,18 @@ def test_imagenet_weights_without_a_network(network, monkeypatch, tmp_path):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert network_module.DOWNLOAD_WAIT <= 10
     monkeypatch.setattr(network_module, "DOWNLOAD_WAIT", 2)
-    inception = sys.modules[keras.applications.InceptionV3.__module__]
+    vgg = sys.modules[keras.applications.VGG16.__module__]
     before, waits, wait = socket.getdefaulttimeout(), [], socket.setdefaulttimeout
     monkeypatch.setattr(socket, "setdefaulttimeout", lambda s: (waits.append(s), wait(s)))
     with network() as url:
-        monkeypatch.setattr(inception, "WEIGHTS_PATH_NO_TOP", url)
+        monkeypatch.setattr(vgg, "WEIGHTS_PATH_NO_TOP", url)
         with pytest.raises(BackboneError, match="could not be downloaded.*'bundled'.*path of a"):
-            load_backbone(weights="imagenet", image_size=96)
+            load_backbone("VGG16", "imagenet", 32)
     assert waits == [2, before] and socket.getdefaulttimeout() == before
 
 
 def test_features_are_averages_over_a_grid(small, paths, features):
-    film = np.stack([read_image(path, 96) for path in paths[:2]])[..., None]
+    film = np.stack([read_image(path, 72) for path in paths[:2]])[..., None]
     map_ = small.model(film).numpy()
     assert map_.shape[1:3] == (9, 9)
     by_hand = map_.reshape(2, 3, 3, 3, 3, -1).mean(axis=(2, 4))
@@ -263,7 +267,7 @@ def test_cache_notices_changed_content(small, paths, features, tmp_path):
 
 
 CHILD = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
 from cxrlib.model import backbone
 read, calls = backbone.read_batch, []
@@ -273,25 +277,36 @@ def read_and_die(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return read(*arguments)
 backbone.read_batch = read_and_die
-small = backbone.load_backbone(image_size=96, layer="mixed0")
-backbone.extract_features(small, sys.argv[2:], grid=3, cache=Path(sys.argv[1]))
+random, small = (backbone.load_backbone(**given) for given in json.loads(sys.argv[1]))
+print(random.digest, small.digest, flush=True)
+backbone.extract_features(small, sys.argv[3:], grid=3, cache=Path(sys.argv[2]))
 """
 
 
+@pytest.fixture(scope="module")
+def killed(paths, tmp_path_factory):
+    """(its cache, what it said) of a killed process, whose user has other settings of Keras."""
+    home, cache = tmp_path_factory.mktemp("keras"), tmp_path_factory.mktemp("killed")
+    settings = {"floatx": "float16", "image_data_format": "channels_first", "backend": "jax"}
+    (home / "keras.json").write_text(json.dumps(settings))
+    env = os.environ | {"KERAS_HOME": str(home), "KERAS_BACKEND": "jax"}
+    command = [sys.executable, "-c", CHILD, json.dumps([RANDOM, SMALL]), cache, *paths]
+    child = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    return cache, child.stdout
+
+
 @pytest.mark.portable
-def test_killed_extraction_goes_on(small, paths, features, tmp_path, monkeypatch):
-    command = [sys.executable, "-c", CHILD, tmp_path / "killed", *paths]
-    child = subprocess.run(command, stderr=subprocess.DEVNULL)
-    assert child.returncode == -signal.SIGKILL
+def test_killed_extraction_goes_on(small, paths, features, killed, tmp_path, monkeypatch):
     read, films = module.read_batch, []
     monkeypatch.setattr(module, "read_batch", lambda x, *a: read(films.extend(x) or x, *a))
-    made = extract_features(small, paths, grid=3, cache=tmp_path / "killed")
+    made = extract_features(small, paths, grid=3, cache=killed[0])
     assert made.tobytes() == features.tobytes()
     assert films == paths[module.BATCH * (len(paths) - len(films) > 0) :]
-    extract_features(small, paths, grid=3, cache=tmp_path / "undisturbed")
-    killed, undisturbed = (sorted(tmp_path.glob(f"{x}/*/*")) for x in ("killed", "undisturbed"))
-    assert [file.name for file in killed] == ["features.npy", "index"]
-    assert [x.read_bytes() for x in killed] == [x.read_bytes() for x in undisturbed]
+    extract_features(small, paths, grid=3, cache=tmp_path)
+    ended, undisturbed = (sorted(cache.glob("*/*")) for cache in (killed[0], tmp_path))
+    assert [file.name for file in ended] == ["features.npy", "index"]
+    assert [x.read_bytes() for x in ended] == [x.read_bytes() for x in undisturbed]
 
 
 def test_unreadable_film_is_named_and_the_ones_before_are_kept(small, paths, tmp_path, monkeypatch):

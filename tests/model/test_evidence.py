@@ -4,7 +4,7 @@ from PIL import Image
 
 from cxrlib.data.images import ImageError, read_image
 from cxrlib.data.study import choose_films
-from cxrlib.model.evidence import feature_maps, map_evidence
+from cxrlib.model.evidence import evidence_of, feature_maps, map_evidence
 from cxrlib.model.head import EPSILON
 
 pytestmark = pytest.mark.portable
@@ -57,9 +57,11 @@ def test_each_position_has_its_part_of_the_cells(run, positives):
 
 def test_evidence_lies_in_the_heart(run, positives):
     assert len(positives) >= 10
+    maps = feature_maps(run, positives["path"].tolist())
+    maps = np.concatenate([evidence_of(run, channels)[0] for channels in maps])
+    np.testing.assert_allclose(map_evidence(run, positives["path"][0])[0], maps[0], atol=1e-5)
     excess = []
-    for film in positives.itertuples():
-        evidence, _ = map_evidence(run, film.path)
+    for film, evidence in zip(positives.itertuples(), maps, strict=True):
         fine = Image.fromarray(evidence).resize((film.width, film.height), Image.Resampling.NEAREST)
         inside = np.zeros((film.height, film.width), bool)
         inside[int(film.ymin) : int(film.ymax), int(film.xmin) : int(film.xmax)] = True

@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -26,48 +25,43 @@ from cxrlib.model.run import Run, load_run
 from cxrlib.model.save import save_run
 from cxrlib.model.store import Rows
 
-SETTINGS = {"from_layer": "mixed0", "learning_rate": 1e-4, "epochs": 2}
+SIZE = 64
+SETTINGS = {"from_layer": "stage1", "learning_rate": 1e-4, "epochs": 2}
 
 
 def prepare(medical):
     """What `fine_tune` is given: a small backbone, features, films of a few patients, a head."""
     films = choose_films(read_study(medical), "Cardiomegaly").query("split == 'train'")[:48]
-    backbone = load_backbone(image_size=80, layer="mixed1")
+    backbone = load_backbone("EfficientNetLite2", image_size=SIZE, layer="stage2")
     features = extract_features(backbone, films["path"], grid=3)
     return backbone, features, films, fit_head(features, films)
 
 
-# Dies in the midst of the second epoch.
+# Trains one epoch on two devices, and says on how many `fit` runs; then begins anew on one device,
+# and dies in the midst of the second epoch.
 CHILD = """
 import os, signal, sys
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 sys.path.insert(0, sys.argv[1])
 from cxrlib.model import batches
-from test_finetune import SETTINGS, fine_tune, module, prepare
+from test_finetune import SETTINGS, fine_tune, keras, module, prepare
+fit = keras.Model.fit
+def counting_fit(model, *args, **kwargs):
+    print(model.distribute_strategy.num_replicas_in_sync, flush=True)
+    return fit(model, *args, **kwargs)
+keras.Model.fit = counting_fit
+given, two = prepare(sys.argv[2]), ["CPU:0", "CPU:1"]
+fine_tune(*given, sys.argv[3] + "/two", **SETTINGS | {"epochs": 1}, devices=two)
 keep = module._keep
 def keep_and_die(folder, model, history, row):
     if row["epoch"] == 1:
         batches.read_image = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     return keep(folder, model, history, row)
 module._keep = keep_and_die
-fine_tune(*prepare(sys.argv[2]), sys.argv[3], **SETTINGS)
-"""
-
-# Says on how many devices `fit` runs; one epoch.
-TWO_DEVICES = """
-import sys
-import tensorflow as tf
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
-sys.path.insert(0, sys.argv[1])
-from test_finetune import SETTINGS, fine_tune, keras, prepare
-fit = keras.Model.fit
-def counting_fit(model, *args, **kwargs):
-    print(model.distribute_strategy.num_replicas_in_sync)
-    return fit(model, *args, **kwargs)
-keras.Model.fit = counting_fit
-devices = ["CPU:0", "CPU:1"]
-fine_tune(*prepare(sys.argv[2]), sys.argv[3], **SETTINGS | {"epochs": 1}, devices=devices)
+fine_tune(*given, sys.argv[3] + "/killed", **SETTINGS)
 """
 
 
@@ -92,6 +86,17 @@ def tuned(given, before, folder):
     return fine_tune(*given, folder, **SETTINGS)
 
 
+@pytest.fixture(scope="module")
+def begun(medical, tmp_path_factory):
+    """What another process began: 'two' on two devices, 'killed' until it died."""
+    out = tmp_path_factory.mktemp("begun")
+    command = [sys.executable, "-c", CHILD, os.path.dirname(__file__), medical, out]
+    child = subprocess.run(command, capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert child.stdout == "2\n1\n1\n"
+    return out
+
+
 def last_epoch(folder):
     (of_settings,) = folder.iterdir()
     epoch = pd.read_csv(of_settings / "history.csv")["epoch"].max()
@@ -100,7 +105,7 @@ def last_epoch(folder):
 
 def trained_layers(model):
     names = [layer.name for layer in model.layers]
-    return names[names.index("mixed0") + 1 : names.index("mixed1") + 1]
+    return names[names.index("stage1") + 1 : names.index("stage2") + 1]
 
 
 def test_batch_normalisation_stays_frozen(given, tuned, folder):
@@ -108,7 +113,7 @@ def test_batch_normalisation_stays_frozen(given, tuned, folder):
     model = last_epoch(folder)
     frozen = [x for x in backbone.model.layers if isinstance(x, keras.layers.BatchNormalization)]
     above = [x.name for x in frozen if x.name in trained_layers(backbone.model)]
-    assert len(above) == 7  # of mixed1: they would move
+    assert len(above) == 9  # of stage2: they would move
     for layer in frozen:
         for old, new in zip(
             layer.get_weights(), model.get_layer(layer.name).get_weights(), strict=True
@@ -136,7 +141,7 @@ def test_only_layers_above_are_trained(given, tuned, folder):
         if (old.get_layer(name).get_weights()[0] != new.get_layer(name).get_weights()[0]).any()
     }
     assert changed == set(convolutions) & above
-    assert len(changed) == 7
+    assert len(changed) == 6
 
 
 def test_the_backbone_given_stays_as_it_was(given, before, tuned):
@@ -171,7 +176,7 @@ def test_history_and_the_model_of_the_best_epoch(given, tuned):
     # Undo the calibration: what is left has the loss that the best epoch had.
     held_out = ~np.isnan(tuned.probability)
     target = films["target"].to_numpy()[held_out]
-    of_model = tuned.model.predict(TrainingFilms(films[held_out], 80, 16), verbose=0)
+    of_model = tuned.model.predict(TrainingFilms(films[held_out], SIZE, 16), verbose=0)
     of_model = of_model[: held_out.sum(), 0]
     np.testing.assert_allclose(logit(tuned.probability[held_out]), of_model, atol=1e-4)
     calibration = tuned.facts["calibration"]
@@ -182,19 +187,17 @@ def test_history_and_the_model_of_the_best_epoch(given, tuned):
 
 
 @pytest.mark.portable
-def test_killed_training_goes_on_as_if_undisturbed(given, tuned, medical, folder, tmp_path):
-    command = [sys.executable, "-c", CHILD, os.path.dirname(__file__), medical, tmp_path]
-    child = subprocess.run(command, stderr=subprocess.DEVNULL)
-    assert child.returncode == -signal.SIGKILL
-    (of_settings,) = tmp_path.iterdir()
+def test_killed_training_goes_on_as_if_undisturbed(given, tuned, folder, begun):
+    killed = begun / "killed"
+    (of_settings,) = killed.iterdir()
     assert len(pd.read_csv(of_settings / "history.csv")) == 2  # the start and one epoch
     first = (of_settings / "epoch1.keras").stat().st_mtime_ns
-    resumed = fine_tune(*given, tmp_path, **SETTINGS)
-    assert [path.name for path in tmp_path.iterdir()] == [of_settings.name]
+    resumed = fine_tune(*given, killed, **SETTINGS)
+    assert [path.name for path in killed.iterdir()] == [of_settings.name]
     pd.testing.assert_frame_equal(resumed.history, tuned.history, check_exact=True)
     assert resumed.probability.tobytes() == tuned.probability.tobytes()
     for one, other in zip(
-        last_epoch(tmp_path).get_weights(), last_epoch(folder).get_weights(), strict=True
+        last_epoch(killed).get_weights(), last_epoch(folder).get_weights(), strict=True
     ):
         assert one.tobytes() == other.tobytes()
     if (of_settings / "epoch1.keras").exists():
@@ -202,22 +205,16 @@ def test_killed_training_goes_on_as_if_undisturbed(given, tuned, medical, folder
 
 
 @pytest.mark.portable
-def test_two_devices_train_as_one_does(given, tuned, medical, folder, tmp_path):
+def test_two_devices_train_as_one_does(given, tuned, folder, begun):
     fitted = given[3]
     assert (fitted.fold == 0).sum() % 2 and (fitted.fold != 0).sum() % 2  # last batches are uneven
-    arguments = [os.path.dirname(__file__), medical, tmp_path]
-    child = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES, *arguments], capture_output=True, text=True
-    )
-    assert child.returncode == 0, child.stderr
-    assert child.stdout == "2\n"
     # What two devices began, one ends: all is as if one had done it, up to rounding.
-    ended = fine_tune(*given, tmp_path, **SETTINGS)
+    ended = fine_tune(*given, begun / "two", **SETTINGS)
     rounding = {"rtol": 0, "atol": 1e-6}
     pd.testing.assert_frame_equal(ended.history, tuned.history, **rounding)
     np.testing.assert_allclose(ended.probability, tuned.probability, **rounding)
     frozen = keras.layers.BatchNormalization
-    for one, two in zip(last_epoch(folder).layers, last_epoch(tmp_path).layers, strict=True):
+    for one, two in zip(last_epoch(folder).layers, last_epoch(begun / "two").layers, strict=True):
         for old, new in zip(one.get_weights(), two.get_weights(), strict=True):
             np.testing.assert_allclose(new, old, **rounding)
             assert not isinstance(one, frozen) or new.tobytes() == old.tobytes()
@@ -231,7 +228,7 @@ def test_a_finished_call_is_not_trained_again(given, tuned, folder, monkeypatch)
 
 def test_training_stops_early_and_returns_the_start(given, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PATIENCE", 1)
-    ruined = fine_tune(*given, tmp_path, from_layer="mixed0", learning_rate=0.5, epochs=9)
+    ruined = fine_tune(*given, tmp_path, from_layer="stage1", learning_rate=0.5, epochs=9)
     assert ruined.history["epoch"].tolist() == [0, 1]
     assert ruined.facts["finetuning_epochs"] == 0
     first = given[0].model.get_layer(trained_layers(given[0].model)[0]).name
@@ -260,11 +257,11 @@ def test_augmentation_follows_the_seed_and_moves_films_a_little(given):
     films = given[2]
 
     def pixels(augment, seed):
-        return TrainingFilms(films, 80, 16, [seed, 0] if augment else None)[0][0]
+        return TrainingFilms(films, SIZE, 16, [seed, 0] if augment else None)[0][0]
 
     plain = pixels(False, 5)
     moved = np.asarray(pixels(True, 5))
-    assert moved.shape == plain.shape == (16, 80, 80, 1)
+    assert moved.shape == plain.shape == (16, SIZE, SIZE, 1)
     assert (np.asarray(pixels(True, 5)) == moved).all()
     assert (np.asarray(pixels(True, 6)) != moved).any()
     assert 0.001 < abs(moved - plain).mean() < 0.2
@@ -333,14 +330,14 @@ def test_devices_decide_the_precision(monkeypatch, gpus, devices, precision):
 
 def test_errors(given, tmp_path):
     backbone, features, films, fitted = given
-    with pytest.raises(TrainError, match=r"'mixed1': give a layer of InceptionV3 below 'mixed1'"):
-        fine_tune(*given, tmp_path, from_layer="mixed1")
+    with pytest.raises(TrainError, match="give a layer of EfficientNetLite2 below 'stage2', such"):
+        fine_tune(*given, tmp_path, from_layer="stage2")
     with pytest.raises(TrainError, match="for 0 epochs: give at least 1"):
-        fine_tune(*given, tmp_path, from_layer="mixed0", epochs=0)
+        fine_tune(*given, tmp_path, from_layer="stage1", epochs=0)
     with pytest.raises(TrainError, match="warm_up is 3: give 0 or more, and fewer than 3 epochs"):
-        fine_tune(*given, tmp_path, from_layer="mixed0", epochs=3, warm_up=3)
+        fine_tune(*given, tmp_path, from_layer="stage1", epochs=3, warm_up=3)
     with pytest.raises(TrainError, match="device 'GPU:9': TensorFlow sees CPU:0"):
-        fine_tune(*given, tmp_path, from_layer="mixed0", devices=["CPU:0", "GPU:9"])
+        fine_tune(*given, tmp_path, from_layer="stage1", devices=["CPU:0", "GPU:9"])
     with pytest.raises(TrainError, match="48 films of test patients"):
         fine_tune(backbone, features, films.assign(split="test"), fitted, tmp_path)
     with pytest.raises(TrainError, match="films is of type Rows: give the table of choose_films"):
@@ -348,9 +345,8 @@ def test_errors(given, tmp_path):
     for embeddings in ((None, features), (backbone, features.reshape(48, -1))):
         with pytest.raises(TrainError, match="embeddings come without: give a backbone of load_"):
             fine_tune(*embeddings, films, fitted, tmp_path)
-    named = replace(backbone, name="MobileNetV2", layer="mixed1")
-    with pytest.raises(TrainError, match="such as mixed0$"):
-        fine_tune(named, features, films, fitted, tmp_path, from_layer="nowhere")
+    with pytest.raises(TrainError, match="such as stage1$"):
+        fine_tune(backbone, features, films, fitted, tmp_path, from_layer="nowhere")
     assert not list(tmp_path.iterdir())
 
 
@@ -374,7 +370,7 @@ def test_a_fine_tuned_run_is_exported_too(given, tuned, medical, tmp_path):
     study = read_study(medical)
     save_run(tmp_path / "run", study, films, "Cardiomegaly", backbone, tuned)
     run = load_run(tmp_path / "run")
-    pixels = np.stack([read_image(path, 80) for path in films["path"][:4]])[..., None]
+    pixels = np.stack([read_image(path, SIZE) for path in films["path"][:4]])[..., None]
     untuned = expit(join(backbone, fitted.model).predict_on_batch(pixels)[:, 0])
     assert np.abs(run.predict(pixels) - untuned).max() > 0.01
     card = export_run(run, "onnx", tmp_path / "onnx")

@@ -139,12 +139,12 @@ def test_many_films_are_fitted_in_blocks_to_the_same_head(monkeypatch):
 
 
 def test_dense_head_of_many_films_reads_blocks(monkeypatch, films):
-    monkeypatch.setattr(folds, "FOLDS", 3)  # for speed
-    monkeypatch.setattr(span, "MANY", 50)  # of 80 films and 80 features
-    monkeypatch.setattr(span, "ROWS", 30)
-    monkeypatch.setattr(head, "BLOCK", 30)
+    monkeypatch.setattr(folds, "FOLDS", 2)  # for speed
+    monkeypatch.setattr(span, "MANY", 30)  # of 80 films, 40 to a fit, and 80 features
+    monkeypatch.setattr(span, "ROWS", 20)
+    monkeypatch.setattr(head, "BLOCK", 20)
     features = OnDisk(draw_features(films, np.random.default_rng(13), (2, 2, 20), shift=2))
-    dense = fit_head(features, films, "dense", learning_rate=1e-2, epochs=15)
+    dense = fit_head(features, films, "dense", learning_rate=3e-2, epochs=6)
     assert roc_auc_score(films["target"], dense.probability) > 0.75
 
 
@@ -221,16 +221,16 @@ def test_rare_finding_is_learnt():
 
 
 def test_dense_head_learns_what_a_linear_one_cannot(monkeypatch):
-    monkeypatch.setattr(folds, "FOLDS", 3)  # for speed
+    monkeypatch.setattr(folds, "FOLDS", 2)  # for speed
     rng = np.random.default_rng(9)
     films = draw_patients(160, 1, rng)
     features = rng.choice([-1.0, 1.0], (160, 1, 1, 2))
     wanted = np.where(films["target"] == 1, 1, -1)
     features[:, 0, 0, 1] = features[:, 0, 0, 0] * wanted  # ill where both have one sign
     features += rng.normal(0, 0.2, features.shape)
-    dense = fit_head(features, films, "dense", learning_rate=1e-2, epochs=20)
+    dense = fit_head(features, films, "dense", learning_rate=3e-2, epochs=10)
     assert roc_auc_score(films["target"], dense.probability) > 0.95
-    assert dense.history["epoch"].tolist() == list(range(1, 21))
+    assert dense.history["epoch"].tolist() == list(range(1, 11))
     assert dense.history["loss"].iloc[-1] < dense.history["loss"].iloc[0] / 2
     again, history = fit_uncalibrated(features, films["target"].to_numpy(), dense.fold, dense.facts)
     assert history.equals(dense.history)

@@ -18,6 +18,7 @@ from cxrlib.model import run as module
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import extract_features, join, load_backbone
 from cxrlib.model.card import model_card
+from cxrlib.model.facts import read_facts
 from cxrlib.model.head import fit_head
 from cxrlib.model.predict import score_films, score_test
 from cxrlib.model.run import RunError, load_run
@@ -30,7 +31,7 @@ def weights(tmp_path_factory):
     """Weights of one's own."""
     keras.utils.set_random_seed(3)
     shape = (32, 32, 3)
-    network = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=shape)
+    network = keras.applications.MobileNet(include_top=False, weights=None, input_shape=shape)
     path = tmp_path_factory.mktemp("weights") / "mine.weights.h5"
     network.save_weights(path)
     return path
@@ -41,7 +42,7 @@ def parts(study, weights):
     """What `save_run` is given after the folder, made with a small backbone."""
     films = choose_films(study, "Cardiomegaly")
     train = films[films["split"] == "train"]
-    backbone = load_backbone("MobileNetV2", str(weights), 32, "Conv1")
+    backbone = load_backbone("MobileNet", str(weights), 32, "conv1")
     features = extract_features(backbone, train["path"], grid=4)
     return study, films, "Cardiomegaly", backbone, fit_head(features, train)
 
@@ -50,6 +51,12 @@ def parts(study, weights):
 def saved(trained_run, tmp_path):
     """A copy of the trained run, whose test patients are not scored yet."""
     return shutil.copytree(trained_run[0], tmp_path / "run")
+
+
+@pytest.fixture
+def own_run(small_run, saved):
+    """The same, loaded."""
+    return replace(small_run, folder=saved)
 
 
 def content(folder):
@@ -218,8 +225,8 @@ def test_too_little_memory_is_told_as_such(small, monkeypatch):
     with pytest.raises(RunError, match="run: too little memory to load it"):
         load_run(small)
     monkeypatch.undo()
-    fail.__module__ = keras.applications.MobileNetV2.__module__
-    monkeypatch.setattr(keras.applications, "MobileNetV2", fail)
+    fail.__module__ = keras.applications.MobileNet.__module__
+    monkeypatch.setattr(keras.applications, "MobileNet", fail)
     with pytest.raises(RunError, match="run: too little memory to load it"):
         load_run(small)
 
@@ -240,7 +247,7 @@ def test_other_weights_are_refused(parts, weights, tmp_path):
     load_run(run.folder)
     keras.utils.set_random_seed(4)
     shape = (32, 32, 3)
-    network = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=shape)
+    network = keras.applications.MobileNet(include_top=False, weights=None, input_shape=shape)
     network.save_weights(mine)
     with pytest.raises(RunError, match=r"other weights than '.*mine\.weights\.h5' gives now"):
         load_run(run.folder)
@@ -309,9 +316,8 @@ def test_fine_tuned_run(parts, tmp_path):
         load_run(run.folder)
 
 
-def test_test_patients_are_scored_once(saved, trained_run, monkeypatch):
-    study = trained_run[1]
-    run = load_run(saved)
+def test_test_patients_are_scored_once(own_run, trained_run, monkeypatch):
+    study, run, saved = trained_run[1], own_run, own_run.folder
     before = content(saved)
     # None is refused there: it would flatter the classifier.
     refuse = "cxrlib.model.predict.find_reasons"
@@ -343,25 +349,24 @@ def test_test_patients_are_scored_once(saved, trained_run, monkeypatch):
     assert content(saved) == after
 
 
-def test_scoring_refuses_another_study(saved, medical, tmp_path):
+def test_scoring_refuses_another_study(own_run, medical, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(medical, other)
     labels = pd.read_csv(other / "labels.csv")
     labels.iloc[:-1].to_csv(other / "labels.csv", index=False)
-    run = load_run(saved)
-    before = content(saved)
+    before = content(own_run.folder)
     with pytest.raises(RunError, match="other does not hold the films that .*run was made from"):
-        score_test(run, read_study(other))
-    assert content(saved) == before
+        score_test(own_run, read_study(other))
+    assert content(own_run.folder) == before
 
 
-def test_scoring_refuses_patients_on_other_sides(trained_run, saved):
-    run, study = load_run(saved), trained_run[1]
+def test_scoring_refuses_patients_on_other_sides(trained_run, own_run):
+    study = trained_run[1]
     test = study.films["split"] == "test"
     first = study.films.loc[~test, "patient"].iloc[0]
     moved = study.films.assign(patient=study.films["patient"].where(~test, first))
     with pytest.raises(RunError, match="stand on other sides than when .*run was made"):
-        score_test(run, replace(study, films=moved))
+        score_test(own_run, replace(study, films=moved))
 
 
 def test_a_run_of_format_2_lists_its_patients_and_still_loads(trained_run, saved):
@@ -378,4 +383,4 @@ def test_a_run_of_format_2_lists_its_patients_and_still_loads(trained_run, saved
     sides["train"].append(sides["test"][0])
     edit(saved, "split", value={"rule": study.split_rule, "patients": sides})
     with pytest.raises(RunError, match="stand on other sides"):
-        score_test(load_run(saved), study)
+        score_test(replace(run, facts=read_facts(saved)), study)

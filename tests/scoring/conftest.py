@@ -16,7 +16,7 @@ def find_workers() -> list[psutil.Process]:
 @pytest.fixture
 def kill_worker_after(monkeypatch):
     """A function: the first call of a method, `owner.name`, kills a worker when it is done."""
-    killed = []
+    killed, before = [], len(find_workers())
 
     def kill_after(owner, name):
         method = getattr(owner, name)
@@ -30,4 +30,4 @@ def kill_worker_after(monkeypatch):
         monkeypatch.setattr(owner, name, call)
 
     yield kill_after
-    assert killed and not psutil.pid_exists(killed[0]) and not find_workers()
+    assert killed and not psutil.pid_exists(killed[0]) and len(find_workers()) == before

@@ -18,7 +18,6 @@ from cxrlib.data.files import UNFINISHED
 from cxrlib.scoring.parts import OutputError, open_parts
 from cxrlib.scoring.tables import COLUMNS, read_scores
 
-CXR = Path(sys.executable).with_name("cxr")
 FILMS, SMALL = 50, 16  # in parts of 16, so in four
 
 
@@ -308,13 +307,13 @@ def test_parquet_without_pyarrow_is_refused_before_scoring(tmp_path, monkeypatch
 
 @pytest.fixture(scope="module")
 def many(trained_run, tmp_path_factory):
-    """A folder with 160 films, one of them broken."""
+    """A folder with 132 films, one of them broken."""
     folder = tmp_path_factory.mktemp("many")
     films = trained_run[1].films["path"]
-    for n in range(160):
+    for n in range(132):
         (folder / f"{n:03}.jpg").symlink_to(Path(films[n % len(films)]).resolve())
-    (folder / "150.jpg").unlink()
-    (folder / "150.jpg").write_text("this is no picture")
+    (folder / "131.jpg").unlink()
+    (folder / "131.jpg").write_text("this is no picture")
     return folder
 
 
@@ -337,28 +336,30 @@ cli.main(sys.argv[2:])
 """
 
 
-def test_cxr_score_killed_twice_gives_the_undisturbed_file(trained_run, many, tmp_path):
+def test_cxr_score_killed_twice_gives_the_undisturbed_file(
+    trained_run, small_run, many, tmp_path, capsys
+):
     # Here, as the processes above import this module, and TensorFlow takes seconds.
-    from cxrlib.model.run import load_run
+    from cxrlib import cli
     from cxrlib.scoring.write import PART, write_scores
 
     out, whole = tmp_path / "scores.csv", tmp_path / "whole.csv"
-    arguments = ["score", trained_run[0], many, "--out", out]
-    command, run = [CXR, *arguments], load_run(trained_run[0])
-    for film, found in (("020", 0), ("140", 2)):  # where it stops, and the parts before
+    arguments = list(map(str, ["score", trained_run[0], many, "--out", out]))
+    for film, found in (("020", 0), ("130", 2)):  # where it stops, and the parts before
         waiting = [sys.executable, "-c", WAITING, many / f"{film}.jpg", *arguments]
         with subprocess.Popen(waiting, stdin=PIPE, stdout=PIPE) as process:
             assert process.stdout.readline() == b"waits\n"
             with pytest.raises(OutputError, match="is being written by another process"):
-                write_scores(run, [many], out)
+                write_scores(small_run, [many], out)
             process.kill()
         assert kept(out) == found and not out.exists()
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{out}: 159 ok, 1 unreadable\n"
+    capsys.readouterr()
+    cli.main(arguments)
+    told, progress = capsys.readouterr()
+    assert told == f"{out}: 131 ok, 1 unreadable\n"
     # It goes on, does not start anew, and the films of before are not in the rate.
-    assert min(int(n) for n in re.findall(r"(\d+)/160", done.stderr)) == found * PART
-    write_scores(run, [many], whole)
+    assert min(int(n) for n in re.findall(r"(\d+)/132", progress)) == found * PART
+    write_scores(small_run, [many], whole)
     assert out.read_bytes() == whole.read_bytes()
     assert read_scores(out)["path"].tolist() == [str(path) for path in sorted(many.iterdir())]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.csv", "whole.csv"]
