@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
@@ -68,7 +68,8 @@ def spread(
                 fill()
         except KilledWorker as error:
             if scheduler is None:  # a cluster that ends while a worker starts may raise
-                client.wait_for_workers(workers, timeout=WAIT)
+                with suppress(TimeoutError):
+                    client.wait_for_workers(workers, timeout=WAIT)
             raise ClusterError(
                 f"{error.allowed_failures + 1} workers died of the same task, the last at "
                 f"{error.last_worker.address}: they have too little memory, or another "
