@@ -50,8 +50,7 @@ def load_fast(folder: str | Path) -> Run:
     was added, or OpenVINO is not installed.
     """
     take_back(folder := Path(folder))
-    facts = read_facts(folder)
-    measured = facts.get("engine")
+    measured = (facts := read_facts(folder)).get("engine")
     if not (measured and measured["accepted"] and {*FILES} <= facts["files"].keys()):
         reason = "its engine was not accepted" if measured else "none was added"
         raise RunError(
