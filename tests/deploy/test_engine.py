@@ -209,7 +209,8 @@ def test_scores_by_the_model_go_on_when_an_engine_was_added(saved, tmp_path):
     assert score._settings(replace(saved, facts=bare), True) == score._settings(saved, True)
 
 
-def test_run_without_engine(medical):
+def test_run_without_engine(medical, monkeypatch):
+    monkeypatch.setattr(module, "load_run", lambda _: pytest.fail("the network was built"))
     bundled = medical / "models" / "cardiomegaly"
     assert "engine" not in json.loads((bundled / "run.json").read_text())
     with pytest.raises(RunError, match=r"none was added.*`cxr engine RUN STUDY`"):
