@@ -15,12 +15,12 @@ import numpy as np
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from cxrlib.data.files import whole_folder
+from cxrlib.data.files import take_back, whole_folder
 from cxrlib.data.images import film_digest, read_image
 from cxrlib.data.study import Study
 from cxrlib.model._keras import Forward, freeze, keras
 from cxrlib.model.backbone import Backbone
-from cxrlib.model.facts import is_fast
+from cxrlib.model.facts import is_fast, read_facts
 from cxrlib.model.fast import PARTS, EngineError, compile_engine, import_openvino, import_or_tell
 from cxrlib.model.predict import choose_run_films
 from cxrlib.model.run import Run, RunError, load_run, rewrite_run
@@ -49,17 +49,17 @@ def load_fast(folder: str | Path) -> Run:
     What measures or explains the run still uses the model. RunError or EngineError where no engine
     was added, or OpenVINO is not installed.
     """
-    run = load_run(folder)
-    facts = run.facts.get("engine")
-    if not (facts and facts["accepted"] and {*FILES} <= run.facts["files"].keys()):
-        reason = "its engine was not accepted" if facts else "none was added"
+    take_back(folder := Path(folder))
+    measured = (facts := read_facts(folder)).get("engine")
+    if not (measured and measured["accepted"] and {*FILES} <= facts["files"].keys()):
+        reason = "its engine was not accepted" if measured else "none was added"
         raise RunError(
             f"{folder} has no fast engine: {reason}. Load it by load_run, or add one by "
             "`cxr engine RUN STUDY`."
         )
-    logits = compile_engine(run.folder / FILES[0])
+    logits = compile_engine(folder / FILES[0])  # before the network is built: it may be missing
     name = f"OpenVINO {version('openvino')}, 8 bits"
-    return replace(run, engine=Engine(name, logits, facts["shift"], load_fast))
+    return replace(load_run(folder), engine=Engine(name, logits, measured["shift"], load_fast))
 
 
 def add_engine(run: Run, study: Study) -> Run:

@@ -171,10 +171,9 @@ def extract_features(
     Examples
     --------
     >>> import cxrlib as cxr
-    >>> backbone = cxr.load_backbone(weights=None, image_size=75, layer="mixed0")
-    >>> paths = cxr.read_study("medical").films["path"]
-    >>> cxr.extract_features(backbone, paths[:2], grid=3).shape
-    (2, 3, 3, 256)
+    >>> backbone = cxr.load_backbone("EfficientNetLite2", image_size=75, layer="stage1")
+    >>> cxr.extract_features(backbone, ["medical/images/00060001_000.jpg"], grid=3).shape
+    (1, 3, 3, 16)
     """
     shape, compute = feature_shape(backbone, grid), partial(compute_features, backbone, grid)
     return gather(backbone.settings, shape, paths, cache, compute, BATCH)

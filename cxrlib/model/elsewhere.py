@@ -42,10 +42,11 @@ def score_study(run: Run, study: Study) -> pd.DataFrame:
     Examples
     --------
     >>> import cxrlib as cxr
-    >>> run = cxr.load_run("medical/models/cardiomegaly")
-    >>> scores = cxr.score_study(run, cxr.read_study("medical"))  # its own: the test patients
-    >>> scores["status"].value_counts().to_dict()
-    {'training': 171, 'ok': 65}
+    >>> from dataclasses import replace
+    >>> run, study = cxr.load_run("medical/models/cardiomegaly"), cxr.read_study("medical")
+    >>> few = replace(study, films=study.films[::8])  # of its own study: the test patients
+    >>> cxr.score_study(run, few)["status"].value_counts().to_dict()
+    {'training': 19, 'ok': 10}
     """
     films = choose_films(study, run.finding, run.against)
     known = {"study": study.folder.resolve().name, "digest": films["path"].map(_digest)}

@@ -87,8 +87,8 @@ def fine_tune(
     >>> from tempfile import mkdtemp
     >>> films = cxr.choose_films(cxr.read_study("medical"), "Cardiomegaly")
     >>> few = films[films["split"] == "train"][:32]
-    >>> backbone = cxr.load_backbone(image_size=75, layer="mixed0")
-    >>> features = cxr.extract_features(backbone, few["path"], grid=1)
+    >>> backbone = cxr.load_backbone("EfficientNetLite2", image_size=75, layer="stage1")
+    >>> features = cxr.extract_features(backbone, few["path"], grid=2)
     >>> head = cxr.fit_head(features, few)
     >>> tuned = cxr.fine_tune(
     ...     backbone, features, few, head, mkdtemp(), "to_range", epochs=1, augment=False

@@ -65,7 +65,7 @@ def save_run(
     >>> study = cxr.read_study("medical")
     >>> films = cxr.choose_films(study, "Cardiomegaly")
     >>> train = films[films["split"] == "train"]
-    >>> backbone = cxr.load_backbone(image_size=75, layer="mixed0")
+    >>> backbone = cxr.load_backbone("EfficientNetLite2", image_size=75, layer="stage1")
     >>> fitted = cxr.fit_head(cxr.extract_features(backbone, train["path"], grid=1), train)
     >>> run = cxr.save_run(mkdtemp(), study, films, "Cardiomegaly", backbone, fitted)
     >>> sorted(path.name for path in run.folder.iterdir())

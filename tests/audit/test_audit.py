@@ -9,7 +9,6 @@ from cxrlib.audit.leakage import measure_leakage, measure_run_leakage
 from cxrlib.audit.metadata import compare_with_metadata, predict_from_metadata, tabulate_metadata
 from cxrlib.audit.mislabels import measure_label_ranking, rank_labels
 from cxrlib.model.folds import TrainError, patient_folds
-from cxrlib.model.run import load_run
 
 
 @pytest.fixture
@@ -212,8 +211,8 @@ def test_flipped_labels_of_a_good_model_come_first():
     assert measured["low"] > 0.9
 
 
-def test_a_run_is_audited_with_its_own_folds_features_and_scores(trained_run, tmp_path):
-    run = load_run(trained_run[0])
+def test_a_run_is_audited_with_its_own_folds_features_and_scores(small_run, trained_run, tmp_path):
+    run = small_run
     train = run.split("train", trained_run[1])
     table = compare_with_metadata(run, train)
     assert list(table.index) == ["patient number", "view", "sex", "all of these", "image"]

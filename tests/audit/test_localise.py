@@ -24,6 +24,11 @@ from cxrlib.plots.evidence import resize_map
 
 
 @pytest.fixture(scope="module")
+def run(small_run):
+    return small_run
+
+
+@pytest.fixture(scope="module")
 def sides(study):
     """Films of the question by split."""
     films = choose_films(study, "Cardiomegaly")

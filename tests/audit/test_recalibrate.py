@@ -18,7 +18,6 @@ from cxrlib.model.elsewhere import score_study
 from cxrlib.model.facts import RunError
 from cxrlib.model.head import fit_head
 from cxrlib.model.predict import score_films
-from cxrlib.model.run import load_run
 from cxrlib.model.save import save_run
 
 
@@ -34,8 +33,7 @@ def runs(study, tmp_path_factory):
     made = {}
     for stage, model in {"head": fitted, "finetuned": replace(fitted, **whole)}.items():
         folder = tmp_path_factory.mktemp(stage) / "parent"
-        save_run(folder, study, films, "Cardiomegaly", backbone, model)
-        made[stage] = load_run(folder)
+        made[stage] = save_run(folder, study, films, "Cardiomegaly", backbone, model)
     return made
 
 

@@ -46,13 +46,16 @@ def assert_step_differs(step, found):
     assert steps["advice"].tolist() == [""] * (len(steps) - 1) + [ADVICE[NAMES.index(step)]]
 
 
-def test_all_is_in_order(capsys):
+def test_all_is_in_order(network, monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(doctor, "load_backbone", lambda **how: given.append(how) or network)
     cli.main(["doctor"])
     lines = capsys.readouterr().out.splitlines()
     for name in ("cxrlib", "tensorflow", "keras", "python", "platform", "devices"):
         assert any(line.startswith(f"{name} ") for line in lines)
     assert [line[:14].rstrip() for line in lines if line[14:17] == "ok "] == list(NAMES)
     assert lines[-1].startswith("all 9 steps are as stored (")
+    assert given == [{"image_size": doctor.SIZE}]  # as `network` was loaded
 
 
 def test_the_command_fails_with_the_step_and_what_to_do(monkeypatch, capsys):
@@ -105,7 +108,7 @@ def test_a_decoder_that_gives_other_pixels(monkeypatch):
 
 
 def test_another_network(monkeypatch):
-    other = backbone.load_backbone(image_size=doctor.SIZE, layer="mixed0")
+    other = backbone.load_backbone("EfficientNetLite2", image_size=doctor.SIZE)
     monkeypatch.setattr(doctor, "load_backbone", lambda **_: other)
     assert_step_differs("network", f"SHA-256 {other.digest[:12]} and not ")
 

@@ -14,12 +14,12 @@ from cxrlib.data.images import read_image
 from cxrlib.data.study import choose_films, read_study
 from cxrlib.deploy import engine as module
 from cxrlib.deploy.engine import FILES, EngineError, add_engine, compare, load_fast
-from cxrlib.model._keras import freeze, keras
+from cxrlib.model._keras import freeze
 from cxrlib.model.predict import score_films, score_test
 from cxrlib.model.run import RunError, load_run, rewrite_run
 from cxrlib.scoring import write as score
 
-pytest.importorskip("openvino")
+openvino = pytest.importorskip("openvino")
 SIZE = 128
 
 
@@ -43,11 +43,11 @@ def seen():
 
 
 @pytest.fixture(scope="module")
-def saved(trained_run, full, tmp_path_factory, seen):
+def saved(small_run, trained_run, full, tmp_path_factory, seen):
     """A run with an engine, its threshold in the widest gap of the scores: no film's decision hangs
     on a thread."""
     folder = shutil.copytree(trained_run[0], tmp_path_factory.mktemp("runs") / "fast")
-    run, scores = load_run(folder), np.sort(full)
+    run, scores = replace(small_run, folder=folder), np.sort(full)
     widest = np.diff(scores).argmax()
     threshold = float(scores[widest : widest + 2].mean())
     facts = {"threshold": run.facts["threshold"] | {"value": threshold}}
@@ -60,6 +60,12 @@ def saved(trained_run, full, tmp_path_factory, seen):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "read_image", read)
         return add_engine(run, trained_run[1])
+
+
+@pytest.fixture(scope="module")
+def fast(saved):
+    """The same run, read with its engine."""
+    return load_fast(saved.folder)
 
 
 @pytest.fixture(scope="module")
@@ -80,32 +86,32 @@ def test_frozen_network_gives_the_models_logits(saved, pixels):
     np.testing.assert_allclose(saved.predict(pixels), expit(expected[:, 0]), atol=1e-5)
 
 
-def test_engine_is_measured_on_training_films_and_kept(saved, train, full, pixels):
+def test_engine_is_measured_on_training_films_and_kept(saved, fast, train, full, pixels):
     facts = json.loads((saved.folder / "run.json").read_text())
     measured = facts["engine"]
     assert measured["accepted"] and measured["files"] == list(FILES)
     assert set(FILES) < set(facts["files"])
     assert measured["films"] == len(full) and measured["calibrated_on"] == module.CALIBRATION
-    run, fast = load_run(saved.folder), load_fast(saved.folder)
     quick = fast.predict(train[1])
     assert 1e-4 < measured["largest_move"] < 0.1
     assert np.abs(full - quick).max() == pytest.approx(measured["largest_move"], abs=1e-4)
-    changed = ((full >= run.threshold) != (quick >= run.threshold)).mean()
+    assert fast.threshold == saved.threshold
+    changed = ((full >= saved.threshold) != (quick >= saved.threshold)).mean()
     assert changed == pytest.approx(measured["decisions_changed"], abs=1.1 / len(full))
     assert measured["decisions_changed"] < 0.01 and measured["auc_moved"] < 0.005
     assert abs(measured["shift"]) > 1e-4
     assert (logit(quick) - logit(full)).mean() == pytest.approx(0, abs=1e-4)
-    assert (fast.model.predict_on_batch(pixels) == run.model.predict_on_batch(pixels)).all()
+    assert (fast.model.predict_on_batch(pixels) == saved.model.predict_on_batch(pixels)).all()
     assert "near 1" in measured["note"]
 
 
-def test_what_is_returned_does_not_change_with_the_next_films(saved, pixels):
-    fast = load_fast(saved.folder).engine
-    assert re.fullmatch(r"OpenVINO \d[\w.-]+, 8 bits", fast.name)
-    first = fast(pixels[:2])
+def test_what_is_returned_does_not_change_with_the_next_films(fast, pixels):
+    engine = fast.engine
+    assert re.fullmatch(r"OpenVINO \d[\w.-]+, 8 bits", engine.name)
+    first = engine(pixels[:2])
     kept = first.copy()
     assert first.shape == (2, 1)
-    fast(pixels[2:4])
+    engine(pixels[2:4])
     assert (first == kept).all()
 
 
@@ -115,12 +121,14 @@ def test_calibration_and_measurement_see_training_films_alone(saved, train, seen
 
 
 def test_engine_that_decides_otherwise_is_not_kept_but_its_numbers_are(
-    trained_run, medical, tmp_path, monkeypatch, capfd
+    saved, small_run, medical, tmp_path, monkeypatch, capfd
 ):
     def turned(model, films, folder):
-        # The same network with the sign of its logit changed; 8 bits would add nothing to that.
-        wrong = keras.Model(model.input, -1.0 * model.output)
-        wrong.export(str(folder / FILES[0]), format="openvino", verbose=False)
+        # The engine of the same network with the sign of its logit changed.
+        right = openvino.Core().read_model(saved.folder / FILES[0])
+        logit = right.output(0).get_node().input_value(0)
+        wrong = openvino.Model([openvino.opset13.negative(logit)], right.get_parameters())
+        openvino.save_model(wrong, folder / FILES[0], compress_to_fp16=False)
 
     def earlier(folder):
         for name in FILES:
@@ -128,9 +136,8 @@ def test_engine_that_decides_otherwise_is_not_kept_but_its_numbers_are(
         return FILES
 
     monkeypatch.setattr(module, "_quantise", turned)
-    run = load_run(shutil.copytree(trained_run[0], tmp_path / "run"))
+    run = replace(small_run, folder=shutil.copytree(small_run.folder, tmp_path / "run"))
     run = rewrite_run(run, {}, earlier)
-    load_run(run.folder)
     capfd.readouterr()
     main(["engine", str(run.folder), str(medical)])
     said = rf"{run.folder}: OpenVINO, 8 bits, not kept: on 1\d\d training films .*\n"
@@ -142,7 +149,6 @@ def test_engine_that_decides_otherwise_is_not_kept_but_its_numbers_are(
     assert not set(FILES) & {path.name for path in run.folder.iterdir()}
     assert not set(FILES) & set(facts["files"]) and measured["files"] == []
     assert "OpenVINO, 8 bits, not kept: on 1" in (run.folder / "MODEL_CARD.md").read_text()
-    load_run(run.folder)
     with pytest.raises(RunError, match="no fast engine: its engine was not accepted"):
         load_fast(run.folder)
 
@@ -203,7 +209,8 @@ def test_scores_by_the_model_go_on_when_an_engine_was_added(saved, tmp_path):
     assert score._settings(replace(saved, facts=bare), True) == score._settings(saved, True)
 
 
-def test_run_without_engine(medical):
+def test_run_without_engine(medical, monkeypatch):
+    monkeypatch.setattr(module, "load_run", lambda _: pytest.fail("the network was built"))
     bundled = medical / "models" / "cardiomegaly"
     assert "engine" not in json.loads((bundled / "run.json").read_text())
     with pytest.raises(RunError, match=r"none was added.*`cxr engine RUN STUDY`"):
@@ -226,35 +233,33 @@ def test_without_openvino_all_but_the_engine_works(
     load_run(saved.folder)
 
 
-def test_test_patients_are_scored_by_the_model(saved, trained_run, tmp_path):
+def test_test_patients_are_scored_by_the_model(saved, fast, trained_run, tmp_path):
     folders = [tmp_path / "full", tmp_path / "fast"]
     for folder in folders:
         shutil.copytree(saved.folder, folder)
     full = score_test(replace(saved, folder=folders[0]), trained_run[1])
-    fast = score_test(load_fast(folders[1]), trained_run[1])
-    assert fast.engine and fast.facts["metrics"] == full.facts["metrics"]
-    assert fast.predictions.equals(full.predictions)
+    tested = score_test(replace(fast, folder=folders[1]), trained_run[1])
+    assert tested.engine and tested.facts["metrics"] == full.facts["metrics"]
+    assert tested.predictions.equals(full.predictions)
 
 
-def test_command_scores_fast(saved, medical, tmp_path, capsys):
+def test_command_scores_fast(saved, fast, medical, tmp_path, capsys):
     films = [str(path) for path in sorted((medical / "images").iterdir())[:3]]
     main(["score", str(saved.folder), *films, "--out", str(tmp_path / "fast.csv"), "--fast"])
-    fast = pd.read_csv(tmp_path / "fast.csv")
+    given = pd.read_csv(tmp_path / "fast.csv")["probability"]
     full = score_films(saved, films)["probability"]
-    expected = load_fast(saved.folder)
-    settings = score._settings(expected, True)
+    settings = score._settings(fast, True)
     assert settings != score._settings(saved, True)
     part = score._score_part(load_fast, str(saved.folder), settings, films)
-    assert fast["probability"].tolist() == [row[2] for row in part]
-    assert np.abs(fast["probability"] - full).max() > 1e-6
-    assert fast["probability"].tolist() == score_films(expected, films)["probability"].tolist()
+    assert given.tolist() == [row[2] for row in part]
+    assert np.abs(given - full).max() > 1e-6
+    assert given.tolist() == score_films(fast, films)["probability"].tolist()
 
 
 @pytest.mark.portable
-def test_a_worker_scores_fast_to_the_same_bytes(saved, medical, tmp_path):
+def test_a_worker_scores_fast_to_the_same_bytes(saved, fast, medical, tmp_path):
     paths = [str(path) for path in sorted((medical / "images").iterdir())[:12]]
     alone, spread = tmp_path / "alone.csv", tmp_path / "spread.csv"
-    fast = load_fast(saved.folder)
     score.write_scores(fast, paths, alone, part=4)
     score.write_scores(fast, paths, spread, workers=1, part=4)
     assert spread.read_bytes() == alone.read_bytes()

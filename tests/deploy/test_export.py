@@ -9,32 +9,23 @@ import pytest
 
 from cxrlib import cli
 from cxrlib.data.images import PREPROCESSING, file_digest, read_image
-from cxrlib.data.study import choose_films, read_study
+from cxrlib.data.study import choose_films
 from cxrlib.deploy import export
 from cxrlib.deploy.export import FORMATS, ExportError, export_run
 from cxrlib.model._keras import keras
 from cxrlib.model.backbone import extract_features, load_backbone
 from cxrlib.model.head import fit_head
-from cxrlib.model.run import load_run
 from cxrlib.model.save import save_run
 
 
 @pytest.fixture(scope="module")
-def folder(medical, tmp_path_factory):
-    """A run that takes seconds to export: few layers, few films."""
-    study = read_study(medical)
-    films = choose_films(study, "Cardiomegaly")
-    train = films.query("split == 'train'")[:60]
-    backbone = load_backbone(image_size=80, layer="mixed0")
+def run(study, tmp_path_factory):
+    """A run that takes a second to export: few layers, few films."""
+    train = choose_films(study, "Cardiomegaly").query("split == 'train'")[:60]
+    backbone = load_backbone("EfficientNetLite2", image_size=80, layer="stage1")
     fitted = fit_head(extract_features(backbone, train["path"], grid=3), train)
     folder = tmp_path_factory.mktemp("runs") / "small"
-    save_run(folder, study, train, "Cardiomegaly", backbone, fitted)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(folder):
-    return load_run(folder)
+    return save_run(folder, study, train, "Cardiomegaly", backbone, fitted)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -56,9 +47,9 @@ def test_an_exported_model_agrees_with_the_run(form, run, medical, tmp_path):
     assert np.ptp(card["check"]["probabilities"]) > 0.05
 
 
-def test_the_card_says_what_the_model_wants_and_gives(run, folder, tmp_path, capsys):
+def test_the_card_says_what_the_model_wants_and_gives(run, tmp_path, capsys):
     out = tmp_path / "taken"
-    cli.main(["export", str(folder), "--format", "keras", "--out", str(out)])
+    cli.main(["export", str(run.folder), "--format", "keras", "--out", str(out)])
     card = json.loads((out / "card.json").read_text())
     said = rf"{out}: model\.keras and card\.json; on 4 radiographs keras 3\S+ differs from the"
     assert re.fullmatch(said + r" run by at most \d\S*\n", capsys.readouterr().out)
@@ -112,7 +103,7 @@ def test_full_precision_is_exported_whatever_predict_does(run, tmp_path):
     assert any(p != round(p, 1) for p in card["check"]["probabilities"])
 
 
-def test_errors(run, folder, tmp_path, monkeypatch):
+def test_errors(run, tmp_path, monkeypatch):
     with pytest.raises(ExportError, match="format 'h5': give keras, onnx, litert, openvino"):
         export_run(run, "h5", tmp_path / "taken")
     (tmp_path / "full").mkdir()
@@ -127,4 +118,4 @@ def test_errors(run, folder, tmp_path, monkeypatch):
     reason, way = r"\(No module named 'no_such_package'\)", r"pip install '\.\[export\]' in a clone"
     line = f"cxr: format 'onnx' needs no-such-package {reason}: {way}"
     with pytest.raises(SystemExit, match=line):
-        cli.main(["export", str(folder), "--format", "onnx", "--out", str(tmp_path / "taken")])
+        cli.main(["export", str(run.folder), "--format", "onnx", "--out", str(tmp_path / "taken")])

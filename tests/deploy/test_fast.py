@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def train(films):
 
 @pytest.fixture(scope="module")
 def full():
-    return load_backbone(image_size=SIZE, layer="mixed0")
+    return load_backbone("EfficientNetLite2", image_size=SIZE, layer="stage2")
 
 
 @pytest.fixture(scope="module")
@@ -113,4 +114,4 @@ def test_what_would_compute_otherwise_is_refused(saved, study, tmp_path, monkeyp
         load_run(folder)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EngineError, match=r"needs openvino .*pip install '\.\[fast\]'"):
-        load_run(saved.folder).predict(np.zeros((1, SIZE, SIZE, 1), np.float32))
+        replace(saved).predict(np.zeros((1, SIZE, SIZE, 1), np.float32))
