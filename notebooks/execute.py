@@ -151,7 +151,7 @@ def main():
     root = Path(os.path.relpath(NOTEBOOKS.parent, args.out)).as_posix()
     print(
         f"Executing {len(sources)} notebooks into {os.path.relpath(args.out)}. The bundled study "
-        "takes about 8 minutes on two cores.",
+        "takes 5 to 8 minutes on two cores.",
         flush=True,
     )
     progress = Progress(sources)

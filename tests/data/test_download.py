@@ -407,21 +407,19 @@ def test_a_disk_that_takes_no_more(server, manifest, tmp_path, step):
 
 
 def test_killed_while_downloading(server, manifest, tmp_path):
-    killed = threading.Event()
+    sent, killed = threading.Event(), threading.Event()
 
     def half_then_wait(handler):
         handler.send_response(200)
         handler.send_header("Content-Length", str(len(GOOD)))
         handler.end_headers()
         handler.wfile.write(GOOD[: len(GOOD) // 2])
+        sent.set()
         killed.wait(60)
 
     server.answers = [half_then_wait, *[send(b"", status=503)] * 4, send()]
     process = start(tmp_path, server)
-    deadline = time.monotonic() + 300
-    while not list((tmp_path / "s").glob(".download/tmp*")):
-        assert process.poll() is None and time.monotonic() < deadline
-        threading.Event().wait(0.01)
+    assert sent.wait(300)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     killed.set()

@@ -140,7 +140,7 @@ def test_engine_that_decides_otherwise_is_not_kept_but_its_numbers_are(
     run = rewrite_run(run, {}, earlier)
     capfd.readouterr()
     main(["engine", str(run.folder), str(medical)])
-    said = rf"{run.folder}: OpenVINO, 8 bits, not kept: on 1\d\d training films .*\n"
+    said = rf"{run.folder}: OpenVINO, 8 bits, not kept: on 1\d\d training radiographs .*\n"
     assert re.fullmatch(said, capfd.readouterr().out)
     facts = json.loads((run.folder / "run.json").read_text())
     measured = facts["engine"]
