@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy.special import expit
+from sklearn.ensemble import RandomForestClassifier
 
 from cxrlib import cli
 from cxrlib.audit.questions import NOT_SHOWN, SHOWN, UNTOLD, ask_all
@@ -37,8 +38,12 @@ def predictions(films=400, seed=0, **columns):
 
 
 @pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
+def few_resamples_and_trees(monkeypatch):
     """A tenth of them tells these faults as well."""
+    monkeypatch.setattr(
+        "cxrlib.audit.metadata.RandomForestClassifier",
+        lambda n_estimators, **how: RandomForestClassifier(n_estimators // 10, **how),
+    )
     for name, module in list(sys.modules.items()):
         if name.startswith("cxrlib.") and hasattr(module, "RESAMPLES"):
             monkeypatch.setattr(module, "RESAMPLES", 200)
