@@ -34,11 +34,12 @@ check: .venv/ready ## lint, format check, types, the fast tests: no TensorFlow, 
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not tensorflow and not process and not browser and not notebooks"
 
+# Three processes on two cores: one is often waiting for a browser, a worker or a kernel.
 test: .venv/ready ## lint, format check, types, every test, notebooks included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 portable: .venv/ready ## the tests that touch numbers, as other processors would run them; SETTING=no-onednn for one
 	$(BIN)/python tests/portable.py $${SETTING:+"$$SETTING"}
