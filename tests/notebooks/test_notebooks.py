@@ -215,12 +215,13 @@ def one_view(study, tmp_path):
     return folder, {"finding": "CARDIOMEGALY"}
 
 
-def assert_no_boxes(names):
+def assert_no_boxes(names, capsys):
+    assert "needs boxes on both sides and is left out" in capsys.readouterr().out
     assert not names["has_boxes"]
     assert not {"locations", "gaps", "changed", "changes"} & names.keys(), "what needs boxes"
 
 
-def test_one_view_and_boxes_in_test_alone_end_nothing(one_view, tmp_path):
+def test_one_view_and_boxes_in_test_alone_end_nothing(one_view, tmp_path, capsys):
     study, question = one_view
     places = {"study": str(study), "run": str(tmp_path / "run")}
     run_cells("02", **places, **SMALL, **question)
@@ -228,10 +229,10 @@ def test_one_view_and_boxes_in_test_alone_end_nothing(one_view, tmp_path):
     groups = assert_honest(tmp_path / "run")["metrics"]["test"]["subgroups"]
     assert [group["name"] for group in groups if group["group"] == "view"] == ["PA"]
     assert "view" not in run_cells("05", **places, repeats=1)["models"].index
-    assert_no_boxes(run_cells("08", **places))
+    assert_no_boxes(run_cells("08", **places), capsys)
 
 
-def test_two_columns_are_enough(two_columns, medical, tmp_path):
+def test_two_columns_are_enough(two_columns, medical, tmp_path, capsys):
     study, question = two_columns
     places = {"study": str(study), "run": str(tmp_path / "run")}
     run_cells("01", study=str(study), image_size=128, **question)
@@ -240,13 +241,15 @@ def test_two_columns_are_enough(two_columns, medical, tmp_path):
     kept = assert_honest(tmp_path / "run")
     assert kept["finding"] == "Nodule/Mass" and kept["metrics"]["test"]["films"] == 12
     assert list(run_cells("05", **places, repeats=1)["models"].index) == ["image"]
+    assert "Nothing in this table differs between films" in capsys.readouterr().out
     run_cells("07", **places)
     there = run_cells("09", **places, elsewhere=str(medical))  # it has no such finding
     assert there["fewest"] == 0
+    assert "has no film with it" in capsys.readouterr().out
     assert not {"scores", "drop", "measured", "bought", "derived"} & there.keys()
 
 
-def test_a_rare_view_boxes_on_one_side_and_refused_films_end_nothing(rare_view, tmp_path):
+def test_a_rare_view_boxes_on_one_side_and_refused_films_end_nothing(rare_view, tmp_path, capsys):
     study, question = rare_view
     places = {"study": str(study), "run": str(tmp_path / "run")}
     run_cells("01", study=str(study), image_size=128, finding=question["finding"])
@@ -259,7 +262,7 @@ def test_a_rare_view_boxes_on_one_side_and_refused_films_end_nothing(rare_view, 
     assert row["status"] == "ok" and row["path"] == inferred["film"]
     timed = run_cells("06", "LocalCluster(", **places, count=300)
     assert len(timed["films"]) < len(timed["scores"])
-    assert_no_boxes(run_cells("08", **places))
+    assert_no_boxes(run_cells("08", **places), capsys)
 
 
 @pytest.mark.real
